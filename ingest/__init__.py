@@ -1,0 +1,1 @@
+"""Takes circuits in: discovery jobs and files of other tools."""

@@ -1,0 +1,1 @@
+"""Jobs: configuration in, records out."""

@@ -1,0 +1,1 @@
+"""Prompt sets: one family of tasks per module."""

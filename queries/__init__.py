@@ -1,0 +1,1 @@
+"""Named questions, comparison statistics and reports."""

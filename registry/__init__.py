@@ -1,0 +1,1 @@
+"""The circuit registry: keep, query and compare circuits found in language models."""

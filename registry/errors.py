@@ -1,0 +1,141 @@
+"""Every error a user can meet, as one tree under :class:`CircuitsError`.
+
+Errors of libraries below (SQLAlchemy, the Neo4j driver, kglite, fsspec) stop at the store that
+uses them and come out as one of these. The text of each says what was given, what would be right
+and what to do; ``registry.cli.failures`` turns the class into an exit code. Values are kept as
+``args`` so that an error survives pickling between processes.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactCorrupt",
+    "ArtifactNotFound",
+    "BadIdentifier",
+    "BadInput",
+    "CircuitsError",
+    "GraphBusy",
+    "GraphError",
+    "GraphOutdated",
+    "GraphRefused",
+    "GraphUnavailable",
+    "IncompatibleModel",
+    "LedgerError",
+    "LedgerOutdated",
+    "MissingExtra",
+    "NotFound",
+    "QueryFailed",
+    "QueryTimeout",
+    "RegistryNotFound",
+    "StorageError",
+    "TooFewPrompts",
+    "UnsupportedModel",
+]
+
+
+class CircuitsError(Exception):
+    """Root of all errors this project raises on purpose."""
+
+
+class BadInput(CircuitsError, ValueError):
+    """Something the user gave is wrong; the text says what would be right. Exit code 2."""
+
+
+class BadIdentifier(BadInput):
+    """A component, connection, model or circuit id does not follow the grammar."""
+
+    def __init__(self, given: str, expected: str) -> None:
+        super().__init__(given, expected)
+
+    def __str__(self) -> str:
+        return "{!r} is not {}".format(*self.args)
+
+
+class NotFound(CircuitsError, LookupError):
+    """Nothing stored goes by that name."""
+
+    def __init__(self, kind: str, given: str, hint: str = "") -> None:
+        super().__init__(kind, given, hint)
+
+    def __str__(self) -> str:
+        kind, given, hint = self.args
+        return f"no {kind} {given!r}" + (f"; {hint}" if hint else "")
+
+
+class RegistryNotFound(CircuitsError, LookupError):
+    """No registry in this folder or above it."""
+
+
+class IncompatibleModel(BadInput):
+    """A model's name is taken by one of another shape or with other weights."""
+
+
+class UnsupportedModel(CircuitsError, ValueError):
+    """A model whose arithmetic an algorithm does not know."""
+
+
+class TooFewPrompts(CircuitsError, ValueError):
+    """The model answers too few prompts of a task correctly to study how it does so."""
+
+
+class MissingExtra(CircuitsError, ImportError):
+    """A feature needs an optional dependency that is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(feature, extra)
+
+    def __str__(self) -> str:
+        feature, extra = self.args
+        return f"{feature} needs the extra {extra!r}: pip install 'circuit-registry[{extra}]'"
+
+
+class StorageError(CircuitsError, OSError):
+    """An artifact could not be written or read: full disk, no permission, no connection."""
+
+
+class ArtifactNotFound(StorageError):
+    """The artifact store holds no file of that hash."""
+
+
+class ArtifactCorrupt(StorageError):
+    """A file's content does not have the hash that names it."""
+
+
+class LedgerError(CircuitsError):
+    """The ledger's database cannot be used: unreachable, locked, foreign."""
+
+
+class LedgerOutdated(LedgerError):
+    """The ledger's schema is older or newer than this program: run ``circuits migrate``."""
+
+
+class GraphError(CircuitsError):
+    """The graph cannot be used. Never stops recording, only what reads the graph."""
+
+
+class GraphUnavailable(GraphError):
+    """The graph's server or engine does not answer."""
+
+
+class GraphBusy(GraphError):
+    """Another process is writing to the embedded graph."""
+
+
+class GraphRefused(GraphError):
+    """The graph refuses us, or we refuse it: wrong password, or another registry's data."""
+
+
+class GraphOutdated(GraphError):
+    """The graph was written by another version of the schema or of the engine's file format.
+
+    Nothing is lost: the embedded graph is rebuilt from the ledger without being asked, Neo4j by
+    ``circuits rebuild``.
+    """
+
+
+class QueryFailed(GraphError, ValueError):
+    """The engine does not accept a Cypher statement: syntax, types, or an attempt to write."""
+
+
+class QueryTimeout(GraphError, TimeoutError):
+    """A statement ran past its time limit and was stopped."""

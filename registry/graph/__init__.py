@@ -1,0 +1,1 @@
+"""Graph stores: a projection of the ledger, made for questions."""

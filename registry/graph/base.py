@@ -1,0 +1,100 @@
+"""What every graph store owes.
+
+A store is a connection to one graph database that holds a projection of the ledger. It runs Cypher
+and knows nothing of records; what is written is decided in ``registry.graph.projection``, which
+database is opened in ``registry.graph.open``.
+
+Errors: whatever the engine or driver raises comes out as a :class:`registry.errors.GraphError`:
+``GraphUnavailable`` (no answer), ``GraphRefused`` (credentials, another registry's data),
+``GraphBusy`` (another writer holds the embedded file), ``QueryFailed`` (statement not accepted),
+``QueryTimeout`` (stopped at its limit). Passwords appear in none of their texts.
+
+Threads: a store may be used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from registry.rows import Rows
+
+__all__ = ["GraphStore", "Statement"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Cypher text and its parameters; never text glued from values."""
+
+    text: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+class GraphStore(abc.ABC):
+    """One graph database, opened for reading or for writing."""
+
+    engine: str
+    """``kglite`` or ``neo4j``."""
+
+    @abc.abstractmethod
+    def read(
+        self,
+        text: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        max_rows: int | None = None,
+    ) -> Rows:
+        """Answer a statement without changing anything, whatever its text says.
+
+        Args:
+            text: One Cypher statement.
+            parameters: Values for its ``$names``.
+            timeout_seconds: The statement is stopped for good after that; None means no limit.
+            max_rows: Further rows are left out and ``Rows.truncated`` is set.
+
+        Raises:
+            QueryFailed: Not accepted: syntax, types, an attempt to write, or ``LOAD CSV`` and
+                other ways to files and addresses.
+            QueryTimeout: Stopped at its limit. The store stays usable.
+        """
+
+    @abc.abstractmethod
+    def write(self, statements: Sequence[Statement]) -> None:
+        """Run statements in one transaction: all of them take effect, or none.
+
+        Neo4j retries transient failures, so statements must be idempotent.
+
+        Raises:
+            GraphError: Nothing was written.
+        """
+
+    @abc.abstractmethod
+    def clear(self) -> None:
+        """Delete every node, relationship, index and constraint, in batches where needed."""
+
+    @abc.abstractmethod
+    def checkpoint(self) -> None:
+        """Make what was written visible to other readers and durable."""
+
+    @abc.abstractmethod
+    def version(self) -> str:
+        """Engine and version, for people: ``Neo4j 5.26.28 community``."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release the database. Writes since the last checkpoint may be lost; safe to repeat."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

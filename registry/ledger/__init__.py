@@ -1,0 +1,1 @@
+"""The ledger: the record of everything, in SQLite or PostgreSQL."""

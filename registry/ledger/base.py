@@ -1,0 +1,313 @@
+"""What every ledger owes: the record of all that was found, and the outbox of what changed.
+
+A ledger writes in single transactions that also append to the outbox, so that a change is either
+recorded together with its pending projection or not at all. Outbox entries name what changed, not
+how: whoever projects reads the present state of the named record and makes the graph agree with
+it, which may be repeated and reordered without harm.
+
+Circuits' nodes and edges are not rows: they lie in the artifact store as ``Circuit.document``
+under the circuit's id. A caller stores artifacts before it records what refers to them.
+
+Errors: whatever the database raises comes out as :class:`registry.errors.LedgerError`
+(``LedgerOutdated`` where ``circuits migrate`` is due), naming the database without its password.
+
+Threads and processes: any number may read and write; writers wait for each other.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+from registry.records import (
+    Ablation,
+    Circuit,
+    CircuitLabels,
+    CircuitState,
+    Edit,
+    Evaluation,
+    Level,
+    Model,
+    Outcome,
+    PromptSet,
+    Run,
+    Sign,
+    SourceFile,
+    Task,
+)
+
+__all__ = [
+    "Batch",
+    "Change",
+    "ChangeKind",
+    "CircuitEntry",
+    "CircuitFilter",
+    "Ledger",
+    "NewCircuit",
+    "Recorded",
+]
+
+
+class ChangeKind(StrEnum):
+    """What an outbox entry names."""
+
+    MODEL = "model"
+    TASK = "task"
+    PROMPT_SET = "prompt_set"
+    RUN = "run"
+    CIRCUIT = "circuit"
+    EVALUATION = "evaluation"
+    EDIT = "edit"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One outbox entry: the record ``key`` of that kind changed and is not yet projected."""
+
+    sequence: int
+    kind: ChangeKind
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewCircuit:
+    """A circuit to record, where it came from, and its first labels.
+
+    ``labels`` are applied only if the circuit is new; a known circuit keeps its own.
+    """
+
+    circuit: Circuit
+    run: str | None = None
+    source_file: SourceFile | None = None
+    labels: CircuitLabels = CircuitLabels()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records to be written in one transaction, all or none."""
+
+    models: Sequence[Model] = ()
+    tasks: Sequence[Task] = ()
+    prompt_sets: Sequence[PromptSet] = ()
+    runs: Sequence[Run] = ()
+    circuits: Sequence[NewCircuit] = ()
+    evaluations: Sequence[Evaluation] = ()
+    edits: Sequence[Edit] = ()
+    outcomes: Sequence[Outcome] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a batch added. Ids that were already there are left out."""
+
+    circuits: tuple[str, ...] = ()
+    evaluations: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitEntry:
+    """A stored circuit without its nodes and edges.
+
+    Attributes:
+        runs: Ids of the runs that produced it, oldest first.
+        source_files: Files it was imported from, oldest first.
+        faithfulness: Its latest evaluation of that name on its own task, if any.
+    """
+
+    id: str
+    model: str
+    task: str
+    prompt_set: str | None
+    method: str
+    metric: str | None
+    ablation: Ablation | None
+    sign: Sign
+    level: Level
+    n_nodes: int
+    n_edges: int
+    universe_size: int | None
+    scores: str | None
+    labels: CircuitLabels
+    runs: tuple[str, ...]
+    source_files: tuple[SourceFile, ...]
+    faithfulness: float | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitFilter:
+    """Which circuits to list; what is None does not restrict.
+
+    ``task`` matches the slug or its family prefix (``sequence`` finds ``sequence/numerals``);
+    ``text`` searches titles and notes, all its words, without regard to case.
+    """
+
+    task: str | None = None
+    model: str | None = None
+    method: str | None = None
+    tag: str | None = None
+    author: str | None = None
+    state: CircuitState | None = None
+    text: str | None = None
+    limit: int | None = None
+
+
+class Ledger(abc.ABC):
+    """The record of one registry."""
+
+    @property
+    @abc.abstractmethod
+    def registry_id(self) -> str:
+        """32 hexadecimal digits, made when the ledger was created; goes into the graph's marker."""
+
+    # -- writing -------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def record(self, batch: Batch) -> Recorded:
+        """Add records in one transaction and append what changed to the outbox.
+
+        Models, tasks and prompt sets are added or filled in where a field was None; runs are added
+        or brought up to date; circuits, evaluations, edits and outcomes are added if new. A known
+        circuit that comes again with another run or file gains that provenance.
+
+        Raises:
+            IncompatibleModel: A model's slug is taken by another shape or other weights; the text
+                names what differs and a slug to use instead (``slug@REVISION``).
+            NotFound: A record refers to a circuit, task, run or edit that is neither in the batch
+                nor in the ledger.
+            LedgerError: Nothing was written.
+        """
+
+    @abc.abstractmethod
+    def relabel(self, circuit: str, labels: CircuitLabels) -> None:
+        """Replace a circuit's labels; its change of state reaches the graph by the outbox.
+
+        Raises:
+            NotFound: No circuit has that id, or ``superseded_by`` names none.
+        """
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def models(self) -> tuple[Model, ...]:
+        """All models, by slug."""
+
+    @abc.abstractmethod
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks, by slug."""
+
+    @abc.abstractmethod
+    def prompt_sets(self, task: str | None = None) -> tuple[PromptSet, ...]:
+        """Prompt sets, of one task or all, by task and id."""
+
+    @abc.abstractmethod
+    def runs(self, *, limit: int | None = None) -> tuple[Run, ...]:
+        """Runs, newest first."""
+
+    @abc.abstractmethod
+    def circuits(self, which: CircuitFilter = CircuitFilter()) -> tuple[CircuitEntry, ...]:
+        """Stored circuits, newest first, then by id. Retracted ones too unless ``state`` says."""
+
+    @abc.abstractmethod
+    def circuit(self, prefix: str) -> CircuitEntry:
+        """The circuit whose id starts with ``prefix`` (four digits or more).
+
+        Raises:
+            NotFound: None does; the hint names the nearest or says how to list them.
+            BadInput: Several do, or it is no hexadecimal prefix.
+        """
+
+    @abc.abstractmethod
+    def evaluations(self, circuit: str | None = None) -> tuple[Evaluation, ...]:
+        """Evaluations of one circuit or all, in order of recording."""
+
+    @abc.abstractmethod
+    def edits(self) -> tuple[Edit, ...]:
+        """All edits, in order of recording."""
+
+    @abc.abstractmethod
+    def edit(self, prefix: str) -> Edit:
+        """The edit whose id starts with ``prefix``; errors as in :meth:`circuit`."""
+
+    @abc.abstractmethod
+    def outcomes(self, edit: str) -> tuple[Outcome, ...]:
+        """What was measured after that edit, in order of recording."""
+
+    @abc.abstractmethod
+    def artifacts(self) -> frozenset[str]:
+        """Addresses of all artifacts that some record refers to, circuit documents included."""
+
+    # -- outbox --------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def pending(self, limit: int | None = None) -> tuple[Change, ...]:
+        """Changes not yet projected, oldest first; several of one record are listed once each."""
+
+    @abc.abstractmethod
+    def pending_count(self) -> int:
+        """How many changes wait."""
+
+    @abc.abstractmethod
+    def acknowledge(self, changes: Iterable[Change]) -> None:
+        """Forget changes that are in the graph and durable there."""
+
+    @abc.abstractmethod
+    def requeue_everything(self) -> int:
+        """Append one change per stored record to the outbox, in one transaction.
+
+        In an order that projects first what others refer to. What ``rebuild`` starts with: killed
+        at any later point, the outbox still holds all there is to do.
+
+        Returns:
+            How many changes were appended.
+        """
+
+    @abc.abstractmethod
+    def projecting(self, *, timeout_seconds: float) -> AbstractContextManager[None]:
+        """Hold the right to project, which one process has at a time.
+
+        Freed when the holder dies.
+
+        Raises:
+            GraphBusy: Another process held it for the whole time.
+        """
+
+    # -- maintenance ---------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def dump(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """All rows as ``(table, row)`` in an order that can be loaded, of one moment.
+
+        Values are JSON types. Other processes may write meanwhile.
+        """
+
+    @abc.abstractmethod
+    def load(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Fill an empty ledger from :meth:`dump` of either database, in one transaction.
+
+        Raises:
+            LedgerError: The ledger holds records already, or the rows are of another version.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release connections; safe to repeat."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

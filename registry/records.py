@@ -1,0 +1,458 @@
+"""The registry's data, as frozen pydantic records.
+
+Nothing here knows a store. What a source does not say is None, never guessed; no number is NaN or
+infinite. Effects follow one convention: positive means the component makes the metric better
+(see :attr:`Circuit.sign` for sources where that is unknown).
+
+A circuit's id is the SHA-256 of its canonical content (:func:`canonical_json`), so recording the
+same result twice adds a run but no second circuit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from registry.errors import BadIdentifier
+from registry.identifiers import (
+    Port,
+    node_key,
+    parse_connection,
+    parse_local,
+    parse_model,
+    parse_node_key,
+    sort_key,
+)
+
+__all__ = [
+    "Ablation",
+    "Circuit",
+    "CircuitLabels",
+    "CircuitState",
+    "Edge",
+    "Edit",
+    "Evaluation",
+    "Level",
+    "Model",
+    "Node",
+    "Outcome",
+    "PromptSet",
+    "Record",
+    "Run",
+    "RunStatus",
+    "Sign",
+    "SourceFile",
+    "Task",
+    "canonical_json",
+    "content_hash",
+]
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Slug = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._\-]*(/[a-z0-9][a-z0-9._\-]*)*$")
+]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Json = Mapping[str, Any]
+"""JSON object; numbers in it are finite (checked by :func:`canonical_json`)."""
+
+
+class Level(StrEnum):
+    """What a circuit's nodes and edges are."""
+
+    NODE = "node"
+    EDGE = "edge"
+    NEURON = "neuron"
+    SUBSPACE = "subspace"
+    FEATURE = "feature"
+    PARAMETER = "parameter"
+
+
+class Sign(StrEnum):
+    """What the sign of an effect says."""
+
+    HELPS_POSITIVE = "helps-positive"
+    UNSIGNED = "unsigned"
+    UNKNOWN = "unknown"
+
+
+class Ablation(StrEnum):
+    """What takes the place of a component's own activation."""
+
+    RESAMPLE = "resample"
+    MEAN = "mean"
+    ZERO = "zero"
+    NONE = "none"
+    OTHER = "other"
+
+
+class RunStatus(StrEnum):
+    """How a job stands or ended."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+class CircuitState(StrEnum):
+    """Whether a circuit is still held to be true."""
+
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+    RETRACTED = "retracted"
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, closed, finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Model(Record):
+    """A language model, identified by its slug and its weights.
+
+    ``parallel_attn_mlp``: attention and MLP of a block read the same input (GPT-NeoX).
+    """
+
+    slug: str
+    source: str | None = None
+    revision: str | None = None
+    weights_sha256: Sha256 | None = None
+    architecture: str | None = None
+    n_layers: int | None = Field(None, ge=1)
+    n_heads: int | None = Field(None, ge=1)
+    n_kv_heads: int | None = Field(None, ge=1)
+    d_model: int | None = Field(None, ge=1)
+    d_head: int | None = Field(None, ge=1)
+    d_mlp: int | None = Field(None, ge=1)
+    d_vocab: int | None = Field(None, ge=1)
+    parallel_attn_mlp: bool = False
+
+    _slug = field_validator("slug")(parse_model)
+
+
+class Task(Record):
+    """A behaviour that prompts elicit, such as ``ioi`` or ``sequence/numerals``."""
+
+    slug: Slug
+    family: str
+    description: str = ""
+
+
+class PromptSet(Record):
+    """The prompts of one task, kept and hashed.
+
+    Attributes:
+        id: SHA-256 of the kept prompts with their BOS policy and token ids.
+        bos: Whether a BOS token was prepended.
+        tokenizer: Name of the tokenizer.
+        model: Model whose right answers decided which prompts were kept.
+        n_prompts: Pairs kept.
+        share_correct: Share of the drawn prompts whose correct answer the model puts above the
+            wrong one, 0 to 1.
+        share_top1: Share of the drawn prompts whose correct answer is the model's first, 0 to 1.
+        artifact: Address of the file with the prompts.
+    """
+
+    id: Sha256
+    task: Slug
+    seed: int | None = None
+    n_prompts: int = Field(ge=1)
+    bos: bool | None = None
+    tokenizer: str | None = None
+    model: str | None = None
+    share_correct: float | None = Field(None, ge=0, le=1)
+    share_top1: float | None = Field(None, ge=0, le=1)
+    artifact: Sha256 | None = None
+
+
+class Run(Record):
+    """One execution of a job."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    job: str
+    version: str
+    configuration: Json = Field(default_factory=dict)
+    status: RunStatus = RunStatus.RUNNING
+    started_at: datetime
+    finished_at: datetime | None = None
+    device: str | None = None
+    packages: Mapping[str, str] = Field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def configuration_sha256(self) -> str:
+        """Hash of job, version and configuration: equal for runs that would compute the same."""
+        return content_hash([self.job, self.version, self.configuration])
+
+
+class SourceFile(Record):
+    """A file of another tool that a circuit was imported from."""
+
+    name: Text
+    sha256: Sha256
+    format: Text
+
+
+class Node(Record):
+    """A component's place in a circuit.
+
+    Attributes:
+        component: Local name (``a9.h6``).
+        position: Token position the node is bound to (``END``, ``7``), or None for all of them.
+        effect: Change of the metric the component is credited with; positive helps.
+        rank: 1 for the strongest.
+        role: Function the component is known for (``name mover``).
+    """
+
+    component: str
+    position: str | None = Field(None, min_length=1)
+    effect: float | None = None
+    rank: int | None = Field(None, ge=1)
+    role: str | None = None
+
+    @field_validator("component")
+    @classmethod
+    def _canonical(cls, text: str) -> str:
+        return str(parse_local(text))
+
+    @property
+    def key(self) -> str:
+        """Name within the circuit: component and, where bound to one, ``@position``."""
+        return node_key(self.component, self.position)
+
+
+class Edge(Record):
+    """A link between two nodes of a circuit, named by their keys."""
+
+    source: str
+    target: str
+    port: Port | None = None
+    effect: float | None = None
+    rank: int | None = Field(None, ge=1)
+
+    @property
+    def connection(self) -> str:
+        """The connection it runs over, without model and positions: ``a9.h6->a10.h7<k>``."""
+        source, target = parse_node_key(self.source)[0], parse_node_key(self.target)[0]
+        return f"{source}->{target}" + (f"<{self.port}>" if self.port else "")
+
+
+class Circuit(Record):
+    """What was found to carry a task in a model. Immutable; its content is its name.
+
+    Attributes:
+        task: Slug of the task it was found on.
+        prompt_set: Id of the prompts it was found on.
+        method: ``edge-attribution``, ``published``, ...
+        metric: ``logit_difference``, ...; ``higher_is_better`` says which way it improves.
+        kv_heads: ``grouped`` (the model's own key/value heads) or ``per-query-head``.
+        selection: How nodes and edges were chosen from the universe, such as ``{"top": 500}``.
+        universe_size: Number of edges (nodes, at node level) they were chosen from.
+        scores: Address of the full score matrix.
+    """
+
+    model: str
+    task: Slug
+    prompt_set: Sha256 | None = None
+    method: Text
+    parameters: Json = Field(default_factory=dict)
+    metric: str | None = None
+    higher_is_better: bool | None = None
+    ablation: Ablation | None = None
+    sign: Sign = Sign.UNKNOWN
+    level: Level
+    kv_heads: Literal["grouped", "per-query-head"] | None = None
+    selection: Json | None = None
+    universe_size: int | None = Field(None, ge=0)
+    nodes: tuple[Node, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    scores: Sha256 | None = None
+
+    _model = field_validator("model")(parse_model)
+
+    @field_validator("nodes")
+    @classmethod
+    def _nodes_in_order(cls, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        ordered = tuple(sorted(nodes, key=_node_order))
+        repeated = _first_repeated([node.key for node in ordered])
+        if repeated is not None:
+            raise BadIdentifier(repeated, "a node that appears once")
+        return ordered
+
+    @model_validator(mode="after")
+    def _edges_between_nodes(self) -> Circuit:
+        keys = {node.key for node in self.nodes}
+        for edge in self.edges:
+            for end in (edge.source, edge.target):
+                if end not in keys:
+                    raise BadIdentifier(end, "a node of the circuit; edges join listed nodes")
+            parse_connection(f"{self.model}/{edge.connection}")
+        ordered = tuple(sorted(self.edges, key=_edge_order))
+        repeated = _first_repeated([(e.source, e.target, e.port) for e in ordered])
+        if repeated is not None:
+            raise BadIdentifier(str(repeated), "an edge that appears once")
+        # The model is frozen for its users; putting edges in canonical order is part of building.
+        object.__setattr__(self, "edges", ordered)
+        return self
+
+    @cached_property
+    def document(self) -> bytes:
+        """The canonical content as JSON; the circuit's artifact, named by its id."""
+        # Fields that say nothing are left out, so that a later version may add optional ones
+        # without renaming every circuit.
+        return canonical_json(self.model_dump(mode="json", exclude_none=True)).encode()
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of :attr:`document`, 64 hexadecimal digits."""
+        return hashlib.sha256(self.document).hexdigest()
+
+
+class CircuitLabels(Record):
+    """What people may change about a circuit."""
+
+    title: str | None = None
+    tags: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    author: str | None = None
+    state: CircuitState = CircuitState.ACTIVE
+    superseded_by: Sha256 | None = None
+    reason: str | None = None
+
+
+class Evaluation(Record):
+    """A measurement of a circuit on a task, its own or another.
+
+    Attributes:
+        measure: ``faithfulness``, ``completeness``, ``logit_difference``, ...
+        value: The measured value; normalised measures are ``(m - empty) / (full - empty)``.
+        full: The metric of the whole model.
+        empty: The metric with everything ablated.
+        n_prompts: Number of prompts averaged over.
+    """
+
+    circuit: Sha256
+    task: Slug
+    prompt_set: Sha256 | None = None
+    measure: Text
+    value: float
+    full: float | None = None
+    empty: float | None = None
+    ablation: Ablation | None = None
+    n_prompts: int | None = Field(None, ge=1)
+    parameters: Json = Field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Hash of the record."""
+        return content_hash(self.model_dump(mode="json", exclude_none=True))
+
+
+class Edit(Record):
+    """A change made to a model's knowledge.
+
+    Attributes:
+        editor: ``ROME``, ``MEMIT``, ``fine-tuning``, ...
+        request: What was to change (prompt, subject, target_new, ground_truth).
+        restriction: What the update was confined to: ``circuit``, ``complement``, ``random``,
+            ``layers``, ``model``; None where the source does not say.
+        components: Local names of the parts it modified.
+        circuits: Ids of the circuits it was aimed at.
+    """
+
+    model: str
+    editor: Text
+    hyperparameters: Json = Field(default_factory=dict)
+    request: Json = Field(default_factory=dict)
+    restriction: Literal["circuit", "complement", "random", "layers", "model"] | None = None
+    components: tuple[str, ...] = ()
+    circuits: tuple[Sha256, ...] = ()
+    note: str | None = None
+
+    _model = field_validator("model")(parse_model)
+
+    @field_validator("components")
+    @classmethod
+    def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        locals_ = sorted({parse_local(name) for name in names}, key=sort_key)
+        return tuple(str(local) for local in locals_)
+
+    @field_validator("circuits")
+    @classmethod
+    def _once(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(ids)))
+
+    @property
+    def id(self) -> str:
+        """Hash of the record: attaching the same edit twice changes nothing."""
+        return content_hash(self.model_dump(mode="json", exclude_none=True))
+
+
+class Outcome(Record):
+    """What an edit did to a metric, under a named protocol.
+
+    ``protocol`` says how the metric was taken (``teacher-forced``, ``generation``, ...); figures of
+    different protocols do not compare, and files that do not say get ``unknown``.
+    """
+
+    edit: Sha256
+    metric: Text
+    protocol: Text = "unknown"
+    task: Slug | None = None
+    before: float | None = None
+    after: float | None = None
+    n_prompts: int | None = Field(None, ge=1)
+
+    @property
+    def id(self) -> str:
+        """Hash of the record."""
+        return content_hash(self.model_dump(mode="json", exclude_none=True))
+
+
+def canonical_json(value: Any) -> str:
+    """Write JSON in the one form that is hashed: sorted keys, no spaces, no NaN.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of :func:`canonical_json`, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _node_order(node: Node) -> tuple[Any, ...]:
+    return (*sort_key(parse_local(node.component)), node.position or "")
+
+
+def _edge_order(edge: Edge) -> tuple[Any, ...]:
+    source, at = parse_node_key(edge.source)
+    target, to = parse_node_key(edge.target)
+    return (*sort_key(source), at or "", *sort_key(target), to or "", edge.port or "")
+
+
+def _first_repeated(values: Sequence[Any]) -> Any | None:
+    for before, after in itertools.pairwise(values):
+        if before == after:
+            return after
+    return None
