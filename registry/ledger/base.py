@@ -36,6 +36,7 @@ from registry.records import (
     Model,
     Outcome,
     PromptSet,
+    Record,
     Run,
     Sign,
     SourceFile,
@@ -100,6 +101,33 @@ class Batch:
     evaluations: Sequence[Evaluation] = ()
     edits: Sequence[Edit] = ()
     outcomes: Sequence[Outcome] = ()
+
+    @classmethod
+    def of(cls, *records: Record | NewCircuit) -> Self:
+        """Sort records into a batch by their types; a bare circuit has no run and no labels.
+
+        Raises:
+            TypeError: Something that is no record of the registry.
+        """
+        sorted_: dict[str, list[Any]] = {}
+        for record in records:
+            entry = NewCircuit(record) if isinstance(record, Circuit) else record
+            if type(entry) not in _FIELD_OF:
+                raise TypeError(f"{type(entry).__name__} is no record that a ledger keeps")
+            sorted_.setdefault(_FIELD_OF[type(entry)], []).append(entry)
+        return cls(**sorted_)
+
+
+_FIELD_OF: dict[type, str] = {
+    Model: "models",
+    Task: "tasks",
+    PromptSet: "prompt_sets",
+    Run: "runs",
+    NewCircuit: "circuits",
+    Evaluation: "evaluations",
+    Edit: "edits",
+    Outcome: "outcomes",
+}
 
 
 @dataclass(frozen=True, slots=True)

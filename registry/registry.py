@@ -1,0 +1,574 @@
+"""The registry itself: one record, its artifacts, and the graph made from both.
+
+:class:`Registry` alone writes to more than one store, always in this order: artifacts, then one
+ledger transaction that also fills the outbox, then the projection of the outbox into the graph.
+A crash at any point leaves nothing visible, or an outbox that the next :meth:`Registry.sync`
+works off. The graph is opened for writing only while projecting, and whatever is wrong with it
+never stops recording.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from registry import backup as backups
+from registry.aliases import resolve_component, resolve_model
+from registry.artifacts import ArtifactStore
+from registry.catalogue import bind, load_catalogue
+from registry.errors import (
+    BadInput,
+    GraphError,
+    GraphOutdated,
+    NotFound,
+)
+from registry.graph.base import GraphStore
+from registry.graph.open import discard_embedded, open_graph
+from registry.graph.projection import project
+from registry.graph.schema import GraphState, begin_rebuild, check, prepare
+from registry.identifiers import parse_component, parse_connection
+from registry.ledger.base import (
+    Batch,
+    CircuitEntry,
+    CircuitFilter,
+    Ledger,
+    NewCircuit,
+    Recorded,
+)
+from registry.ledger.sql import migrate_ledger, open_ledger
+from registry.networks import to_networkx
+from registry.records import (
+    Circuit,
+    CircuitState,
+    Edit,
+    Evaluation,
+    Model,
+    Outcome,
+    Record,
+    Task,
+)
+from registry.rows import Rows
+from registry.settings import Settings, create_home, load_settings
+from registry.shapes import check_components
+
+if TYPE_CHECKING:
+    import networkx
+
+__all__ = ["Registry", "Status", "StoredCircuit"]
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""
+
+_CHANGES_PER_CHECKPOINT = 2_000
+_WAIT_FOR_PROJECTOR_SECONDS = 30.0
+_QUERY_TIMEOUT_SECONDS = 60.0
+_MAX_ROWS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCircuit:
+    """A circuit as the registry keeps it: content, labels with provenance, measurements."""
+
+    entry: CircuitEntry
+    circuit: Circuit
+    evaluations: tuple[Evaluation, ...]
+
+    def to_networkx(self) -> networkx.MultiDiGraph[str]:
+        """The circuit as a graph; see :func:`registry.networks.to_networkx`."""
+        return to_networkx(self.circuit)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a registry stands.
+
+    Attributes:
+        stores: What each store is and where, without secrets.
+        counts: Records of each kind.
+        pending: Changes that are not yet in the graph.
+        graph: ``ready``, or why the graph cannot be read.
+        runs: Runs by status.
+    """
+
+    registry_id: str
+    home: Path
+    stores: Mapping[str, str]
+    counts: Mapping[str, int]
+    pending: int
+    graph: str
+    runs: Mapping[str, int]
+
+
+class Registry:
+    """An open registry; use it in a ``with`` statement.
+
+    Not safe for several threads; any number of processes may have the same registry open.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._artifacts = artifacts
+        self._reader: GraphStore | None = None
+
+    # -- opening -------------------------------------------------------------------------------
+
+    @classmethod
+    def init(cls, home: Path | str | None = None, *, settings: Settings | None = None) -> Registry:
+        """Create a registry in ``home`` (default: ``.circuits`` in this folder) and open it.
+
+        A registry that is there already is opened, and brought up to date.
+        """
+        settings = settings or load_settings(create_home(home))
+        migrate_ledger(settings.ledger)
+        registry = cls.open(settings=settings)
+        registry._sync_or_warn()
+        return registry
+
+    @classmethod
+    def open(cls, home: Path | str | None = None, *, settings: Settings | None = None) -> Registry:
+        """Open the registry in ``home``, or the nearest one above the current folder.
+
+        Raises:
+            RegistryNotFound: There is none; ``circuits init`` makes one.
+            LedgerOutdated: Its ledger needs ``circuits migrate``.
+        """
+        settings = settings or load_settings(home)
+        return cls(settings, open_ledger(settings.ledger), ArtifactStore(settings.artifacts))
+
+    def close(self) -> None:
+        """Release all stores; safe to repeat."""
+        self._close_reader()
+        self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- recording -----------------------------------------------------------------------------
+
+    def record(self, *what: Batch | Record | NewCircuit) -> Recorded:
+        """Record results, all or none, and project them into the graph.
+
+        Give records one by one or a :class:`~registry.ledger.base.Batch`. A model or task that a
+        circuit names and nobody described is added with its name alone. What is already there is
+        not added again; a known circuit gains the new run as provenance.
+
+        Returns:
+            What was new.
+
+        Raises:
+            BadIdentifier: A part lies outside the model's shape.
+            IncompatibleModel: The model's name belongs to other weights or another shape.
+            NotFound: A record refers to a circuit, run, prompt set or edit that does not exist.
+        """
+        batch = _merge(what)
+        batch = self._with_models_and_tasks(batch)
+        self._check_shapes(batch)
+        for new in batch.circuits:
+            self._artifacts.put(new.circuit.document)
+        recorded = self._ledger.record(batch)
+        self._sync_or_warn()
+        return recorded
+
+    def store_artifact(self, data: bytes) -> str:
+        """Keep a file's content and return its address, the SHA-256 of ``data``."""
+        return self._artifacts.put(data)
+
+    def artifact(self, address: str) -> bytes:
+        """Return an artifact's content, verified against its address."""
+        return self._artifacts.get(address)
+
+    def attach_edit(self, edit: Edit, outcomes: Iterable[Outcome] = ()) -> str:
+        """Record an edit with what was measured after it, and return the edit's id.
+
+        ``Outcome.edit`` may be any id; it is set to this edit's.
+        """
+        attached = tuple(outcome.model_copy(update={"edit": edit.id}) for outcome in outcomes)
+        self.record(edit, *attached)
+        return edit.id
+
+    # -- labels --------------------------------------------------------------------------------
+
+    def tag(self, prefix: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+        """Add and remove tags of a circuit; both are harmless to repeat."""
+        entry = self._ledger.circuit(prefix)
+        tags = (set(entry.labels.tags) | set(add)) - set(remove)
+        self._relabel(entry, tags=tuple(sorted(tags)))
+
+    def note(self, prefix: str, text: str) -> None:
+        """Append a note to a circuit."""
+        entry = self._ledger.circuit(prefix)
+        self._relabel(entry, notes=(*entry.labels.notes, text))
+
+    def retract(self, prefix: str, *, reason: str, superseded_by: str | None = None) -> None:
+        """Mark a circuit as no longer held true; it leaves the graph, not the ledger.
+
+        With ``superseded_by`` it counts as superseded by a newer circuit of the same task.
+
+        Raises:
+            BadInput: No reason is given, or a circuit would supersede itself.
+        """
+        if not reason.strip():
+            raise BadInput("a retraction needs a reason: what was wrong with the circuit")
+        entry = self._ledger.circuit(prefix)
+        newer = self._ledger.circuit(superseded_by).id if superseded_by else None
+        if newer == entry.id:
+            raise BadInput("a circuit cannot supersede itself; name the newer one")
+        state = CircuitState.SUPERSEDED if newer else CircuitState.RETRACTED
+        self._relabel(entry, state=state, reason=reason, superseded_by=newer)
+
+    def _relabel(self, entry: CircuitEntry, **changes: Any) -> None:
+        labels = type(entry.labels).model_validate(entry.labels.model_dump() | changes)
+        if labels != entry.labels:
+            self._ledger.relabel(entry.id, labels)
+            self._sync_or_warn()
+
+    # -- reading the record --------------------------------------------------------------------
+
+    def circuits(self, which: CircuitFilter | None = None, **filters: Any) -> list[CircuitEntry]:
+        """List stored circuits, newest first: ``circuits(task="ioi", tag="final")``."""
+        which = replace(which or CircuitFilter(), **filters)
+        if which.model is not None:
+            which = replace(which, model=self._known_model(which.model))
+        if which.task is not None:
+            which = replace(which, task=self._known_task(which.task, or_family=True))
+        return list(self._ledger.circuits(which))
+
+    def circuit(self, prefix: str) -> StoredCircuit:
+        """Return the circuit whose id starts with ``prefix``."""
+        entry = self._ledger.circuit(prefix)
+        return StoredCircuit(entry, self.document(entry.id), self._ledger.evaluations(entry.id))
+
+    def document(self, circuit: str) -> Circuit:
+        """Read a circuit's content from its artifact, by full id."""
+        return Circuit.model_validate_json(self._artifacts.get(circuit))
+
+    def edits(self) -> list[Edit]:
+        """All edits, oldest first."""
+        return list(self._ledger.edits())
+
+    def edit(self, prefix: str) -> Edit:
+        """The edit whose id starts with ``prefix``."""
+        return self._ledger.edit(prefix)
+
+    def outcomes(self, edit: str) -> list[Outcome]:
+        """What was measured after an edit, by its full id."""
+        return list(self._ledger.outcomes(edit))
+
+    @property
+    def ledger(self) -> Ledger:
+        """The record; for reading. Writing goes through this class."""
+        return self._ledger
+
+    @property
+    def settings(self) -> Settings:
+        """Where the stores are."""
+        return self._settings
+
+    # -- reading the graph ---------------------------------------------------------------------
+
+    def query(self, name: str, /, **parameters: Any) -> Rows:
+        """Answer a named query; ``circuits query`` lists them.
+
+        Raises:
+            NotFound: No query, model, task, circuit or edit goes by that name.
+            BadInput: A parameter is missing, unknown or of another type; it is named.
+            GraphError: The graph cannot be read.
+        """
+        catalogue = load_catalogue()
+        if name not in catalogue:
+            raise NotFound("query", name, "known: " + ", ".join(sorted(catalogue)))
+        query = catalogue[name]
+        return self._read(query.text, bind(query, parameters, resolve=self._resolvers()))
+
+    def cypher(
+        self,
+        text: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout_seconds: float = _QUERY_TIMEOUT_SECONDS,
+        max_rows: int = _MAX_ROWS,
+    ) -> Rows:
+        """Answer a Cypher statement of the user's own, which can read the graph and nothing else.
+
+        Raises:
+            QueryFailed: It is not accepted: syntax, an attempt to write or to load a file.
+            QueryTimeout: It ran longer than ``timeout_seconds`` and was stopped.
+        """
+        return self._read(text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows)
+
+    def _read(
+        self,
+        text: str,
+        parameters: Mapping[str, Any] | None,
+        *,
+        timeout_seconds: float = _QUERY_TIMEOUT_SECONDS,
+        max_rows: int = _MAX_ROWS,
+    ) -> Rows:
+        store = self._open_reader()
+        return store.read(text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows)
+
+    def _open_reader(self) -> GraphStore:
+        if pending := self._ledger.pending_count():
+            log.warning(
+                "%d changes are not yet in the graph; 'circuits sync' projects them", pending
+            )
+        if self._reader is None:
+            try:
+                self._reader = self._checked_reader()
+            except GraphOutdated:
+                if not self._settings.graph_is_embedded:
+                    raise
+                log.warning("the graph was written by another version and is rebuilt")
+                self.rebuild()
+                self._reader = self._checked_reader()
+        return self._reader
+
+    def _checked_reader(self) -> GraphStore:
+        store = self._connect(writing=False)
+        try:
+            check(store, self._ledger.registry_id)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _connect(self, *, writing: bool) -> GraphStore:
+        settings = self._settings
+        return open_graph(
+            settings.graph,
+            user=settings.graph_user,
+            password=settings.graph_password,
+            database=settings.graph_database,
+            writing=writing,
+        )
+
+    # -- projecting ----------------------------------------------------------------------------
+
+    def sync(self, *, progress: Progress | None = None) -> int:
+        """Project what is pending into the graph and return how many changes that were.
+
+        Raises:
+            GraphError: The graph cannot be written; everything stays pending.
+        """
+        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
+            try:
+                return self._work_off_outbox(progress)
+            except GraphOutdated:
+                if not self._settings.graph_is_embedded:
+                    raise
+                return self._start_over(progress)
+
+    def rebuild(self, *, progress: Progress | None = None) -> int:
+        """Empty the graph and make it again from the ledger; returns how many changes that were.
+
+        Killed at any point, the next :meth:`sync` finishes it.
+        """
+        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
+            return self._start_over(progress)
+
+    def _start_over(self, progress: Progress | None) -> int:
+        self._close_reader()
+        self._ledger.requeue_everything()
+        if self._settings.graph_is_embedded:
+            discard_embedded(self._settings.graph)
+        else:
+            with self._connect(writing=True) as store:
+                begin_rebuild(store, self._ledger.registry_id)
+        return self._work_off_outbox(progress)
+
+    def _work_off_outbox(self, progress: Progress | None) -> int:
+        ledger, done = self._ledger, 0
+        with self._connect(writing=True) as store:
+            if prepare(store, ledger.registry_id) is not GraphState.READY:
+                ledger.requeue_everything()
+                begin_rebuild(store, ledger.registry_id)
+            total = ledger.pending_count()
+            while changes := ledger.pending(_CHANGES_PER_CHECKPOINT):
+                step = partial(_report, progress, done, total)
+                project(store, changes, self, progress=step)
+                store.checkpoint()
+                ledger.acknowledge(changes)
+                done += len(changes)
+        return done
+
+    def _sync_or_warn(self) -> None:
+        try:
+            self.sync()
+        except GraphError as error:
+            log.warning("recorded; projection into the graph is pending: %s", error)
+
+    # -- upkeep --------------------------------------------------------------------------------
+
+    @classmethod
+    def migrate(cls, settings: Settings, *, check_only: bool = False) -> tuple[str, ...]:
+        """Bring the ledger's schema up to date, or only say which revisions are pending."""
+        return migrate_ledger(settings.ledger, check=check_only)
+
+    def status(self) -> Status:
+        """Say what the registry holds and how its stores are."""
+        ledger = self._ledger
+        entries = ledger.circuits()
+        runs: dict[str, int] = {}
+        for run in ledger.runs():
+            runs[str(run.status)] = runs.get(str(run.status), 0) + 1
+        return Status(
+            registry_id=ledger.registry_id,
+            home=self._settings.home,
+            stores=self._settings.describe(),
+            counts={
+                "models": len(ledger.models()),
+                "tasks": len(ledger.tasks()),
+                "prompt sets": len(ledger.prompt_sets()),
+                "circuits": len(entries),
+                "evaluations": len(ledger.evaluations()),
+                "edits": len(ledger.edits()),
+            },
+            pending=ledger.pending_count(),
+            graph=self._graph_state(),
+            runs=runs,
+        )
+
+    def _graph_state(self) -> str:
+        try:
+            with self._checked_reader() as store:
+                return f"ready ({store.version()})"
+        except GraphError as error:
+            return str(error)
+
+    def backup(self, path: Path | str) -> backups.BackupReport:
+        """Write ledger and artifacts into one file; other processes may record meanwhile."""
+        return backups.write(Path(path), self._ledger, self._artifacts)
+
+    @classmethod
+    def restore(
+        cls,
+        path: Path | str,
+        home: Path | str | None = None,
+        *,
+        settings: Settings | None = None,
+    ) -> Registry:
+        """Fill a new registry from a backup, project it and return it open.
+
+        Raises:
+            BadInput: The file is no backup, or damaged.
+            LedgerError: The registry there already holds records.
+        """
+        with backups.opened(Path(path)) as backup:
+            settings = settings or load_settings(create_home(home))
+            migrate_ledger(settings.ledger)
+            registry = cls.open(settings=settings)
+            try:
+                backups.load(backup, registry._ledger, registry._artifacts)
+                registry._ledger.requeue_everything()
+            except BaseException:
+                registry.close()
+                raise
+        registry._sync_or_warn()
+        return registry
+
+    def gc(self, *, apply: bool = False, grace_seconds: float = 3600.0) -> backups.Garbage:
+        """Find artifacts that no record refers to, and delete them if ``apply``.
+
+        Files younger than ``grace_seconds`` are left alone: another process may be about to
+        record what refers to them.
+        """
+        return backups.collect_garbage(
+            self._ledger, self._artifacts, apply=apply, grace_seconds=grace_seconds
+        )
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def _resolvers(self) -> dict[str, Callable[[str], str]]:
+        """How a query's parameters of each type become what the graph stores."""
+        return {
+            "model": self._known_model,
+            "task": self._known_task,
+            "circuit": lambda prefix: self._ledger.circuit(prefix).id,
+            "edit": lambda prefix: self._ledger.edit(prefix).id,
+            "component": lambda text: str(parse_component(resolve_component(text))),
+            "connection": lambda text: str(parse_connection(resolve_component(text))),
+        }
+
+    def _known_model(self, name: str) -> str:
+        slugs = [model.slug for model in self._ledger.models()]
+        return _known("model", resolve_model(name), slugs)
+
+    def _known_task(self, name: str, *, or_family: bool = False) -> str:
+        slugs = [task.slug for task in self._ledger.tasks()]
+        families = {slug.rpartition("/")[0] for slug in slugs} - {""}
+        return _known("task", name, [*slugs, *(families if or_family else ())])
+
+    def _with_models_and_tasks(self, batch: Batch) -> Batch:
+        named = [new.circuit for new in batch.circuits]
+        models = {model.slug for model in (*self._ledger.models(), *batch.models)}
+        tasks = {task.slug for task in (*self._ledger.tasks(), *batch.tasks)}
+        new_models = {c.model for c in named} | {edit.model for edit in batch.edits}
+        new_tasks = {c.task for c in named} | {e.task for e in batch.evaluations}
+        new_tasks |= {outcome.task for outcome in batch.outcomes if outcome.task}
+        return replace(
+            batch,
+            models=(*batch.models, *(Model(slug=slug) for slug in sorted(new_models - models))),
+            tasks=(*batch.tasks, *(_bare_task(slug) for slug in sorted(new_tasks - tasks))),
+        )
+
+    def _check_shapes(self, batch: Batch) -> None:
+        models = {model.slug: model for model in (*self._ledger.models(), *batch.models)}
+        for new in batch.circuits:
+            names = (node.component for node in new.circuit.nodes)
+            check_components(models[new.circuit.model], names)
+        for edit in batch.edits:
+            check_components(models[edit.model], edit.components)
+
+
+def _merge(what: Iterable[Batch | Record | NewCircuit]) -> Batch:
+    batches = [item for item in what if isinstance(item, Batch)]
+    loose = Batch.of(*(item for item in what if not isinstance(item, Batch)))
+    merged = loose
+    for batch in batches:
+        merged = Batch(
+            **{
+                name: (*getattr(merged, name), *getattr(batch, name))
+                for name in Batch.__dataclass_fields__
+            }
+        )
+    return merged
+
+
+def _bare_task(slug: str) -> Task:
+    return Task(slug=slug, family=slug.partition("/")[0])
+
+
+def _known(kind: str, name: str, slugs: list[str]) -> str:
+    if name in slugs:
+        return name
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(name, slugs, n=3, cutoff=0.4) or sorted(slugs)[:5]
+    hint = "nearest: " + ", ".join(nearest) if nearest else "nothing is recorded yet"
+    raise NotFound(kind, name, hint)
+
+
+def _report(progress: Progress | None, before: int, total: int, done: int, _: int) -> None:
+    if progress is not None:
+        progress(before + done, total)
