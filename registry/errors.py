@@ -23,6 +23,7 @@ __all__ = [
     "LedgerError",
     "LedgerOutdated",
     "MissingExtra",
+    "NonFiniteScores",
     "NotFound",
     "QueryFailed",
     "QueryTimeout",
@@ -76,6 +77,19 @@ class UnsupportedModel(CircuitsError, ValueError):
 
 class TooFewPrompts(CircuitsError, ValueError):
     """The model answers too few prompts of a task correctly to study how it does so."""
+
+
+class NonFiniteScores(CircuitsError, ArithmeticError):
+    """A prompt's activations, gradients or metric are NaN or infinite."""
+
+    def __init__(self, prompt: int) -> None:
+        super().__init__(prompt)
+
+    def __str__(self) -> str:
+        return (
+            f"prompt {self.args[0]} (counted from 0) gives numbers that are not finite: look at "
+            "its metric, leave it out, or run the model in float32"
+        )
 
 
 class MissingExtra(CircuitsError, ImportError):

@@ -1,0 +1,1 @@
+"""Discovery algorithms: model, token ids and edge ids in, frozen results out."""

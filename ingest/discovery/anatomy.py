@@ -1,0 +1,272 @@
+"""What edge algorithms need to know of a TransformerBridge: weights, norms, places to hook.
+
+Nothing is assumed from an architecture's name. A block must have the parts listed in
+:class:`BlockParts`; whether they do what is assumed of them (heads and MLP add up to the residual
+stream, projections read the norm's output) is checked with numbers while the algorithms run. A
+model that fails either is refused with :class:`registry.errors.UnsupportedModel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ingest.discovery.edge_space import EdgeSpace
+from registry.errors import BadInput, UnsupportedModel
+
+__all__ = ["Anatomy", "BlockParts", "Projection", "frozen", "read_anatomy", "require_close"]
+
+Norm = Callable[[Tensor], Tensor]
+Hook = Callable[..., Tensor | None]
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
+_TOLERANCE_HALF = 5e-2
+_ROUNDING_STEPS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Queries, keys or values of one block, by head.
+
+    Attributes:
+        weight: ``[head, d_head, d_model]``.
+        bias: ``[head, 1, d_head]`` or None.
+        hook: Name of the hook point after the projection.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    hook: str
+
+    def apply(self, normed: Tensor) -> Tensor:
+        """Project each head's own input: ``[head, batch, pos, d_model]`` to ``... d_head``."""
+        flat = normed.flatten(1, 2) @ self.weight.mT
+        if self.bias is not None:
+            flat = flat + self.bias
+        return flat.reshape(*normed.shape[:3], -1)
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """Map a gradient ``[batch, pos, head, d_head]`` to ``[head, batch, pos, d_model]``."""
+        by_head = gradient.permute(2, 0, 1, 3)
+        return (by_head.flatten(1, 2) @ self.weight).reshape(*by_head.shape[:3], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockParts:
+    """One block's weights and hook names.
+
+    Attributes:
+        layer: Index of the block.
+        ports: Projections ``q``, ``k``, ``v``.
+        w_o: Output weight of each head, ``[head, d_head, d_model]``.
+        norm: The norm before attention.
+        post_norm: A norm between attention's output and the residual stream (Gemma), or None.
+        mlp_out: Hook point of what the MLP adds, after its own post-norm if it has one.
+    """
+
+    layer: int
+    ports: dict[str, Projection]
+    w_o: Tensor
+    norm: Norm
+    post_norm: Norm | None
+    mlp_out: str
+
+    def at(self, place: str) -> str:
+        """Full name of a hook point of this block."""
+        return f"blocks.{self.layer}.{place}"
+
+    def head_outputs(self, z: Tensor) -> Tensor:
+        """What each head adds: ``[batch, pos, head * d_head]`` to ``[head, batch, pos, d_model]``.
+
+        Before a post-norm where there is one, and without the output bias.
+        """
+        by_head = z.reshape(*z.shape[:2], len(self.w_o), -1).permute(2, 0, 1, 3)
+        return (by_head.flatten(1, 2) @ self.w_o).reshape(*by_head.shape[:3], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """A decoder seen as senders and receivers.
+
+    Attributes:
+        name: Architecture, for messages.
+        space: Names and order of senders and receivers.
+        blocks: Parts of each block.
+        d_model: Width of the residual stream.
+        device: Where prompts go.
+        dtype: Of the residual stream.
+    """
+
+    name: str
+    space: EdgeSpace
+    blocks: tuple[BlockParts, ...]
+    d_model: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def run(self, model: Any, tokens: Tensor, hooks: Sequence[tuple[str, Hook]]) -> Tensor:
+        """Run unpadded prompts under hooks; give the last position's logits ``[batch, word]``."""
+        last = ("unembed.hook_in", _keep_last)  # logits of other positions are never asked for
+        with model.hooks(fwd_hooks=[*hooks, last]):
+            return cast(Tensor, model(tokens, attention_mask=torch.ones_like(tokens)))[:, -1]
+
+    def refuse(self, reason: str) -> UnsupportedModel:
+        """The error for a model that does not do what is assumed of it."""
+        return UnsupportedModel(
+            f"edge attribution does not know the arithmetic of {self.name}: {reason}"
+        )
+
+    def batch_size(self, n_prompts: int, n_positions: int, limit_bytes: int = 2**28) -> int:
+        """Prompts per batch such that all senders' outputs fit into ``limit_bytes``."""
+        element = torch.finfo(self.dtype).bits // 8
+        per_prompt = len(self.space.senders) * n_positions * self.d_model * element
+        return max(1, min(n_prompts, limit_bytes // per_prompt))
+
+
+def read_anatomy(model: Any, kv_heads: str = "grouped") -> Anatomy:
+    """Take a TransformerBridge apart.
+
+    Args:
+        model: A ``TransformerBridge`` around a causal decoder.
+        kv_heads: ``grouped``: key/value heads as the model has them. ``per-query-head`` is the same
+            in a multi-head model and refused in a grouped one.
+
+    Raises:
+        UnsupportedModel: A block lacks a part, or a weight is not a plain matrix.
+        BadInput: ``kv_heads`` is something else, or not offered for this model.
+    """
+    cfg = model.cfg
+    name = str(getattr(cfg, "architecture", None) or type(model).__name__)
+    n_kv_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+    space = EdgeSpace(cfg.n_layers, cfg.n_heads, n_kv_heads, bool(cfg.parallel_attn_mlp))
+    _check_kv_heads(kv_heads, space)
+    _check_switches(cfg, name)
+    blocks = tuple(
+        _read_block(block, layer, space, name) for layer, block in enumerate(model.blocks)
+    )
+    w_q = blocks[0].ports["q"].weight
+    return Anatomy(name, space, blocks, w_q.shape[-1], w_q.device, w_q.dtype)
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients to weights; both are put back afterwards."""
+    modules = [*model.modules(), *model.original_model.modules()]
+    training = [module for module in modules if module.training]
+    weights = {id(p): p for module in modules for p in module.parameters(recurse=False)}
+    trainable = [weight for weight in weights.values() if weight.requires_grad]
+    for weight in trainable:
+        weight.requires_grad_(False)
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for weight in trainable:
+            weight.requires_grad_(True)
+        for module in training:
+            module.training = True
+
+
+def require_close(
+    anatomy: Anatomy, actual: Tensor, expected: Tensor, reason: str, size: Tensor | None = None
+) -> None:
+    """Refuse the model unless two tensors agree in norm, as far as their precision can tell.
+
+    Args:
+        anatomy: Names the model in the error.
+        actual: What the model does.
+        expected: What the algorithm assumes.
+        reason: Which assumption this is; the end of the error's sentence.
+        size: The numbers whose difference was taken, where both come from differences: rounding
+            is relative to these.
+    """
+    tolerance = _TOLERANCE.get(actual.dtype, _TOLERANCE_HALF)
+    allowed = tolerance * float(expected.norm())
+    if size is not None:
+        allowed += _ROUNDING_STEPS * torch.finfo(actual.dtype).eps * float(size.norm())
+    error = float((actual - expected).norm())
+    if error > allowed:  # a comparison with NaN is False: NaN is reported with its prompt later
+        raise anatomy.refuse(f"{reason} (off by {error:.3g}, allowed {allowed:.3g})")
+
+
+def _keep_last(residual: Tensor, hook: object) -> Tensor:  # noqa: ARG001  hooks are called so
+    return residual[:, -1:]
+
+
+def _check_kv_heads(kv_heads: str, space: EdgeSpace) -> None:
+    if kv_heads not in ("grouped", "per-query-head"):
+        raise BadInput(f"kv_heads must be 'grouped' or 'per-query-head'; got {kv_heads!r}")
+    if kv_heads == "per-query-head" and space.grouped:
+        raise BadInput(
+            f"kv_heads='per-query-head' is not offered for a model whose {space.n_heads} query "
+            f"heads share {space.n_kv_heads} key/value heads; use 'grouped'"
+        )
+
+
+def _check_switches(cfg: Any, name: str) -> None:
+    for switch in ("use_split_qkv_input", "use_attn_in", "use_attn_result"):
+        if getattr(cfg, switch, False):
+            raise UnsupportedModel(f"turn {switch} off first: {name} computes heads apart with it")
+
+
+def _read_block(block: Any, layer: int, space: EdgeSpace, name: str) -> BlockParts:
+    parts = block.submodules
+    missing = [part for part in ("ln1", "attn", "ln2", "mlp") if part not in parts]
+    attention = parts.get("attn")
+    if attention is not None:
+        missing += [part for part in "qkvo" if part not in attention.submodules]
+    if missing:
+        raise UnsupportedModel(
+            f"edge attribution does not know the arithmetic of {name}: "
+            f"block {layer} has no {' or '.join(missing)}"
+        )
+    heads = {"q": space.n_heads, "k": space.n_kv_heads, "v": space.n_kv_heads}
+    ports = {
+        port: _read_projection(getattr(attention, port), n, f"blocks.{layer}.attn.{port}", name)
+        for port, n in heads.items()
+    }
+    w_o = _matrix(attention.o, f"blocks.{layer}.attn.o", name)
+    post_norm = parts.get("ln1_post")
+    return BlockParts(
+        layer=layer,
+        ports=ports,
+        w_o=w_o.mT.reshape(space.n_heads, -1, len(w_o)),
+        norm=parts["ln1"].original_component,
+        post_norm=None if post_norm is None else post_norm.original_component,
+        mlp_out="ln2_post.hook_out" if "ln2_post" in parts else "mlp.hook_out",
+    )
+
+
+def _read_projection(linear: Any, n_heads: int, where: str, name: str) -> Projection:
+    weight = _matrix(linear, where, name)
+    if weight.shape[0] % n_heads:
+        raise UnsupportedModel(
+            f"edge attribution does not know the arithmetic of {name}: {where} gives "
+            f"{weight.shape[0]} numbers for {n_heads} heads"
+        )
+    bias = linear.original_component.bias
+    return Projection(
+        weight.reshape(n_heads, -1, weight.shape[1]),
+        None if bias is None else bias.detach().reshape(n_heads, 1, -1),
+        f"{where}.hook_out",
+    )
+
+
+def _matrix(linear: Any, where: str, name: str) -> Tensor:
+    """Weight as ``[out, in]``; GPT-2's Conv1D keeps it the other way round."""
+    from transformers.pytorch_utils import Conv1D
+
+    module = linear.original_component
+    if type(module) is torch.nn.Linear:
+        return module.weight.detach()
+    if type(module) is Conv1D:
+        return cast(Tensor, module.weight).detach().mT
+    raise UnsupportedModel(
+        f"edge attribution does not know the arithmetic of {name}: {where} is a "
+        f"{type(module).__name__}, not a plain matrix"
+    )

@@ -1,0 +1,194 @@
+"""Scores of all edges of a model, and the circuits chosen from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ingest.discovery.edge_space import EdgeSpace
+from registry.errors import BadInput
+from registry.identifiers import Port
+
+__all__ = ["By", "EdgeScores", "PrunedCircuit", "ScoredEdge", "ScoredNode"]
+
+By = Literal["absolute", "signed"]
+_INPUT, _LOGITS = "input", "logits"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredEdge:
+    """An edge of a circuit.
+
+    Attributes:
+        id: ``a0.h1->a2.h3<q>``.
+        source: Name of the part that writes.
+        target: Name of the part that reads, without its port.
+        port: Input of a head; None for MLPs and logits.
+        score: In units of the metric; positive: the edge helps.
+    """
+
+    id: str
+    source: str
+    target: str
+    port: Port | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredNode:
+    """A node of a circuit.
+
+    Attributes:
+        id: Name of the part.
+        effect: Its own attribution: the sum over its outgoing edges in the whole model, incoming
+            for a key/value head, which sends along none. None for ``logits``, which only reads.
+    """
+
+    id: str
+    effect: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedCircuit:
+    """The best edges, without those that lie on no path from ``input`` to ``logits``.
+
+    Attributes:
+        edges: Best first.
+        nodes: In the order of the forward pass.
+        by: Whether size or signed value decided.
+        n_selected: Edges chosen by score.
+        n_pruned: How many of these lay on no path and were taken out again.
+    """
+
+    edges: tuple[ScoredEdge, ...]
+    nodes: tuple[ScoredNode, ...]
+    by: By
+    n_selected: int
+    n_pruned: int
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeScores:
+    """A score for every edge of a model.
+
+    Attributes:
+        matrix: ``[sender, receiver]``, float64, in units of the metric; positive: the edge helps
+            it. Finite; 0 where no edge can be.
+        space: Names of rows and columns, and which cells are edges.
+        clean_metric: The metric of each clean prompt, ``[prompt]``.
+        corrupt_metric: The metric of each corrupt prompt, ``[prompt]``.
+    """
+
+    matrix: Tensor
+    space: EdgeSpace
+    clean_metric: Tensor
+    corrupt_metric: Tensor
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """Names of rows."""
+        return self.space.senders
+
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """Names of columns: ``a0.h0<q>``, ``a0.kv0<k>``, ``m0``, ``logits``."""
+        return tuple(receiver.name for receiver in self.space.receivers)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Which cells are edges, ``[sender, receiver]``."""
+        n_sources = torch.tensor([receiver.n_sources for receiver in self.space.receivers])
+        return torch.arange(len(self.space.senders))[:, None] < n_sources
+
+    def to_dict(self) -> dict[str, float]:
+        """Scores by edge: ``{"input->a0.h0<q>": 0.12, ...}``, receiver by receiver."""
+        values = self.matrix.tolist()
+        return {self.space.edge_id(i, j): values[i][j] for i, j in self.space.edges()}
+
+    def node_effects(self) -> dict[str, float | None]:
+        """Own attribution of every node, in the order of the forward pass."""
+        sent = self.matrix.sum(1).tolist()
+        received = self.matrix.sum(0).tolist()
+        effects: dict[str, float | None] = dict(zip(self.space.senders, sent, strict=True))
+        if self.space.grouped:
+            for receiver, value in zip(self.space.receivers, received, strict=True):
+                if receiver.port in ("k", "v"):
+                    effects[receiver.node] = (effects.get(receiver.node) or 0.0) + value
+        effects[_LOGITS] = None
+        return effects
+
+    def top(self, n: int, by: By = "absolute") -> PrunedCircuit:
+        """The ``n`` best edges, wherever they lie, without dangling ones.
+
+        Args:
+            n: How many to choose before pruning.
+            by: ``absolute`` takes the largest in size, ``signed`` the most positive.
+
+        Raises:
+            BadInput: There are not that many edges, or ``by`` is something else.
+        """
+        if not 1 <= n <= self.space.n_edges:
+            raise BadInput(f"the number of edges must be 1 to {self.space.n_edges}; got {n}")
+        if by not in ("absolute", "signed"):
+            raise BadInput(f"by must be 'absolute' or 'signed'; got {by!r}")
+        keys = (self.matrix.abs() if by == "absolute" else self.matrix)[self.mask]
+        order = torch.argsort(keys, descending=True, stable=True)[:n]
+        chosen = self.mask.nonzero()[order].tolist()
+        return self._pruned([self._edge(row, column) for row, column in chosen], by)
+
+    def _edge(self, row: int, column: int) -> ScoredEdge:
+        receiver = self.space.receivers[column]
+        return ScoredEdge(
+            id=self.space.edge_id(row, column),
+            source=self.space.senders[row],
+            target=receiver.node,
+            port=receiver.port,
+            score=float(self.matrix[row, column]),
+        )
+
+    def _pruned(self, chosen: list[ScoredEdge], by: By) -> PrunedCircuit:
+        kept = _on_a_path(chosen, self.space)
+        edges = tuple(edge for edge in chosen if edge.source in kept and edge.target in kept)
+        effects = self.node_effects()
+        nodes = tuple(ScoredNode(name, effects[name]) for name in _forward_order(self.space, kept))
+        return PrunedCircuit(edges, nodes, by, len(chosen), len(chosen) - len(edges))
+
+
+def _on_a_path(edges: Iterable[ScoredEdge], space: EdgeSpace) -> set[str]:
+    """Nodes that ``input`` reaches and that reach ``logits``, through key/value heads too."""
+    onward: dict[str, set[str]] = {}
+    for edge in edges:
+        onward.setdefault(edge.source, set()).add(edge.target)
+        heads = space.query_heads_of(edge.target)
+        if heads:
+            onward.setdefault(edge.target, set()).update(heads)
+    backward: dict[str, set[str]] = {}
+    for source, targets in onward.items():
+        for target in targets:
+            backward.setdefault(target, set()).add(source)
+    return _reach(_INPUT, onward) & _reach(_LOGITS, backward)
+
+
+def _reach(start: str, steps: dict[str, set[str]]) -> set[str]:
+    reached, waiting = {start}, [start]
+    while waiting:
+        new = steps.get(waiting.pop(), set()) - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+def _forward_order(space: EdgeSpace, nodes: set[str]) -> list[str]:
+    order: list[str] = [_INPUT]
+    for layer in range(space.n_layers):
+        if space.grouped:
+            order += space.nodes_with(layer, "k")
+        order += space.nodes_with(layer, "q")
+        order.append(f"m{layer}")
+    order.append(_LOGITS)
+    return [name for name in order if name in nodes]
