@@ -25,6 +25,7 @@ Norm = Callable[[Tensor], Tensor]
 Hook = Callable[..., Tensor | None]
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
 _TOLERANCE_HALF = 5e-2
+_BATCH_BYTES = 2**28
 _ROUNDING_STEPS = 16
 
 
@@ -120,11 +121,19 @@ class Anatomy:
             f"edge attribution does not know the arithmetic of {self.name}: {reason}"
         )
 
-    def batch_size(self, n_prompts: int, n_positions: int, limit_bytes: int = 2**28) -> int:
-        """Prompts per batch such that all senders' outputs fit into ``limit_bytes``."""
+    def batch_size(self, n_prompts: int, n_positions: int, wanted: int | None) -> int:
+        """Prompts per batch: as wanted, or such that all senders' outputs fit into 256 MiB.
+
+        Raises:
+            BadInput: Less than one is wanted.
+        """
+        if wanted is not None:
+            if wanted < 1:
+                raise BadInput(f"batch_size must be at least 1; got {wanted}")
+            return wanted
         element = torch.finfo(self.dtype).bits // 8
         per_prompt = len(self.space.senders) * n_positions * self.d_model * element
-        return max(1, min(n_prompts, limit_bytes // per_prompt))
+        return max(1, min(n_prompts, _BATCH_BYTES // per_prompt))
 
 
 def read_anatomy(model: Any, kv_heads: str = "grouped") -> Anatomy:

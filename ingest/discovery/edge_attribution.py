@@ -12,8 +12,7 @@ saturates: where corrupting one edge changes nothing because another one takes o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -28,16 +27,13 @@ from ingest.discovery.anatomy import (
     read_anatomy,
     require_close,
 )
+from ingest.discovery.metrics import Metric, Progress, per_prompt
 from ingest.discovery.prompts import PromptBatch, read_prompts
+from ingest.discovery.recording import Recording
 from ingest.discovery.scores import EdgeScores
 from registry.errors import BadInput, NonFiniteScores
 
-__all__ = ["Metric", "Progress", "attribute_edges"]
-
-Metric = Callable[[Tensor, Tensor], Tensor]
-"""``metric(logits[batch, word], index[batch]) -> [batch]``: one number per prompt."""
-Progress = Callable[[int, int], None]
-"""``progress(done, total)`` in prompts."""
+__all__ = ["attribute_edges"]
 
 
 def attribute_edges(
@@ -80,7 +76,7 @@ def attribute_edges(
         raise BadInput(f"method must be 'eap'; got {method!r}")
     prompts = read_prompts(clean, corrupt, attention_mask)
     anatomy = read_anatomy(model, kv_heads)
-    size = _checked(batch_size) or anatomy.batch_size(len(prompts), prompts.longest)
+    size = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
     space = anatomy.space
     total = torch.zeros(len(space.senders), len(space.receivers), dtype=torch.float64)
     metrics = torch.zeros(2, len(prompts), dtype=torch.float64)
@@ -104,52 +100,8 @@ class _BatchScores:
     metrics: Tensor
 
 
-@dataclass(eq=False)
-class _Recording:
-    """Activations of one run by hook name; in the clean run they carry gradients."""
-
-    values: dict[str, Tensor] = field(default_factory=dict)
-
-    def detached(self) -> dict[str, Tensor]:
-        """The values alone; the graph behind them can be freed."""
-        return {name: value.detach() for name, value in self.values.items()}
-
-    def keep(self, name: str) -> tuple[str, Hook]:
-        """Hook that remembers the tensor that flows on."""
-
-        def remember(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-            self.values[name] = value
-            return value  # what the model goes on with must be what is differentiated
-
-        return name, remember
-
-    def fork(self, name: str) -> tuple[str, Hook]:
-        """Hook that remembers a copy which only the norm after it reads, not the skip path."""
-
-        def remember(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-            self.values[name] = value.view_as(value)
-            return self.values[name]
-
-        return name, remember
-
-    def start(self, name: str) -> tuple[str, Hook]:
-        """Hook at the first block's input where the gradient graph begins."""
-
-        def remember(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-            self.values[name] = value.detach().requires_grad_()
-            return self.values[name]
-
-        return name, remember
-
-
-def _checked(batch_size: int | None) -> int | None:
-    if batch_size is not None and batch_size < 1:
-        raise BadInput(f"batch_size must be at least 1; got {batch_size}")
-    return batch_size
-
-
 def _score_batch(model: Any, anatomy: Anatomy, batch: PromptBatch, metric: Metric) -> _BatchScores:
-    corrupt, clean = _Recording(), _Recording()
+    corrupt, clean = Recording(), Recording()
     with torch.no_grad():
         logits = anatomy.run(model, batch.corrupt, _sender_hooks(anatomy, corrupt))
         corrupt_metric = per_prompt(metric, logits, batch.index).detach()
@@ -166,20 +118,7 @@ def _score_batch(model: Any, anatomy: Anatomy, batch: PromptBatch, metric: Metri
     return _BatchScores(scores, metrics)
 
 
-def per_prompt(metric: Metric, logits: Tensor, index: Tensor) -> Tensor:
-    """Call a metric and check that it gives one number per prompt.
-
-    Raises:
-        BadInput: It gives something else.
-    """
-    values = metric(logits, index)
-    if not isinstance(values, Tensor) or values.shape != index.shape:
-        found = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise BadInput(f"the metric must give one number per prompt, [{len(index)}]; got {found}")
-    return values
-
-
-def _sender_hooks(anatomy: Anatomy, record: _Recording) -> list[tuple[str, Hook]]:
+def _sender_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
     """Outputs of senders, and the residual stream that they must add up to."""
     hooks = [record.start("blocks.0.hook_in"), record.keep("ln_final.hook_in")]
     for block in anatomy.blocks:
@@ -193,7 +132,7 @@ def _sender_hooks(anatomy: Anatomy, record: _Recording) -> list[tuple[str, Hook]
     return hooks
 
 
-def _receiver_hooks(anatomy: Anatomy, record: _Recording) -> list[tuple[str, Hook]]:
+def _receiver_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
     hooks = []
     for block in anatomy.blocks:
         hooks.append(record.fork(block.at("ln1.hook_in")))
@@ -201,7 +140,7 @@ def _receiver_hooks(anatomy: Anatomy, record: _Recording) -> list[tuple[str, Hoo
     return hooks
 
 
-def _gradients(anatomy: Anatomy, record: _Recording, metric: Tensor) -> dict[str, Tensor]:
+def _gradients(anatomy: Anatomy, record: Recording, metric: Tensor) -> dict[str, Tensor]:
     """Gradients of the summed metric at every receiver and along the residual stream."""
     if not metric.requires_grad:
         raise BadInput(
