@@ -1,0 +1,83 @@
+"""Logging of one invocation: short lines on standard error, a full log to a file if asked."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+
+from registry.errors import BadInput
+from registry.settings_table import redacted
+
+__all__ = ["LogLevel", "start_logging"]
+
+_OURS = ("registry", "ingest", "queries")
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class _Line(logging.Formatter):
+    """``warning: text`` without passwords; tracebacks only where debugging asks for them."""
+
+    def __init__(self, *, tracebacks: bool) -> None:
+        super().__init__()
+        self._tracebacks = tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record) if self._tracebacks else record.getMessage()
+        return redacted(f"{record.levelname.lower()}: {text}")
+
+
+class _Full(logging.Formatter):
+    """Time, level, logger, message and traceback, without passwords."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+def start_logging(level: LogLevel, file: Path | None = None) -> None:
+    """Send our log to standard error from ``level`` on, and all of it to ``file``.
+
+    Other packages are heard from when debugging, and in the file from warnings on. Called again,
+    it replaces what it set up before.
+
+    Raises:
+        BadInput: The file cannot be written.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    short = logging.StreamHandler(sys.stderr)
+    short.setFormatter(_Line(tracebacks=level is LogLevel.DEBUG))
+    short.setLevel(number)
+    if level is not LogLevel.DEBUG:
+        short.addFilter(_is_ours)
+    handlers: list[logging.Handler] = [short]
+    if file is not None:
+        handlers.append(_file_handler(file))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    logging.captureWarnings(True)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.DEBUG if file else number)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] in _OURS
+
+
+def _file_handler(file: Path) -> logging.Handler:
+    try:
+        handler = logging.FileHandler(file, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--log-file {file}: {error.strerror}; name a writable file") from error
+    handler.setFormatter(_Full())
+    return handler

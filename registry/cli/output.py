@@ -1,0 +1,236 @@
+"""The only place where commands write: answers to standard output, notices to standard error.
+
+An answer is a table for people, JSON or CSV for programs. Standard output carries the answer
+alone, so that it can be piped. Tables shorten ids to the 12 digits that commands accept; JSON and
+CSV keep them whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from registry.rows import Rows
+
+__all__ = [
+    "Format",
+    "FormatOption",
+    "Section",
+    "notice",
+    "show_record",
+    "show_rows",
+    "show_sections",
+    "write_text",
+]
+
+_ID = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_SHOWN_DIGITS = 12
+_WIDE = 100_000  # columns; a table that is piped is never folded
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="Write a table, JSON or CSV.", show_default=True)
+]
+"""The option every reading command takes: ``format: FormatOption = Format.TABLE``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Part of an answer: rows under a title, or one record as fields and values."""
+
+    title: str
+    content: Rows | Mapping[str, Any]
+
+
+def show_rows(rows: Rows, format: Format, *, empty: str = "nothing found") -> None:
+    """Write rows; a notice says where there are none (in a table), or where a limit cut them."""
+    if format is Format.JSON:
+        write_text(_json(rows.to_dicts()))
+    elif format is Format.CSV:
+        _write(_csv(rows))
+    elif rows.values:
+        write_text(_table(rows))
+    else:
+        notice(empty)
+    if rows.truncated:
+        notice(f"only the first {len(rows)} rows; --max-rows sets the limit")
+
+
+def show_record(record: Mapping[str, Any], format: Format) -> None:
+    """Write one record: a line per field in a table and in CSV, one object in JSON."""
+    if format is Format.JSON:
+        write_text(_json(dict(record)))
+    elif format is Format.CSV:
+        _write(_csv(_fields(record)))
+    else:
+        write_text(_table(_fields(record), header=False))
+
+
+def show_sections(sections: Sequence[Section], format: Format) -> None:
+    """Write several parts: under titles, or as one JSON object. CSV holds the last part alone."""
+    if format is Format.JSON:
+        write_text(_json({section.title: _plain_section(section) for section in sections}))
+    elif format is Format.CSV:
+        _write(_csv(_section_rows(sections[-1])))
+    else:
+        shown = [section for section in sections if len(section.content)]
+        write_text("\n\n".join(_titled(section) for section in shown))
+
+
+def notice(text: str) -> None:
+    """Tell the user something that is not the answer, on standard error."""
+    sys.stderr.write(f"{_one_line(text)}\n")
+
+
+def write_text(text: str) -> None:
+    """Write a line, or several, to standard output."""
+    _write(f"{text}\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _titled(section: Section) -> str:
+    if isinstance(section.content, Rows):
+        return f"{section.title}\n{_table(section.content)}"
+    return _table(_fields(section.content), header=False)
+
+
+def _table(rows: Rows, *, header: bool = True) -> str:
+    # Imported here: JSON and CSV, which scripts call in loops, do without.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    interactive = sys.stdout.isatty()
+    table = Table(box=None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(rows.columns):
+        cells = [row[index] for row in rows.values]
+        numeric = any(cells) and all(_is_number(cell) or cell is None for cell in cells)
+        table.add_column(
+            Text(_one_line(column), style="bold"),
+            justify="right" if numeric else "left",
+            no_wrap=not interactive or _holds_ids(cells),
+            overflow="fold",
+        )
+    for row in rows.values:
+        table.add_row(*(Text(cell_text(value)) for value in row))
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer,
+        width=None if interactive else _WIDE,
+        force_terminal=interactive,
+        highlight=False,
+    )
+    console.print(table)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))
+
+
+def cell_text(value: Any) -> str:
+    """A value as a table shows it: ids shortened, floats to four digits, lists with commas."""
+    value = _plain(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(cell_text(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={cell_text(item)}" for key, item in value.items())
+    return _one_line(_ID.sub(lambda match: match[0][:_SHOWN_DIGITS], str(value)))
+
+
+def _one_line(text: str) -> str:
+    # Titles and notes are other people's: control characters could redraw the terminal.
+    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", " ".join(text.split()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _holds_ids(cells: Iterable[Any]) -> bool:
+    return any(isinstance(cell, str) and _ID.search(cell) for cell in cells)
+
+
+# -- JSON and CSV ----------------------------------------------------------------------------------
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _csv(rows: Rows) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(rows.columns)
+    for row in rows.values:
+        writer.writerow([_csv_cell(_plain(value)) for value in row])
+    return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value in JSON's types; what JSON lacks, such as NaN and dates, becomes text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, StrEnum | Path):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _plain_section(section: Section) -> Any:
+    content = section.content
+    return content.to_dicts() if isinstance(content, Rows) else dict(content)
+
+
+def _section_rows(section: Section) -> Rows:
+    content = section.content
+    return content if isinstance(content, Rows) else _fields(content)
+
+
+def _fields(record: Mapping[str, Any]) -> Rows:
+    return Rows(("field", "value"), tuple(record.items()))

@@ -1,0 +1,75 @@
+"""The one table of settings: name, environment variable, option, default, help.
+
+Kept apart from :mod:`registry.settings` because ``circuits --help`` prints it and must not wait
+for pydantic.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+__all__ = ["PASSWORD", "SETTINGS", "Setting", "has_password", "redacted"]
+
+
+class Setting(NamedTuple):
+    """One setting. ``default`` is text for people; HOME in it stands for the home folder."""
+
+    name: str
+    metavar: str
+    default: str
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """Environment variable that gives it."""
+        return "CIRCUITS_" + self.name.upper()
+
+    @property
+    def option(self) -> str:
+        """Command line option that gives it, before the command."""
+        return "--" + self.name.replace("_", "-")
+
+
+SETTINGS = (
+    Setting("home", "FOLDER", ".circuits, here or in the nearest folder above", "The registry."),
+    Setting("ledger", "URL", "sqlite:///HOME/ledger.sqlite", "Database of the record."),
+    Setting(
+        "graph",
+        "URL",
+        "kglite:///HOME/graph.kgl",
+        "Graph: kglite:///PATH, bolt://, neo4j:// or neo4j+s://.",
+    ),
+    Setting("graph_user", "NAME", "neo4j", "User of a Neo4j graph."),
+    Setting("graph_database", "NAME", "the server's default", "Database of a Neo4j graph."),
+    Setting(
+        "graph_password_file",
+        "FILE",
+        "HOME/graph-password",
+        "File of mode 600 with the password of a Neo4j graph.",
+    ),
+    Setting("artifacts", "URL", "HOME/artifacts", "Folder or fsspec URL of the artifacts."),
+)
+"""Each comes from its option, else its environment variable, else ``circuits.toml`` in the home
+folder (all but ``home``), else its default."""
+
+PASSWORD = Setting(
+    "graph_password",
+    "PASSWORD",
+    "what graph_password_file holds",
+    "Password of a Neo4j graph; in the environment only, never an option or in circuits.toml.",
+)
+
+_USERINFO = re.compile(r"(?P<before>[a-z][a-z0-9+.\-]*://[^/\s:@]*:)[^@\s]+(?=@)", re.IGNORECASE)
+_QUERY = re.compile(r"(?P<before>[?&](?:password|sslpassword)=)[^&\s]+", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """Replace the passwords of URLs in any text by ``***``."""
+    text = _USERINFO.sub(r"\g<before>***", text)
+    return _QUERY.sub(r"\g<before>***", text)
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL carries a password."""
+    return redacted(url) != url
