@@ -42,7 +42,7 @@ def cache_folder() -> Path:
 
 
 def kept_folder(built_in: BuiltIn) -> Path:
-    """Return the folder of a model built in, after reading its GGUF file where that is the first time.
+    """Return the folder of a model built in; the first time, read its GGUF file and write it.
 
     Raises:
         NotFound: The package that brings the weights is not installed.
