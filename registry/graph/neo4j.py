@@ -1,0 +1,250 @@
+"""The production graph: Neo4j 5.26 or later through the official driver."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import neo4j
+from neo4j.exceptions import (
+    AuthError,
+    ClientError,
+    ConfigurationError,
+    DriverError,
+    Neo4jError,
+    ServiceUnavailable,
+    SessionExpired,
+)
+from neo4j.graph import Node, Path, Relationship
+from pydantic import SecretStr
+
+from registry.errors import (
+    BadInput,
+    GraphError,
+    GraphRefused,
+    GraphUnavailable,
+    QueryFailed,
+    QueryTimeout,
+)
+from registry.graph.base import GraphStore, Statement
+from registry.graph.guard import guarded
+from registry.graph.values import checked_parameters
+from registry.rows import Rows
+
+__all__ = ["Neo4jGraph"]
+
+_CONNECT_SECONDS = 5.0
+_RETRY_SECONDS = 10.0
+_CLEAR_BATCH = 10_000
+_TIMED_OUT = "Neo.ClientError.Transaction.TransactionTimedOut"
+
+
+class Neo4jGraph(GraphStore):
+    """A database of a Neo4j server.
+
+    Args:
+        url: ``bolt://``, ``neo4j://`` or their ``+s``, ``+ssc`` forms; without credentials.
+        user: Name to sign in with; None where the server asks for none.
+        password: Kept secret: it appears in no text this class makes.
+        database: Name of the database; None for the user's home database.
+        writing: Whether :meth:`write` and :meth:`clear` may be used.
+
+    Raises:
+        GraphUnavailable: The server does not answer.
+        GraphRefused: It does not accept the credentials, or has no such database.
+    """
+
+    engine = "neo4j"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        user: str | None = None,
+        password: SecretStr | None = None,
+        database: str | None = None,
+        writing: bool,
+    ) -> None:
+        self._url = url
+        self._writing = writing
+        self._database = database
+        with self._foreign_errors():
+            self._driver = neo4j.GraphDatabase.driver(
+                url,
+                auth=None if user is None else (user, _revealed(password)),
+                connection_timeout=_CONNECT_SECONDS,
+                connection_acquisition_timeout=_CONNECT_SECONDS + _RETRY_SECONDS,
+                max_transaction_retry_time=_RETRY_SECONDS,
+                notifications_min_severity="OFF",
+                telemetry_disabled=True,
+                user_agent="circuit-registry",
+            )
+        try:
+            with self._foreign_errors():
+                self._driver.verify_connectivity(database=database)
+        except BaseException:
+            self._driver.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"Neo4jGraph({self._url!r}, database={self._database!r}, writing={self._writing})"
+
+    def read(
+        self,
+        text: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        max_rows: int | None = None,
+    ) -> Rows:
+        """Answer a statement in a transaction of read access mode."""
+        text, values = guarded(text), checked_parameters(parameters or {})
+
+        @neo4j.unit_of_work(timeout=timeout_seconds)
+        def answer(transaction: neo4j.ManagedTransaction) -> Rows:
+            return _rows(transaction.run(_literal(text), values), max_rows)
+
+        with self._session(neo4j.READ_ACCESS) as session:
+            return session.execute_read(answer)
+
+    def write(self, statements: Sequence[Statement]) -> None:
+        """Run statements in one transaction, again where the server says it may help."""
+        self._refuse_reader()
+        prepared = [(s.text, checked_parameters(s.parameters)) for s in statements]
+
+        def run_all(transaction: neo4j.ManagedTransaction) -> None:
+            for text, values in prepared:
+                transaction.run(_literal(text), values).consume()
+
+        with self._session(neo4j.WRITE_ACCESS) as session:
+            session.execute_write(run_all)
+
+    def clear(self) -> None:
+        """Delete everything in batches; the marker goes last, so that a killed clear is known."""
+        self._refuse_reader()
+        self._delete_in_batches("MATCH ()-[r]->() WITH r LIMIT $batch DELETE r")
+        self._delete_in_batches("MATCH (n) WHERE NOT n:Registry WITH n LIMIT $batch DELETE n")
+        for kind in ("CONSTRAINT", "INDEX"):
+            self._drop_all(kind)
+        self._delete_in_batches("MATCH (n) WITH n LIMIT $batch DETACH DELETE n")
+
+    def checkpoint(self) -> None:
+        """Nothing to do: a committed transaction is durable and visible."""
+
+    def version(self) -> str:
+        """Product, version and edition of the server."""
+        found = self.read("CALL dbms.components() YIELD name, versions, edition RETURN *")
+        component = next(iter(found))
+        return f"Neo4j {component['versions'][0]} {component['edition']}"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._driver.close()
+
+    def _refuse_reader(self) -> None:
+        if not self._writing:
+            raise GraphError(f"the graph {self._url} is open for reading only")
+
+    def _delete_in_batches(self, text: str) -> None:
+        def run(transaction: neo4j.ManagedTransaction) -> bool:
+            summary = transaction.run(_literal(text), batch=_CLEAR_BATCH).consume()
+            return bool(summary.counters.nodes_deleted or summary.counters.relationships_deleted)
+
+        with self._session(neo4j.WRITE_ACCESS) as session:
+            while session.execute_write(run):
+                pass
+
+    def _drop_all(self, kind: str) -> None:
+        # The index of a constraint goes with it, and token lookup indexes belong to the server.
+        where = "WHERE type <> 'LOOKUP' AND owningConstraint IS NULL " if kind == "INDEX" else ""
+        found = self.read(
+            f"SHOW {kind}ES YIELD * {where}RETURN name"
+            if kind == "INDEX"
+            else f"SHOW {kind}S YIELD * RETURN name"
+        )
+        for row in found:
+            name = str(row["name"]).replace("`", "``")
+            self.write([Statement(f"DROP {kind} `{name}` IF EXISTS")])
+
+    @contextlib.contextmanager
+    def _session(self, access: str) -> Iterator[neo4j.Session]:
+        with (
+            self._foreign_errors(),
+            self._driver.session(database=self._database, default_access_mode=access) as session,
+        ):
+            yield session
+
+    @contextlib.contextmanager
+    def _foreign_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Neo4jError as error:
+            raise self._translated(error) from None
+        except (ServiceUnavailable, SessionExpired, OSError) as error:
+            raise GraphUnavailable(f"the graph {self._url} does not answer: {error}") from None
+        except ConfigurationError as error:
+            raise BadInput(f"the graph {self._url} is no address of a server: {error}") from None
+        except DriverError as error:
+            raise GraphUnavailable(f"the graph {self._url} cannot be used: {error}") from None
+
+    def _translated(self, error: Neo4jError) -> GraphError:
+        code, message = error.code or "", error.message or str(error)
+        if isinstance(error, AuthError) or code.startswith("Neo.ClientError.Security."):
+            return GraphRefused(
+                f"the graph {self._url} refuses us ({code.rpartition('.')[2]}); check"
+                f" CIRCUITS_GRAPH_USER and CIRCUITS_GRAPH_PASSWORD"
+            )
+        if code.startswith("Neo.ClientError.Database."):
+            return GraphRefused(f"the graph {self._url}: {message}")
+        if code.startswith(_TIMED_OUT):
+            return QueryTimeout("the query was stopped at its time limit")
+        if isinstance(error, ClientError):
+            return QueryFailed(message)
+        return GraphUnavailable(f"the graph {self._url} does not answer: {message}")
+
+
+def _revealed(password: SecretStr | None) -> str:
+    return "" if password is None else password.get_secret_value()
+
+
+def _literal(text: str) -> Any:
+    # The driver asks for literal text to keep values out of it; ours come from files, with
+    # parameters, and users' own are guarded and read-only.
+    return text
+
+
+def _rows(result: neo4j.Result, max_rows: int | None) -> Rows:
+    columns, values = tuple(result.keys()), []
+    for record in result:
+        if max_rows is not None and len(values) == max_rows:
+            return Rows(columns, tuple(values), truncated=True)
+        values.append(tuple(_plain(value) for value in record.values()))
+    return Rows(columns, tuple(values))
+
+
+def _plain(value: Any) -> Any:
+    """Turn a driver's value into scalars, lists and maps, as the embedded engine returns them."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Node():
+            return {"labels": sorted(value.labels), "properties": _plain(dict(value))}
+        case Relationship():
+            return {"type": value.type, "properties": _plain(dict(value))}
+        case Path():
+            return {
+                "nodes": [_plain(node) for node in value.nodes],
+                "relationships": [_plain(link) for link in value.relationships],
+            }
+        case Mapping():
+            return {key: _plain(item) for key, item in value.items()}
+        case bytes() | bytearray():
+            return value.hex()
+        case tuple() if hasattr(value, "srid"):
+            return list(value)
+        case list() | tuple() | set():
+            return [_plain(item) for item in value]
+        case _:
+            iso_format: Callable[[], str] = getattr(value, "iso_format", value.__str__)
+            return iso_format()

@@ -1,0 +1,84 @@
+"""Open the graph that a URL names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from registry.errors import BadInput, MissingExtra
+from registry.graph.base import GraphStore
+
+__all__ = ["open_graph"]
+
+_NEO4J_SCHEMES = frozenset({"bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"})
+_DRIVE = re.compile(r"/[A-Za-z]:/")
+
+
+def open_graph(
+    url: str,
+    *,
+    user: str | None = None,
+    password: SecretStr | None = None,
+    database: str | None = None,
+    writing: bool,
+) -> GraphStore:
+    """Open a graph; engines are imported only here.
+
+    Args:
+        url: ``kglite:///ABSOLUTE/PATH``, ``bolt://HOST:PORT``, ``neo4j://``, ``neo4j+s://``, ...
+        user: For a server.
+        password: For a server. Never part of the URL.
+        database: For a server with several.
+        writing: Open for projecting; the embedded engine allows one writer at a time.
+
+    Raises:
+        BadInput: The URL is of another form or carries credentials.
+        GraphError: The graph cannot be opened; see the stores.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "kglite":
+        from registry.graph.embedded import EmbeddedGraph
+
+        return EmbeddedGraph(_embedded_path(rest), writing=writing)
+    if separator and scheme in _NEO4J_SCHEMES:
+        _refuse_credentials(url, scheme)
+        try:
+            from registry.graph.neo4j import Neo4jGraph
+        except ImportError as error:
+            raise MissingExtra("the Neo4j graph", "neo4j") from error
+        return Neo4jGraph(url, user=user, password=password, database=database, writing=writing)
+    raise BadInput(
+        f"{_without_credentials(url)!r} is not a graph; give kglite:///ABSOLUTE/PATH, or the"
+        f" address of a Neo4j server such as bolt://localhost:7687 or neo4j+s://HOST"
+    )
+
+
+def _embedded_path(rest: str) -> Path:
+    if _DRIVE.match(rest):
+        rest = rest[1:]
+    path = Path(rest)
+    if not path.is_absolute() or path.is_dir():
+        raise BadInput(f"kglite://{rest} does not name a file; give kglite:///ABSOLUTE/PATH")
+    return path
+
+
+def _refuse_credentials(url: str, scheme: str) -> None:
+    try:
+        parts = urlsplit(url)
+        has_host, has_credentials = bool(parts.hostname), "@" in parts.netloc
+    except ValueError:
+        has_host, has_credentials = False, "@" in url
+    if has_credentials:
+        raise BadInput(
+            f"a graph's address may not carry a user or password; give {scheme}://HOST:PORT and set"
+            f" CIRCUITS_GRAPH_USER and CIRCUITS_GRAPH_PASSWORD"
+        )
+    if not has_host:
+        raise BadInput(f"{url!r} names no host; give {scheme}://HOST:PORT")
+
+
+def _without_credentials(url: str) -> str:
+    return re.sub(r"//[^/]*@", "//", url)
