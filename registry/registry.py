@@ -10,28 +10,16 @@ never stops recording.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from registry import backup as backups
-from registry.aliases import resolve_component, resolve_model
 from registry.artifacts import ArtifactStore
 from registry.catalogue import bind, load_catalogue
-from registry.errors import (
-    BadInput,
-    GraphError,
-    GraphOutdated,
-    NotFound,
-)
-from registry.graph.base import GraphStore
-from registry.graph.open import discard_embedded, open_graph
-from registry.graph.projection import project
-from registry.graph.schema import GraphState, begin_rebuild, check, prepare
-from registry.identifiers import parse_component, parse_connection
+from registry.errors import BadInput, GraphError, NotFound
 from registry.ledger.base import (
     Batch,
     CircuitEntry,
@@ -41,6 +29,7 @@ from registry.ledger.base import (
     Recorded,
 )
 from registry.ledger.sql import migrate_ledger, open_ledger
+from registry.names import known_model, known_task, resolvers
 from registry.networks import to_networkx
 from registry.records import (
     Circuit,
@@ -55,6 +44,7 @@ from registry.records import (
 from registry.rows import Rows
 from registry.settings import Settings, create_home, load_settings
 from registry.shapes import check_components
+from registry.syncing import GraphAccess, Progress
 
 if TYPE_CHECKING:
     import networkx
@@ -63,11 +53,6 @@ __all__ = ["Registry", "Status", "StoredCircuit"]
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Called with how many are done and how many there are."""
-
-_CHANGES_PER_CHECKPOINT = 2_000
-_WAIT_FOR_PROJECTOR_SECONDS = 30.0
 _QUERY_TIMEOUT_SECONDS = 60.0
 _MAX_ROWS = 100_000
 
@@ -116,7 +101,7 @@ class Registry:
         self._settings = settings
         self._ledger = ledger
         self._artifacts = artifacts
-        self._reader: GraphStore | None = None
+        self._graph = GraphAccess(settings, ledger, self)
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -145,7 +130,7 @@ class Registry:
 
     def close(self) -> None:
         """Release all stores; safe to repeat."""
-        self._close_reader()
+        self._graph.close()
         self._ledger.close()
 
     def __enter__(self) -> Self:
@@ -244,9 +229,9 @@ class Registry:
         """List stored circuits, newest first: ``circuits(task="ioi", tag="final")``."""
         which = replace(which or CircuitFilter(), **filters)
         if which.model is not None:
-            which = replace(which, model=self._known_model(which.model))
+            which = replace(which, model=known_model(self._ledger, which.model))
         if which.task is not None:
-            which = replace(which, task=self._known_task(which.task, or_family=True))
+            which = replace(which, task=known_task(self._ledger, which.task, or_family=True))
         return list(self._ledger.circuits(which))
 
     def circuit(self, prefix: str) -> StoredCircuit:
@@ -294,7 +279,10 @@ class Registry:
         if name not in catalogue:
             raise NotFound("query", name, "known: " + ", ".join(sorted(catalogue)))
         query = catalogue[name]
-        return self._read(query.text, bind(query, parameters, resolve=self._resolvers()))
+        bound = bind(query, parameters, resolve=resolvers(self._ledger))
+        return self._graph.read(
+            query.text, bound, timeout_seconds=_QUERY_TIMEOUT_SECONDS, max_rows=_MAX_ROWS
+        )
 
     def cypher(
         self,
@@ -310,57 +298,8 @@ class Registry:
             QueryFailed: It is not accepted: syntax, an attempt to write or to load a file.
             QueryTimeout: It ran longer than ``timeout_seconds`` and was stopped.
         """
-        return self._read(text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows)
-
-    def _read(
-        self,
-        text: str,
-        parameters: Mapping[str, Any] | None,
-        *,
-        timeout_seconds: float = _QUERY_TIMEOUT_SECONDS,
-        max_rows: int = _MAX_ROWS,
-    ) -> Rows:
-        store = self._open_reader()
-        return store.read(text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows)
-
-    def _open_reader(self) -> GraphStore:
-        if pending := self._ledger.pending_count():
-            log.warning(
-                "%d changes are not yet in the graph; 'circuits sync' projects them", pending
-            )
-        if self._reader is None:
-            try:
-                self._reader = self._checked_reader()
-            except GraphOutdated:
-                if not self._settings.graph_is_embedded:
-                    raise
-                log.warning("the graph was written by another version and is rebuilt")
-                self.rebuild()
-                self._reader = self._checked_reader()
-        return self._reader
-
-    def _checked_reader(self) -> GraphStore:
-        store = self._connect(writing=False)
-        try:
-            check(store, self._ledger.registry_id)
-        except BaseException:
-            store.close()
-            raise
-        return store
-
-    def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-
-    def _connect(self, *, writing: bool) -> GraphStore:
-        settings = self._settings
-        return open_graph(
-            settings.graph,
-            user=settings.graph_user,
-            password=settings.graph_password,
-            database=settings.graph_database,
-            writing=writing,
+        return self._graph.read(
+            text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows
         )
 
     # -- projecting ----------------------------------------------------------------------------
@@ -371,46 +310,14 @@ class Registry:
         Raises:
             GraphError: The graph cannot be written; everything stays pending.
         """
-        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
-            try:
-                return self._work_off_outbox(progress)
-            except GraphOutdated:
-                if not self._settings.graph_is_embedded:
-                    raise
-                return self._start_over(progress)
+        return self._graph.sync(progress)
 
     def rebuild(self, *, progress: Progress | None = None) -> int:
         """Empty the graph and make it again from the ledger; returns how many changes that were.
 
         Killed at any point, the next :meth:`sync` finishes it.
         """
-        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
-            return self._start_over(progress)
-
-    def _start_over(self, progress: Progress | None) -> int:
-        self._close_reader()
-        self._ledger.requeue_everything()
-        if self._settings.graph_is_embedded:
-            discard_embedded(self._settings.graph)
-        else:
-            with self._connect(writing=True) as store:
-                begin_rebuild(store, self._ledger.registry_id)
-        return self._work_off_outbox(progress)
-
-    def _work_off_outbox(self, progress: Progress | None) -> int:
-        ledger, done = self._ledger, 0
-        with self._connect(writing=True) as store:
-            if prepare(store, ledger.registry_id) is not GraphState.READY:
-                ledger.requeue_everything()
-                begin_rebuild(store, ledger.registry_id)
-            total = ledger.pending_count()
-            while changes := ledger.pending(_CHANGES_PER_CHECKPOINT):
-                step = partial(_report, progress, done, total)
-                project(store, changes, self, progress=step)
-                store.checkpoint()
-                ledger.acknowledge(changes)
-                done += len(changes)
-        return done
+        return self._graph.rebuild(progress)
 
     def _sync_or_warn(self) -> None:
         try:
@@ -445,16 +352,9 @@ class Registry:
                 "edits": len(ledger.edits()),
             },
             pending=ledger.pending_count(),
-            graph=self._graph_state(),
+            graph=self._graph.state(),
             runs=runs,
         )
-
-    def _graph_state(self) -> str:
-        try:
-            with self._checked_reader() as store:
-                return f"ready ({store.version()})"
-        except GraphError as error:
-            return str(error)
 
     def backup(self, path: Path | str) -> backups.BackupReport:
         """Write ledger and artifacts into one file; other processes may record meanwhile."""
@@ -497,27 +397,7 @@ class Registry:
             self._ledger, self._artifacts, apply=apply, grace_seconds=grace_seconds
         )
 
-    # -- names ---------------------------------------------------------------------------------
-
-    def _resolvers(self) -> dict[str, Callable[[str], str]]:
-        """How a query's parameters of each type become what the graph stores."""
-        return {
-            "model": self._known_model,
-            "task": self._known_task,
-            "circuit": lambda prefix: self._ledger.circuit(prefix).id,
-            "edit": lambda prefix: self._ledger.edit(prefix).id,
-            "component": lambda text: str(parse_component(resolve_component(text))),
-            "connection": lambda text: str(parse_connection(resolve_component(text))),
-        }
-
-    def _known_model(self, name: str) -> str:
-        slugs = [model.slug for model in self._ledger.models()]
-        return _known("model", resolve_model(name), slugs)
-
-    def _known_task(self, name: str, *, or_family: bool = False) -> str:
-        slugs = [task.slug for task in self._ledger.tasks()]
-        families = {slug.rpartition("/")[0] for slug in slugs} - {""}
-        return _known("task", name, [*slugs, *(families if or_family else ())])
+    # -- completing and checking what is recorded ----------------------------------------------
 
     def _with_models_and_tasks(self, batch: Batch) -> Batch:
         named = [new.circuit for new in batch.circuits]
@@ -557,18 +437,3 @@ def _merge(what: Iterable[Batch | Record | NewCircuit]) -> Batch:
 
 def _bare_task(slug: str) -> Task:
     return Task(slug=slug, family=slug.partition("/")[0])
-
-
-def _known(kind: str, name: str, slugs: list[str]) -> str:
-    if name in slugs:
-        return name
-    from difflib import get_close_matches
-
-    nearest = get_close_matches(name, slugs, n=3, cutoff=0.4) or sorted(slugs)[:5]
-    hint = "nearest: " + ", ".join(nearest) if nearest else "nothing is recorded yet"
-    raise NotFound(kind, name, hint)
-
-
-def _report(progress: Progress | None, before: int, total: int, done: int, _: int) -> None:
-    if progress is not None:
-        progress(before + done, total)
