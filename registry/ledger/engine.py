@@ -1,0 +1,158 @@
+"""Connecting to the ledger's database: URLs, transactions, and errors in our own words."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from registry.errors import BadInput, LedgerError, MissingExtra
+from registry.records import canonical_json
+
+__all__ = [
+    "BUSY_SECONDS",
+    "connect",
+    "database_path",
+    "foreign_errors",
+    "lock_path",
+    "parse_url",
+    "reading",
+    "shown",
+    "writing",
+]
+
+BUSY_SECONDS = 30
+"""How long a writer waits for the one before it."""
+
+_WRITERS_LOCK = 0x6369726375697473
+"""PostgreSQL's advisory lock that makes writers take turns: "circuits" in ASCII."""
+
+_IMMEDIATE = "ledger_begin_immediate"
+
+
+def parse_url(text: str) -> URL:
+    """Read where a ledger is: ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
+
+    Raises:
+        BadInput: Neither of the two. The text shows no password, as it repeats nothing.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise BadInput(
+            "the ledger's URL cannot be read; write sqlite:///PATH or"
+            " postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from None
+    backend = url.get_backend_name()
+    if backend in {"postgresql", "postgres"}:
+        return url.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise BadInput(f"a ledger lives in sqlite:///PATH or postgresql://..., not in {backend}")
+    if url.database in {None, "", ":memory:"}:
+        raise BadInput("a ledger in SQLite needs a file: sqlite:///PATH")
+    return url
+
+
+def database_path(url: URL) -> Path:
+    """The file of a SQLite ledger."""
+    return Path(url.database or "")
+
+
+def lock_path(url: URL) -> Path:
+    """The file beside a SQLite ledger that processes lock to project or migrate alone."""
+    path = database_path(url)
+    return path.with_name(path.name + ".lock")
+
+
+def shown(url: URL) -> str:
+    """The URL as errors and reprs may show it: without password and options."""
+    kept = {name: value for name, value in url.query.items() if name in {"host", "port"}}
+    return url.set(query=kept, password=None).render_as_string()
+
+
+def connect(url: URL) -> Engine:
+    """Make an engine for ``url``; nothing is opened yet.
+
+    Raises:
+        MissingExtra: The database's driver is not installed.
+    """
+    try:
+        engine = create_engine(
+            url,
+            json_serializer=canonical_json,
+            hide_parameters=True,  # records have no place in errors and logs
+            pool_pre_ping=url.get_backend_name() == "postgresql",
+        )
+    except ImportError as error:
+        raise MissingExtra("a ledger in PostgreSQL", "postgres") from error
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one moment of the database, whatever others write meanwhile."""
+    with foreign_errors(engine.url), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
+
+
+@contextlib.contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A connection in the one writing transaction there is at a time; others wait for its end.
+
+    SQLite has one writer anyway, but must be told at the start: a reader that turns writer fails
+    at once if another wrote in between. PostgreSQL is made to work the same way, so that
+    what one transaction looks up still holds when it writes.
+    """
+    with foreign_errors(engine.url), engine.connect() as connection:
+        connection = connection.execution_options(**{_IMMEDIATE: True})
+        with connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.execute(text(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'"))
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})"))
+            yield connection
+
+
+@contextlib.contextmanager
+def foreign_errors(url: URL) -> Iterator[None]:
+    """Turn the database's and SQLAlchemy's errors into :class:`LedgerError`."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise LedgerError(f"{shown(url)}: {_first_line(error.orig)}") from error
+    except SQLAlchemyError as error:
+        raise LedgerError(f"{shown(url)}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException | None) -> str:
+    text = str(error).strip()
+    if "database is locked" in text:
+        return f"another process has been writing for {BUSY_SECONDS} s; try again"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    # Transactions are begun by _begin_sqlite, not by the driver, which would begin them late.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_SECONDS * 1000}",
+        "foreign_keys = ON",
+        "synchronous = FULL",  # what was acknowledged survives a power cut
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    options: dict[str, Any] = dict(connection.get_execution_options())
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_IMMEDIATE) else "BEGIN")

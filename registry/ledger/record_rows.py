@@ -1,0 +1,90 @@
+"""Turning records into the ledger's rows and back."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any, TypeVar
+
+from sqlalchemy import JSON, RowMapping, Table
+
+from registry.errors import BadInput
+from registry.ledger.base import CircuitEntry
+from registry.records import Ablation, CircuitLabels, Level, Record, Sign, SourceFile
+
+__all__ = ["circuit_entry", "folded", "label_row", "record_from_row", "row_from_record"]
+
+R = TypeVar("R", bound=Record)
+
+_INTEGERS = range(-(2**63), 2**63)
+
+
+def row_from_record(table: Table, record: Record, **beside: Any) -> dict[str, Any]:
+    """The row that holds ``record``: its fields of that table's columns, and ``beside``.
+
+    Raises:
+        BadInput: A value that not every database can hold: NaN, a NUL character, a huge integer.
+    """
+    fields = {
+        name: getattr(record, name) for name in type(record).model_fields if name in table.columns
+    }
+    row = {**fields, **beside}
+    return {name: _storable(table, name, value) for name, value in row.items()}
+
+
+def record_from_row(kind: type[R], row: RowMapping) -> R:
+    """Undo :func:`row_from_record`."""
+    return kind(**{name: row[name] for name in kind.model_fields})
+
+
+def label_row(table: Table, labels: CircuitLabels) -> dict[str, Any]:
+    """The columns of a circuit that hold its labels; tags are rows of their own."""
+    text = folded("\n".join([labels.title or "", *labels.notes]))
+    return row_from_record(table, labels, search_text=text)
+
+
+def folded(text: str) -> str:
+    """Text as it is searched: without regard to case, however its accents are composed."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def circuit_entry(
+    row: RowMapping,
+    tags: Iterable[str],
+    runs: Iterable[str],
+    files: Iterable[SourceFile],
+    faithfulness: float | None,
+) -> CircuitEntry:
+    """Put a stored circuit together from its row and what hangs on it."""
+    labels = {name: row[name] for name in CircuitLabels.model_fields if name != "tags"}
+    plain = {
+        name: row[name]
+        for name in CircuitEntry.__dataclass_fields__
+        if name in row and name not in {"ablation", "sign", "level"}
+    }
+    return CircuitEntry(
+        **plain,
+        ablation=None if row["ablation"] is None else Ablation(row["ablation"]),
+        sign=Sign(row["sign"]),
+        level=Level(row["level"]),
+        labels=CircuitLabels(tags=tuple(tags), **labels),
+        runs=tuple(runs),
+        source_files=tuple(files),
+        faithfulness=faithfulness,
+    )
+
+
+def _storable(table: Table, name: str, value: Any) -> Any:
+    if isinstance(table.columns[name].type, JSON):
+        return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str) and "\x00" in value:
+        raise BadInput(f"{name} contains a NUL character, which a database cannot hold: {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadInput(f"{name} is {value}; only finite numbers are recorded")
+    if isinstance(value, int) and value not in _INTEGERS:
+        raise BadInput(f"{name} is {value}; integers of up to 64 bits are recorded")
+    return value

@@ -1,0 +1,223 @@
+"""The ledger in SQLite or PostgreSQL, behind the contract of ``registry.ledger.base``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sqlalchemy import Engine, select
+from typing_extensions import override
+
+from registry.errors import LedgerError
+from registry.ledger import tables
+from registry.ledger.base import (
+    Batch,
+    Change,
+    CircuitEntry,
+    CircuitFilter,
+    Ledger,
+    Recorded,
+)
+from registry.ledger.engine import connect, database_path, parse_url, reading, shown, writing
+from registry.ledger.locks import holding_projection
+from registry.ledger.looking_up import (
+    artifact_addresses,
+    circuit_entries,
+    find_circuits,
+    records,
+    resolve,
+)
+from registry.ledger.migrate import migrate_ledger, require_current
+from registry.ledger.outbox import acknowledge, pending, pending_count, requeue_everything
+from registry.ledger.transfer import dump_rows, is_empty, load_rows
+from registry.ledger.writing import relabel, write_batch
+from registry.records import (
+    CircuitLabels,
+    Edit,
+    Evaluation,
+    Model,
+    Outcome,
+    PromptSet,
+    Run,
+    Task,
+)
+
+__all__ = ["SqlLedger", "migrate_ledger", "open_ledger"]
+
+
+def open_ledger(url: str) -> Ledger:
+    """Open the ledger at ``sqlite:///PATH`` or ``postgresql://...``.
+
+    Raises:
+        BadInput: The URL is neither.
+        MissingExtra: The driver for PostgreSQL is not installed.
+        LedgerOutdated: Its schema is not this program's; the text says what to run.
+        LedgerError: It is not there, does not answer, or is no ledger.
+    """
+    where = parse_url(url)
+    if where.get_backend_name() == "sqlite" and not database_path(where).is_file():
+        raise LedgerError(f"{shown(where)} does not exist: run 'circuits init' to make a registry")
+    engine = connect(where)
+    try:
+        return SqlLedger(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+
+
+class SqlLedger(Ledger):
+    """A ledger on an engine of :func:`registry.ledger.engine.connect`; closes it in the end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        with reading(engine) as connection:
+            require_current(connection)
+            self._registry_id = str(connection.execute(select(tables.registry.c.id)).scalar_one())
+
+    def __repr__(self) -> str:
+        return f"SqlLedger({shown(self._engine.url)!r})"
+
+    @property
+    @override
+    def registry_id(self) -> str:
+        return self._registry_id
+
+    @override
+    def record(self, batch: Batch) -> Recorded:
+        with writing(self._engine) as connection:
+            return write_batch(connection, batch)
+
+    @override
+    def relabel(self, circuit: str, labels: CircuitLabels) -> None:
+        with writing(self._engine) as connection:
+            relabel(connection, circuit, labels)
+
+    @override
+    def models(self) -> tuple[Model, ...]:
+        with reading(self._engine) as connection:
+            found = records(connection, Model, select(tables.models))
+        # Sorted here, as databases order text each by its own locale.
+        return tuple(sorted(found, key=lambda model: model.slug))
+
+    @override
+    def tasks(self) -> tuple[Task, ...]:
+        with reading(self._engine) as connection:
+            found = records(connection, Task, select(tables.tasks))
+        return tuple(sorted(found, key=lambda task: task.slug))
+
+    @override
+    def prompt_sets(self, task: str | None = None) -> tuple[PromptSet, ...]:
+        query = select(tables.prompt_sets)
+        if task is not None:
+            query = query.where(tables.prompt_sets.c.task == task)
+        with reading(self._engine) as connection:
+            found = records(connection, PromptSet, query)
+        return tuple(sorted(found, key=lambda prompts: (prompts.task, prompts.id)))
+
+    @override
+    def runs(self, *, limit: int | None = None) -> tuple[Run, ...]:
+        newest_first = (tables.runs.c.started_at.desc(), tables.runs.c.id)
+        query = select(tables.runs).order_by(*newest_first).limit(limit)
+        with reading(self._engine) as connection:
+            return records(connection, Run, query)
+
+    @override
+    def circuits(self, which: CircuitFilter = CircuitFilter()) -> tuple[CircuitEntry, ...]:
+        with reading(self._engine) as connection:
+            return circuit_entries(connection, find_circuits(which))
+
+    @override
+    def circuit(self, prefix: str) -> CircuitEntry:
+        with reading(self._engine) as connection:
+            key = resolve(connection, "circuit", tables.circuits, prefix)
+            query = select(tables.circuits).where(tables.circuits.c.id == key)
+            return circuit_entries(connection, query)[0]
+
+    @override
+    def evaluations(self, circuit: str | None = None) -> tuple[Evaluation, ...]:
+        columns = tables.evaluations.c
+        query = select(tables.evaluations).order_by(
+            columns.recorded_at, columns.position, columns.id
+        )
+        if circuit is not None:
+            query = query.where(columns.circuit == circuit)
+        with reading(self._engine) as connection:
+            return records(connection, Evaluation, query)
+
+    @override
+    def edits(self) -> tuple[Edit, ...]:
+        columns = tables.edits.c
+        query = select(tables.edits).order_by(columns.recorded_at, columns.position, columns.id)
+        with reading(self._engine) as connection:
+            return records(connection, Edit, query)
+
+    @override
+    def edit(self, prefix: str) -> Edit:
+        with reading(self._engine) as connection:
+            key = resolve(connection, "edit", tables.edits, prefix)
+            (found,) = records(
+                connection, Edit, select(tables.edits).where(tables.edits.c.id == key)
+            )
+            return found
+
+    @override
+    def outcomes(self, edit: str) -> tuple[Outcome, ...]:
+        columns = tables.outcomes.c
+        query = (
+            select(tables.outcomes)
+            .where(columns.edit == edit)
+            .order_by(columns.recorded_at, columns.position, columns.id)
+        )
+        with reading(self._engine) as connection:
+            return records(connection, Outcome, query)
+
+    @override
+    def artifacts(self) -> frozenset[str]:
+        with reading(self._engine) as connection:
+            return artifact_addresses(connection)
+
+    @override
+    def pending(self, limit: int | None = None) -> tuple[Change, ...]:
+        with reading(self._engine) as connection:
+            return pending(connection, limit)
+
+    @override
+    def pending_count(self) -> int:
+        with reading(self._engine) as connection:
+            return pending_count(connection)
+
+    @override
+    def acknowledge(self, changes: Iterable[Change]) -> None:
+        done = [change.sequence for change in changes]
+        with writing(self._engine) as connection:
+            acknowledge(connection, done)
+
+    @override
+    def requeue_everything(self) -> int:
+        with writing(self._engine) as connection:
+            return requeue_everything(connection)
+
+    @override
+    def projecting(self, *, timeout_seconds: float) -> AbstractContextManager[None]:
+        return holding_projection(self._engine, self._registry_id, timeout_seconds)
+
+    @override
+    def dump(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        with reading(self._engine) as connection:
+            yield from dump_rows(connection)
+
+    @override
+    def load(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        with writing(self._engine) as connection:
+            if not is_empty(connection):
+                raise LedgerError(
+                    f"{shown(self._engine.url)} holds records; restore into a new one"
+                )
+            load_rows(connection, rows)
+            requeue_everything(connection)
+            self._registry_id = str(connection.execute(select(tables.registry.c.id)).scalar_one())
+
+    @override
+    def close(self) -> None:
+        self._engine.dispose()

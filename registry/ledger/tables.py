@@ -1,0 +1,268 @@
+"""The ledger's tables as they are now; ``migrations/ledger`` tells how they came about.
+
+Circuits' nodes and edges are not here: they are documents in the artifact store. What is recorded
+first stands first: ``recorded_at`` is the time of a transaction, ``position`` the place in it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+__all__ = [
+    "REVISION",
+    "REVISION_TABLE",
+    "circuit_files",
+    "circuit_runs",
+    "circuit_tags",
+    "circuits",
+    "edits",
+    "evaluations",
+    "metadata",
+    "models",
+    "outbox",
+    "outcomes",
+    "prompt_sets",
+    "registry",
+    "runs",
+    "tasks",
+]
+
+REVISION = "0001"
+"""Newest revision in ``migrations/ledger``; what this program reads and writes."""
+
+REVISION_TABLE = "ledger_revision"
+"""Where the database says which revision it has. Not Alembic's own name, which others use too."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Moments in UTC on both databases; SQLite itself knows no time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn a moment to UTC, without its zone where the database would drop it anyway."""
+        if value is None:
+            return None
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy passes it
+        """Give every moment back in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# Names of constraints are the same on both databases, so that a revision can drop them.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Json = JSON(none_as_null=True)
+
+registry = Table(
+    "registry",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("slug", Text, primary_key=True),
+    Column("source", Text),
+    Column("revision", Text),
+    Column("weights_sha256", Text),
+    Column("architecture", Text),
+    Column("n_layers", BigInteger),
+    Column("n_heads", BigInteger),
+    Column("n_kv_heads", BigInteger),
+    Column("d_model", BigInteger),
+    Column("d_head", BigInteger),
+    Column("d_mlp", BigInteger),
+    Column("d_vocab", BigInteger),
+    Column("parallel_attn_mlp", Boolean, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("slug", Text, primary_key=True),
+    Column("family", Text, nullable=False),
+    Column("description", Text, nullable=False),
+)
+
+prompt_sets = Table(
+    "prompt_sets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("task", ForeignKey("tasks.slug"), nullable=False, index=True),
+    Column("seed", BigInteger),
+    Column("n_prompts", BigInteger, nullable=False),
+    Column("bos", Boolean),
+    Column("tokenizer", Text),
+    Column("model", ForeignKey("models.slug")),
+    Column("share_correct", Double),
+    Column("share_top1", Double),
+    Column("artifact", Text),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("configuration", _Json, nullable=False),
+    Column("configuration_sha256", Text, nullable=False, index=True),
+    Column("status", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False, index=True),
+    Column("finished_at", UtcDateTime),
+    Column("device", Text),
+    Column("packages", _Json, nullable=False),
+    Column("error", Text),
+)
+
+circuits = Table(
+    "circuits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", ForeignKey("models.slug"), nullable=False, index=True),
+    Column("task", ForeignKey("tasks.slug"), nullable=False, index=True),
+    Column("prompt_set", ForeignKey("prompt_sets.id")),
+    Column("method", Text, nullable=False),
+    Column("metric", Text),
+    Column("ablation", Text),
+    Column("sign", Text, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("n_nodes", BigInteger, nullable=False),
+    Column("n_edges", BigInteger, nullable=False),
+    Column("universe_size", BigInteger),
+    Column("scores", Text),
+    Column("recorded_at", UtcDateTime, nullable=False, index=True),
+    # Labels: what people may change.
+    Column("title", Text),
+    Column("notes", _Json, nullable=False),
+    Column("author", Text),
+    Column("state", Text, nullable=False),
+    # Checked when a transaction ends, so that a backup's circuits load in any order.
+    Column("superseded_by", ForeignKey("circuits.id", deferrable=True, initially="DEFERRED")),
+    Column("reason", Text),
+    # Title and notes case-folded by Python: SQLite folds nothing beyond ASCII.
+    Column("search_text", Text, nullable=False),
+)
+
+circuit_tags = Table(
+    "circuit_tags",
+    metadata,
+    Column("circuit", ForeignKey("circuits.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("tag", Text, nullable=False),
+)
+
+circuit_runs = Table(
+    "circuit_runs",
+    metadata,
+    Column("circuit", ForeignKey("circuits.id"), primary_key=True),
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("position", Integer, nullable=False),
+)
+
+circuit_files = Table(
+    "circuit_files",
+    metadata,
+    Column("circuit", ForeignKey("circuits.id"), primary_key=True),
+    Column("sha256", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("position", Integer, nullable=False),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("circuit", ForeignKey("circuits.id"), nullable=False, index=True),
+    Column("task", ForeignKey("tasks.slug"), nullable=False),
+    Column("prompt_set", ForeignKey("prompt_sets.id")),
+    Column("measure", Text, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("full", Double),
+    Column("empty", Double),
+    Column("ablation", Text),
+    Column("n_prompts", BigInteger),
+    Column("parameters", _Json, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("position", Integer, nullable=False),
+)
+
+edits = Table(
+    "edits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", ForeignKey("models.slug"), nullable=False),
+    Column("editor", Text, nullable=False),
+    Column("hyperparameters", _Json, nullable=False),
+    Column("request", _Json, nullable=False),
+    Column("restriction", Text),
+    Column("components", _Json, nullable=False),
+    Column("circuits", _Json, nullable=False),
+    Column("note", Text),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("position", Integer, nullable=False),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("edit", ForeignKey("edits.id"), nullable=False, index=True),
+    Column("metric", Text, nullable=False),
+    Column("protocol", Text, nullable=False),
+    Column("task", ForeignKey("tasks.slug")),
+    Column("before", Double),
+    Column("after", Double),
+    Column("n_prompts", BigInteger),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("position", Integer, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column(
+        "sequence",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=True,
+    ),
+    Column("kind", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    # A number is never given out twice: who acknowledges late must not hit a newer change.
+    sqlite_autoincrement=True,
+)

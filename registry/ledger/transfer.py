@@ -1,0 +1,93 @@
+"""All rows of a ledger as JSON types, out of one database and into another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, func, insert, select
+
+from registry.errors import LedgerError
+from registry.ledger import tables
+
+__all__ = ["dump_rows", "is_empty", "load_rows"]
+
+_CHUNK = 500
+_TABLES = {
+    table.name: table for table in tables.metadata.sorted_tables if table is not tables.outbox
+}
+"""What a backup holds, referred-to first. Not the outbox: a restored graph is made anew."""
+
+
+def dump_rows(connection: Connection) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row as ``(table, row)``; first the schema's revision."""
+    yield tables.REVISION_TABLE, {"version_num": tables.REVISION}
+    for name, table in _TABLES.items():
+        query = select(table).order_by(*table.primary_key)
+        for row in connection.execute(query.execution_options(yield_per=_CHUNK)).mappings():
+            yield name, {column: _to_json(value) for column, value in row.items()}
+
+
+def load_rows(connection: Connection, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Write the rows of :func:`dump_rows`, and the registry's id with them.
+
+    Raises:
+        LedgerError: They are of another version, or no ledger's.
+    """
+    remaining = iter(rows)
+    _check_revision(next(remaining, None))
+    connection.execute(delete(tables.registry))
+    for table, some in _chunks(remaining):
+        connection.execute(insert(table), some)
+    if connection.execute(select(func.count()).select_from(tables.registry)).scalar_one() != 1:
+        raise LedgerError("the backup does not name its registry; it is not whole")
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether nothing has been recorded."""
+    recorded = (table for name, table in _TABLES.items() if name != tables.registry.name)
+    return not any(connection.execute(select(table).limit(1)).first() for table in recorded)
+
+
+def _check_revision(first: tuple[str, Mapping[str, Any]] | None) -> None:
+    if first is None or first[0] != tables.REVISION_TABLE:
+        raise LedgerError("the backup does not begin with its ledger's revision; it is not whole")
+    found = first[1].get("version_num")
+    if found != tables.REVISION:
+        raise LedgerError(
+            f"the backup is of revision {found}, this program reads {tables.REVISION}: restore it"
+            " with the version of circuit-registry that wrote it, then run 'circuits migrate'"
+        )
+
+
+def _chunks(
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+) -> Iterator[tuple[Table, list[dict[str, Any]]]]:
+    """Rows of one table that follow each other, a few hundred at a time."""
+    table: Table | None = None
+    some: list[dict[str, Any]] = []
+    for name, row in rows:
+        if name not in _TABLES or set(row) != set(_TABLES[name].columns.keys()):
+            raise LedgerError(f"the backup has rows of {name!r} that this program does not know")
+        if some and (table is not _TABLES[name] or len(some) == _CHUNK):
+            assert table is not None
+            yield table, some
+            some = []
+        table = _TABLES[name]
+        some.append({column: _from_json(table, column, value) for column, value in row.items()})
+    if table is not None and some:
+        yield table, some
+
+
+def _to_json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _from_json(table: Table, column: str, value: Any) -> Any:
+    if value is None or not isinstance(table.columns[column].type, tables.UtcDateTime):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise LedgerError(f"the backup has {value!r} where {column} is a time") from error

@@ -1,0 +1,307 @@
+"""What a ledger does in one writing transaction: add a batch, replace labels, fill the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    RowMapping,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from registry.errors import BadInput, NotFound
+from registry.ledger import tables
+from registry.ledger.base import Batch, ChangeKind, NewCircuit, Recorded
+from registry.ledger.merging import fill_in, merge_models
+from registry.ledger.outbox import append_changes
+from registry.ledger.record_rows import label_row, record_from_row, row_from_record
+from registry.records import (
+    CircuitLabels,
+    Edit,
+    Evaluation,
+    Model,
+    Outcome,
+    PromptSet,
+    Record,
+    Run,
+    Task,
+)
+
+__all__ = ["relabel", "write_batch"]
+
+R = TypeVar("R", bound=Record)
+
+_KEYS_A_STATEMENT = 500
+"""Well below the number of parameters either database takes."""
+
+
+def write_batch(connection: Connection, batch: Batch) -> Recorded:
+    """Add a batch's records and name what changed in the outbox; see ``Ledger.record``."""
+    now = datetime.now(UTC)
+    changes = [
+        *_write_described(connection, batch),
+        *_write_runs(connection, batch.runs),
+    ]
+    circuits, changed = _write_circuits(connection, batch.circuits, now)
+    evaluations = _write_evaluations(connection, batch.evaluations, now)
+    edits = _write_edits(connection, batch.edits, now)
+    outcomes = _write_outcomes(connection, batch.outcomes, now)
+    measured = [outcome.edit for outcome in batch.outcomes if outcome.id in set(outcomes)]
+    changes += [(ChangeKind.CIRCUIT, key) for key in changed]
+    changes += [(ChangeKind.EVALUATION, key) for key in evaluations]
+    changes += [(ChangeKind.EDIT, key) for key in (*edits, *measured)]
+    append_changes(connection, changes)
+    return Recorded(circuits, evaluations, edits, outcomes)
+
+
+def relabel(connection: Connection, circuit: str, labels: CircuitLabels) -> None:
+    """Replace a circuit's labels; see ``Ledger.relabel``."""
+    _require(connection, "circuit", tables.circuits, [circuit])
+    _check_labels(connection, circuit, labels, also=())
+    connection.execute(
+        update(tables.circuits)
+        .where(tables.circuits.c.id == circuit)
+        .values(label_row(tables.circuits, labels))
+    )
+    connection.execute(delete(tables.circuit_tags).where(tables.circuit_tags.c.circuit == circuit))
+    _insert(connection, tables.circuit_tags, _tag_rows(circuit, labels))
+    append_changes(connection, [(ChangeKind.CIRCUIT, circuit)])
+
+
+def _write_described(connection: Connection, batch: Batch) -> list[tuple[ChangeKind, str]]:
+    """Models, tasks and prompt sets: added, or filled in where the stored one said nothing."""
+    models = _merge(connection, tables.models, Model, batch.models, merge_models)
+    tasks = _merge(connection, tables.tasks, Task, batch.tasks, fill_in)
+    prompts = batch.prompt_sets
+    _require(connection, "task", tables.tasks, [p.task for p in prompts])
+    _require(connection, "model", tables.models, [p.model for p in prompts])
+    prompt_sets = _merge(connection, tables.prompt_sets, PromptSet, prompts, fill_in)
+    return [
+        *((ChangeKind.MODEL, key) for key in models),
+        *((ChangeKind.TASK, key) for key in tasks),
+        *((ChangeKind.PROMPT_SET, key) for key in prompt_sets),
+    ]
+
+
+def _write_runs(connection: Connection, runs: Sequence[Run]) -> list[tuple[ChangeKind, str]]:
+    changed = _merge(connection, tables.runs, Run, runs, lambda _stored, given: given)
+    return [(ChangeKind.RUN, key) for key in changed]
+
+
+def _merge(
+    connection: Connection,
+    table: Table,
+    kind: type[R],
+    given: Sequence[R],
+    merge: Callable[[R, R], R],
+) -> list[str]:
+    """Add records, or what they say beyond the stored ones; return the keys of what changed."""
+    key = next(iter(table.primary_key))
+    keys = [str(getattr(record, key.name)) for record in given]
+    stored = {
+        row[key.name]: record_from_row(kind, row) for row in _rows(connection, table, key, keys)
+    }
+    merged: dict[str, R] = {}
+    for name, record in zip(keys, given, strict=True):
+        before = merged.get(name, stored.get(name))
+        merged[name] = record if before is None else merge(before, record)
+    changed = {name: r for name, r in merged.items() if r != stored.get(name)}
+    rows = {name: _described_row(table, record) for name, record in changed.items()}
+    _insert(connection, table, [row for name, row in rows.items() if name not in stored])
+    _update(connection, table, key, [row for name, row in rows.items() if name in stored])
+    return list(changed)
+
+
+def _described_row(table: Table, record: Record) -> dict[str, Any]:
+    if isinstance(record, Run):
+        return row_from_record(table, record, configuration_sha256=record.configuration_sha256)
+    return row_from_record(table, record)
+
+
+def _write_circuits(
+    connection: Connection, given: Sequence[NewCircuit], now: datetime
+) -> tuple[tuple[str, ...], list[str]]:
+    """Add circuits and provenance; return the ids that are new, and those that changed."""
+    circuits = [new.circuit for new in given]
+    _require(connection, "model", tables.models, [c.model for c in circuits])
+    _require(connection, "task", tables.tasks, [c.task for c in circuits])
+    _require(connection, "prompt set", tables.prompt_sets, [c.prompt_set for c in circuits])
+    _require(connection, "run", tables.runs, [new.run for new in given])
+    ids = [circuit.id for circuit in circuits]
+    known = _existing(connection, tables.circuits, ids)
+    first = dict(reversed(list(zip(ids, given, strict=True))))
+    added = [key for key in dict.fromkeys(ids) if key not in known]
+    for key in added:
+        _check_labels(connection, key, first[key].labels, also=added)
+    _insert(connection, tables.circuits, [_circuit_row(key, first[key], now) for key in added])
+    tags = [row for key in added for row in _tag_rows(key, first[key].labels)]
+    _insert(connection, tables.circuit_tags, tags)
+    again = _write_provenance(connection, list(zip(ids, given, strict=True)), now)
+    changed = set(added) | again
+    return tuple(added), [key for key in dict.fromkeys(ids) if key in changed]
+
+
+def _circuit_row(key: str, new: NewCircuit, now: datetime) -> dict[str, Any]:
+    circuit = new.circuit
+    return {
+        **row_from_record(
+            tables.circuits,
+            circuit,
+            id=key,
+            n_nodes=len(circuit.nodes),
+            n_edges=len(circuit.edges),
+            recorded_at=now,
+        ),
+        **label_row(tables.circuits, new.labels),
+    }
+
+
+def _tag_rows(circuit: str, labels: CircuitLabels) -> list[dict[str, Any]]:
+    for tag in labels.tags:
+        if "\x00" in tag:
+            raise BadInput(f"a tag contains a NUL character: {tag!r}")
+    return [
+        {"circuit": circuit, "position": position, "tag": tag}
+        for position, tag in enumerate(labels.tags)
+    ]
+
+
+def _check_labels(
+    connection: Connection, circuit: str, labels: CircuitLabels, also: Sequence[str]
+) -> None:
+    if labels.superseded_by == circuit:
+        raise BadInput(f"circuit {circuit[:12]} cannot supersede itself; name the newer one")
+    if labels.superseded_by not in also:
+        _require(connection, "circuit", tables.circuits, [labels.superseded_by])
+
+
+def _write_provenance(
+    connection: Connection, given: Sequence[tuple[str, NewCircuit]], now: datetime
+) -> set[str]:
+    """Note runs and files that circuits came from; return the circuits that gained one."""
+    runs = {(key, new.run): new for key, new in given if new.run is not None}
+    files = {
+        (key, new.source_file.sha256): new.source_file
+        for key, new in given
+        if new.source_file is not None
+    }
+    ids = [key for key, _ in given]
+    for known in _rows(connection, tables.circuit_runs, tables.circuit_runs.c.circuit, ids):
+        runs.pop((known["circuit"], known["run"]), None)
+    for known in _rows(connection, tables.circuit_files, tables.circuit_files.c.circuit, ids):
+        files.pop((known["circuit"], known["sha256"]), None)
+    when = {"recorded_at": now}
+    _insert(
+        connection,
+        tables.circuit_runs,
+        [
+            {"circuit": key, "run": run, "position": position, **when}
+            for position, (key, run) in enumerate(runs)
+        ],
+    )
+    _insert(
+        connection,
+        tables.circuit_files,
+        [
+            row_from_record(tables.circuit_files, file, circuit=key, position=position, **when)
+            for position, ((key, _), file) in enumerate(files.items())
+        ],
+    )
+    return {key for key, _ in (*runs, *files)}
+
+
+def _write_evaluations(
+    connection: Connection, given: Sequence[Evaluation], now: datetime
+) -> tuple[str, ...]:
+    _require(connection, "circuit", tables.circuits, [e.circuit for e in given])
+    _require(connection, "task", tables.tasks, [e.task for e in given])
+    _require(connection, "prompt set", tables.prompt_sets, [e.prompt_set for e in given])
+    return _add_new(connection, tables.evaluations, given, now)
+
+
+def _write_edits(connection: Connection, given: Sequence[Edit], now: datetime) -> tuple[str, ...]:
+    _require(connection, "model", tables.models, [e.model for e in given])
+    _require(connection, "circuit", tables.circuits, [key for e in given for key in e.circuits])
+    return _add_new(connection, tables.edits, given, now)
+
+
+def _write_outcomes(
+    connection: Connection, given: Sequence[Outcome], now: datetime
+) -> tuple[str, ...]:
+    _require(connection, "edit", tables.edits, [o.edit for o in given])
+    _require(connection, "task", tables.tasks, [o.task for o in given])
+    return _add_new(connection, tables.outcomes, given, now)
+
+
+def _add_new(
+    connection: Connection,
+    table: Table,
+    given: Sequence[Evaluation] | Sequence[Edit] | Sequence[Outcome],
+    now: datetime,
+) -> tuple[str, ...]:
+    """Add the records whose id is not there yet, and return those ids."""
+    records = {record.id: record for record in given}
+    known = _existing(connection, table, records)
+    added = [key for key in records if key not in known]
+    rows = [
+        row_from_record(table, records[key], id=key, recorded_at=now, position=position)
+        for position, key in enumerate(added)
+    ]
+    _insert(connection, table, rows)
+    return tuple(added)
+
+
+def _require(connection: Connection, kind: str, table: Table, keys: Iterable[str | None]) -> None:
+    """Make sure that what records refer to is stored.
+
+    Raises:
+        NotFound: One is not; the caller writes what a batch holds in the order of reference.
+    """
+    wanted = {key for key in keys if key is not None}
+    missing = wanted - _existing(connection, table, wanted)
+    if missing:
+        raise NotFound(kind, min(missing), "what a record refers to is recorded with it or before")
+
+
+def _existing(connection: Connection, table: Table, keys: Iterable[str]) -> set[str]:
+    key = next(iter(table.primary_key))
+    found: set[str] = set()
+    for some in _chunks(keys):
+        found.update(connection.execute(select(key).where(key.in_(some))).scalars())
+    return found
+
+
+def _rows(
+    connection: Connection, table: Table, column: Column[Any], keys: Iterable[str]
+) -> Iterator[RowMapping]:
+    for some in _chunks(keys):
+        yield from connection.execute(select(table).where(column.in_(some))).mappings().all()
+
+
+def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
+    distinct = list(dict.fromkeys(keys))
+    for start in range(0, len(distinct), _KEYS_A_STATEMENT):
+        yield distinct[start : start + _KEYS_A_STATEMENT]
+
+
+def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        connection.execute(insert(table), list(rows))
+
+
+def _update(
+    connection: Connection, table: Table, key: Column[Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    if rows:
+        # The key's parameter may not bear the column's own name.
+        named = [{**row, "this_key": row[key.name]} for row in rows]
+        connection.execute(update(table).where(key == bindparam("this_key")), named)
