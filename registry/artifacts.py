@@ -1,0 +1,289 @@
+"""Immutable files named by their SHA-256, in a folder or anywhere fsspec reaches.
+
+``ab/cdef...`` holds the bytes whose hash is ``abcdef...``. A file is written under a temporary
+name and renamed when it is whole, so whatever bears a hash for a name has that hash; reading
+checks it all the same, as disks and people change files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from registry.errors import ArtifactCorrupt, ArtifactNotFound, BadInput, StorageError
+
+__all__ = ["ArtifactStore"]
+
+_ADDRESS = re.compile(r"[0-9a-f]{64}")
+_STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})$")
+_UNFINISHED = ".unfinished"
+"""Where files are while they are written; what a killed process leaves there, ``gc`` removes."""
+_PIECE_BYTES = 1 << 20
+
+
+class ArtifactStore:
+    """The artifacts of one registry; any number of processes may read and write.
+
+    Args:
+        url: A folder's path or an fsspec URL (``file:///data``, ``s3://bucket/prefix``); the
+            folder is made when the first artifact is put.
+
+    Raises:
+        BadInput: fsspec has no such protocol, or lacks the package for it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        try:
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise BadInput(f"artifacts cannot be kept at {_shown(url)}: {error}") from error
+        self._root = str(root).rstrip("/")
+        self._local = isinstance(self._files, LocalFileSystem)
+
+    def __repr__(self) -> str:
+        return f"ArtifactStore({_shown(self._url)!r})"
+
+    def put(self, data: bytes) -> str:
+        """Store bytes, unless they are there already, and return their address.
+
+        Raises:
+            StorageError: The disk is full, permission is lacking, the place does not answer;
+                nothing bears the address then.
+        """
+        address = hashlib.sha256(data).hexdigest()
+        self._store(address, len(data), lambda target: _write_all(target, data))
+        return address
+
+    def put_file(self, path: Path) -> str:
+        """Store a file's content, piece by piece, and return its address.
+
+        Raises:
+            StorageError: It cannot be read, or as in :meth:`put`.
+        """
+        address, size = self._hash_and_size(path)
+        self._store(address, size, lambda target: _copy(path, target, address))
+        return address
+
+    def get(self, address: str) -> bytes:
+        """Return an artifact's bytes.
+
+        Raises:
+            ArtifactNotFound: There is none of that address.
+            ArtifactCorrupt: The file's content has another hash.
+            StorageError: It cannot be read.
+        """
+        with self._errors("read", address), self._files.open(self._path(address), "rb") as file:
+            data: bytes = file.read()
+        self._check(address, hashlib.sha256(data).hexdigest())
+        return data
+
+    @contextlib.contextmanager
+    def open(self, address: str) -> Iterator[IO[bytes]]:
+        """Open an artifact for reading after checking it piece by piece; for large ones.
+
+        Raises:
+            ArtifactNotFound, ArtifactCorrupt, StorageError: As :meth:`get`.
+        """
+        with contextlib.ExitStack() as stack:
+            with self._errors("read", address):
+                file = stack.enter_context(self._files.open(self._path(address), "rb"))
+                found = hashlib.sha256()
+                while piece := file.read(_PIECE_BYTES):
+                    found.update(piece)
+                file.seek(0)
+            self._check(address, found.hexdigest())
+            yield file
+
+    def exists(self, address: str) -> bool:
+        """Whether an artifact of that address is stored."""
+        with self._errors("look for", address):
+            return bool(self._files.isfile(self._path(address)))
+
+    def addresses(self) -> Iterator[str]:
+        """Addresses of all artifacts, in order."""
+        found = (_STORED.search(path) for path in self._listed(self._root))
+        yield from sorted(match[1] + match[2] for match in found if match)
+
+    def age_seconds(self, address: str) -> float:
+        """How long ago the artifact was written, or put again.
+
+        Raises:
+            ArtifactNotFound, StorageError: As :meth:`get`.
+        """
+        with self._errors("look for", address):
+            return self._age(self._path(address))
+
+    def size_bytes(self, address: str) -> int:
+        """Size of an artifact.
+
+        Raises:
+            ArtifactNotFound, StorageError: As :meth:`get`.
+        """
+        with self._errors("look for", address):
+            return int(self._files.size(self._path(address)))
+
+    def remove(self, address: str) -> None:
+        """Delete an artifact; one that is not there is no error.
+
+        Raises:
+            StorageError: It cannot be deleted.
+        """
+        with contextlib.suppress(ArtifactNotFound), self._errors("remove", address):
+            self._files.rm_file(self._path(address))
+
+    def leftovers(self, *, older_than_seconds: float) -> tuple[str, ...]:
+        """Names of unfinished files that nobody has written to for that long, in order."""
+        folder = f"{self._root}/{_UNFINISHED}"
+        old = []
+        for path in self._listed(folder):
+            with contextlib.suppress(FileNotFoundError):  # finished in this moment
+                if self._age(path) >= older_than_seconds:
+                    old.append(path.rsplit("/", 1)[1])
+        return tuple(sorted(old))
+
+    def remove_leftover(self, name: str) -> None:
+        """Delete an unfinished file that :meth:`leftovers` named.
+
+        Raises:
+            StorageError: It cannot be deleted.
+        """
+        with contextlib.suppress(ArtifactNotFound), self._errors("remove", name):
+            self._files.rm_file(f"{self._root}/{_UNFINISHED}/{os.path.basename(name)}")
+
+    def _path(self, address: str) -> str:
+        if not _ADDRESS.fullmatch(address):
+            raise BadInput(f"{address!r} is no artifact's address: 64 hexadecimal digits")
+        return f"{self._root}/{address[:2]}/{address[2:]}"
+
+    def _store(self, address: str, size: int, write: Callable[[IO[bytes]], None]) -> None:
+        target = self._path(address)
+        unfinished = f"{self._root}/{_UNFINISHED}/{address[:12]}-{uuid.uuid4().hex}"
+        with self._errors("write", address):
+            # Another size means that the file was damaged; here is the way to put it right.
+            if self._files.isfile(target) and self._files.size(target) == size:
+                self._renew(target)
+                return
+            try:
+                self._files.makedirs(f"{self._root}/{_UNFINISHED}", exist_ok=True)
+                self._files.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+                with self._files.open(unfinished, "wb") as file:
+                    write(file)
+                    if self._local:
+                        file.flush()
+                        os.fsync(file.fileno())
+                self._rename(unfinished, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._files.rm_file(unfinished)
+                raise
+
+    def _rename(self, unfinished: str, target: str) -> None:
+        if not self._local:
+            self._files.mv(unfinished, target)
+            return
+        os.replace(unfinished, target)
+        _sync_folder(os.path.dirname(target))
+        _sync_folder(self._root)
+
+    def _renew(self, path: str) -> None:
+        """Make a file young again: ``gc`` leaves alone what a record may be about to refer to."""
+        if self._local:
+            os.utime(path)
+
+    def _age(self, path: str) -> float:
+        modified: datetime = self._files.modified(path)
+        if modified.tzinfo is None:
+            modified = modified.replace(tzinfo=UTC)
+        return (datetime.now(UTC) - modified).total_seconds()
+
+    def _listed(self, folder: str) -> list[str]:
+        with self._errors("list", folder):
+            try:
+                return [str(path) for path in self._files.find(folder)]
+            except FileNotFoundError:
+                return []
+
+    def _hash_and_size(self, path: Path) -> tuple[str, int]:
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+    def _check(self, address: str, found: str) -> None:
+        if found != address:
+            raise ArtifactCorrupt(
+                f"artifact {address[:12]} in {_shown(self._url)} has been changed (its content"
+                f" hashes to {found[:12]}); put the original back or restore a backup"
+            )
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str, what: str) -> Iterator[None]:
+        """Turn what file systems raise into our errors, one line each."""
+        place = _shown(self._url)
+        try:
+            yield
+        except (StorageError, BadInput):
+            raise
+        except FileNotFoundError as error:
+            raise ArtifactNotFound(f"no artifact {what[:12]} in {place}") from error
+        except OSError as error:
+            reason = _FULL.get(error.errno or 0) or error.strerror or str(error)
+            raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
+        except Exception as error:  # every fsspec backend has errors of its own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
+
+
+_FULL = {
+    errno.ENOSPC: "the disk is full; free some space, or set CIRCUITS_ARTIFACTS to another place",
+    errno.EDQUOT: "the disk quota is used up; free some space, or set CIRCUITS_ARTIFACTS to"
+    " another place",
+    errno.EFBIG: "the file would be larger than the system allows",
+}
+
+
+def _write_all(target: IO[bytes], data: bytes) -> None:
+    target.write(data)
+
+
+def _copy(path: Path, target: IO[bytes], address: str) -> None:
+    found: Any = hashlib.sha256()
+    with path.open("rb") as source:
+        while piece := source.read(_PIECE_BYTES):
+            found.update(piece)
+            target.write(piece)
+    if found.hexdigest() != address:
+        raise StorageError(f"{path} was changed while it was being stored; try again")
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename durable; a record that refers to the file may be committed right after."""
+    if os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _shown(url: str) -> str:
+    """The URL without what may be secret: user, password and query."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host, slash, path = rest.split("?")[0].partition("/")
+    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}"
