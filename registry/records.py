@@ -14,12 +14,14 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -67,8 +69,33 @@ Slug = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._\-]*(/[a-z0-9][a-z0-9._\-]*)*$")
 ]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Json = Mapping[str, Any]
-"""JSON object; numbers in it are finite (checked by :func:`canonical_json`)."""
+
+
+def _plain_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy an object as what reading it back gives: lists for tuples, finite numbers, real text."""
+    try:
+        text = canonical_json(value)
+        text.encode()
+    except (TypeError, ValueError) as error:
+        # Pydantic makes a validation error of a ValueError, and of nothing else.
+        raise ValueError(f"is not JSON: {error}") from error
+    copied: dict[str, Any] = json.loads(text)
+    return copied
+
+
+def _positive_zero(value: float) -> float:
+    # -0.0 equals 0.0 but is written otherwise, which would give one circuit two ids.
+    return value + 0.0
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Json = Annotated[Mapping[str, Any], AfterValidator(_plain_json)]
+"""JSON object; numbers in it are finite."""
+Number = Annotated[float, AfterValidator(_positive_zero)]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class Level(StrEnum):
@@ -189,8 +216,8 @@ class Run(Record):
     version: str
     configuration: Json = Field(default_factory=dict)
     status: RunStatus = RunStatus.RUNNING
-    started_at: datetime
-    finished_at: datetime | None = None
+    started_at: Moment
+    finished_at: Moment | None = None
     device: str | None = None
     packages: Mapping[str, str] = Field(default_factory=dict)
     error: str | None = None
@@ -222,7 +249,7 @@ class Node(Record):
 
     component: str
     position: str | None = Field(None, min_length=1)
-    effect: float | None = None
+    effect: Number | None = None
     rank: int | None = Field(None, ge=1)
     role: str | None = None
 
@@ -243,7 +270,7 @@ class Edge(Record):
     source: str
     target: str
     port: Port | None = None
-    effect: float | None = None
+    effect: Number | None = None
     rank: int | None = Field(None, ge=1)
 
     @property
@@ -351,9 +378,9 @@ class Evaluation(Record):
     task: Slug
     prompt_set: Sha256 | None = None
     measure: Text
-    value: float
-    full: float | None = None
-    empty: float | None = None
+    value: Number
+    full: Number | None = None
+    empty: Number | None = None
     ablation: Ablation | None = None
     n_prompts: int | None = Field(None, ge=1)
     parameters: Json = Field(default_factory=dict)
@@ -415,8 +442,8 @@ class Outcome(Record):
     metric: Text
     protocol: Text = "unknown"
     task: Slug | None = None
-    before: float | None = None
-    after: float | None = None
+    before: Number | None = None
+    after: Number | None = None
     n_prompts: int | None = Field(None, ge=1)
 
     @property

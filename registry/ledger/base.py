@@ -209,9 +209,13 @@ class Ledger(abc.ABC):
         Raises:
             IncompatibleModel: A model's slug is taken by another shape or other weights; the text
                 names what differs and a slug to use instead (``slug@REVISION``).
-            NotFound: A record refers to a circuit, task, run or edit that is neither in the batch
-                nor in the ledger.
-            LedgerError: Nothing was written.
+            NotFound: A record refers to a model, task, prompt set, circuit, run or edit that is
+                neither in the batch nor in the ledger.
+            BadInput: A value that not every database can hold: a NUL character, an integer of more
+                than 64 bits.
+            LedgerError: The database refused.
+
+        Nothing is written when it raises.
         """
 
     @abc.abstractmethod
@@ -220,6 +224,7 @@ class Ledger(abc.ABC):
 
         Raises:
             NotFound: No circuit has that id, or ``superseded_by`` names none.
+            BadInput: It would supersede itself.
         """
 
     # -- reading -------------------------------------------------------------------------------
@@ -277,7 +282,7 @@ class Ledger(abc.ABC):
 
     @abc.abstractmethod
     def pending(self, limit: int | None = None) -> tuple[Change, ...]:
-        """Changes not yet projected, oldest first; several of one record are listed once each."""
+        """Changes not yet projected, oldest first; a record changed twice is listed twice."""
 
     @abc.abstractmethod
     def pending_count(self) -> int:
@@ -285,17 +290,21 @@ class Ledger(abc.ABC):
 
     @abc.abstractmethod
     def acknowledge(self, changes: Iterable[Change]) -> None:
-        """Forget changes that are in the graph and durable there."""
+        """Forget precisely these changes, which are in the graph and durable there.
+
+        What else waits stays, also what has a lower sequence: numbers may be committed out of order.
+        """
 
     @abc.abstractmethod
     def requeue_everything(self) -> int:
-        """Append one change per stored record to the outbox, in one transaction.
+        """Make the outbox one change per stored record, in one transaction.
 
-        In an order that projects first what others refer to. What ``rebuild`` starts with: killed
+        In an order that projects first what others refer to. What waited before is covered by it,
+        so repeating does not make the outbox grow. What ``rebuild`` starts with: killed
         at any later point, the outbox still holds all there is to do.
 
         Returns:
-            How many changes were appended.
+            How many changes wait now.
         """
 
     @abc.abstractmethod
@@ -314,15 +323,19 @@ class Ledger(abc.ABC):
     def dump(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """All rows as ``(table, row)`` in an order that can be loaded, of one moment.
 
-        Values are JSON types. Other processes may write meanwhile.
+        Values are JSON types. Other processes may write meanwhile. The outbox is left out, as it
+        speaks of one graph.
         """
 
     @abc.abstractmethod
     def load(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Fill an empty ledger from :meth:`dump` of either database, in one transaction.
 
+        The ledger takes over the dumped registry's id, and everything waits to be projected.
+
         Raises:
-            LedgerError: The ledger holds records already, or the rows are of another version.
+            LedgerError: The ledger holds records already, or the rows are of another version or
+                not whole. Nothing is written.
         """
 
     @abc.abstractmethod
