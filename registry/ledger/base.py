@@ -292,7 +292,7 @@ class Ledger(abc.ABC):
     def acknowledge(self, changes: Iterable[Change]) -> None:
         """Forget precisely these changes, which are in the graph and durable there.
 
-        What else waits stays, also what has a lower sequence: numbers may be committed out of order.
+        What else waits stays, lower sequences too: numbers may be committed out of order.
         """
 
     @abc.abstractmethod
