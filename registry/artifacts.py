@@ -134,33 +134,45 @@ class ArtifactStore:
         with self._errors("look for", address):
             return int(self._files.size(self._path(address)))
 
-    def remove(self, address: str) -> None:
-        """Delete an artifact; one that is not there is no error.
+    def remove(self, address: str, *, grace_seconds: float = 0.0) -> bool:
+        """Delete an artifact and say whether it was; one that is not there is no error.
+
+        Args:
+            address: Which one.
+            grace_seconds: It stays if it was written or put again more recently than that, as a
+                record may be about to refer to it.
 
         Raises:
             StorageError: It cannot be deleted.
         """
-        with contextlib.suppress(ArtifactNotFound), self._errors("remove", address):
-            self._files.rm_file(self._path(address))
+        path = self._path(address)
+        try:
+            with self._errors("remove", address):
+                if self._age(path) < grace_seconds:
+                    return False
+                self._files.rm_file(path)
+        except ArtifactNotFound:
+            return False
+        return True
 
-    def leftovers(self, *, older_than_seconds: float) -> tuple[str, ...]:
-        """Names of unfinished files that nobody has written to for that long, in order."""
-        folder = f"{self._root}/{_UNFINISHED}"
-        old = []
-        for path in self._listed(folder):
-            with contextlib.suppress(FileNotFoundError):  # finished in this moment
-                if self._age(path) >= older_than_seconds:
-                    old.append(path.rsplit("/", 1)[1])
-        return tuple(sorted(old))
+    def remove_leftovers(self, *, grace_seconds: float) -> tuple[str, ...]:
+        """Delete what killed processes left half-written, and return the names.
 
-    def remove_leftover(self, name: str) -> None:
-        """Delete an unfinished file that :meth:`leftovers` named.
+        Args:
+            grace_seconds: Files that were written to more recently stay: somebody is at it.
 
         Raises:
-            StorageError: It cannot be deleted.
+            StorageError: One cannot be deleted.
         """
-        with contextlib.suppress(ArtifactNotFound), self._errors("remove", name):
-            self._files.rm_file(f"{self._root}/{_UNFINISHED}/{os.path.basename(name)}")
+        removed = []
+        for path in sorted(self._listed(f"{self._root}/{_UNFINISHED}")):
+            name = path.rsplit("/", 1)[1]
+            # Not found: it was finished in this moment.
+            with contextlib.suppress(ArtifactNotFound), self._errors("remove", name):
+                if self._age(path) >= grace_seconds:
+                    self._files.rm_file(path)
+                    removed.append(name)
+        return tuple(removed)
 
     def _path(self, address: str) -> str:
         if not _ADDRESS.fullmatch(address):

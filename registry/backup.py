@@ -124,7 +124,7 @@ def collect_garbage(
     size = sum(artifacts.size_bytes(address) for address in unused)
     if apply:
         for address in unused:
-            artifacts.remove(address)
+            artifacts.remove(address, grace_seconds=grace_seconds)
         artifacts.remove_leftovers(grace_seconds=grace_seconds)
     return Garbage(unused, size, apply)
 
