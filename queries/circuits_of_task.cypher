@@ -1,0 +1,26 @@
+// circuits-of-task
+// Active circuits of a task, the most faithful first.
+//
+// param task: task -- Task's slug.
+// param model: model = null -- Only circuits of this model.
+// param method: string = null -- Only circuits found by this method.
+// returns circuit: string -- Circuit's id.
+// returns title: string -- Its title; empty where it has none.
+// returns model: string -- Model it lies in.
+// returns method: string -- Method that found it.
+// returns level: string -- What its parts are: node, edge, neuron, ...
+// returns metric: string? -- Metric its effects change.
+// returns ablation: string? -- What took the place of a component's activation.
+// returns n_nodes: integer -- Number of nodes.
+// returns n_edges: integer -- Number of edges.
+// returns faithfulness: number? -- Latest faithfulness on its own task.
+// returns recorded_at: string -- When it was recorded, ISO 8601, UTC.
+MATCH (task:Task {id: $task})<-[:FOR_TASK]-(circuit:Circuit)
+WHERE circuit.state = 'active'
+  AND ($model IS NULL OR circuit.model = $model)
+  AND ($method IS NULL OR circuit.method = $method)
+RETURN circuit.id AS circuit, circuit.title AS title, circuit.model AS model,
+       circuit.method AS method, circuit.level AS level, circuit.metric AS metric,
+       circuit.ablation AS ablation, circuit.n_nodes AS n_nodes, circuit.n_edges AS n_edges,
+       circuit.faithfulness AS faithfulness, circuit.recorded_at AS recorded_at
+ORDER BY faithfulness IS NULL, faithfulness DESC, circuit

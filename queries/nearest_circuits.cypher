@@ -1,0 +1,23 @@
+// nearest-circuits
+// Active circuits that share the largest part of their connections with a given one.
+//
+// param circuit: circuit -- Circuit to start from.
+// param limit: count = 10 -- Largest number of rows.
+// returns circuit: string -- Id of a similar circuit.
+// returns task: string -- Task it was found on.
+// returns method: string -- Method that found it.
+// returns n_connections: integer -- How many connections it has.
+// returns n_shared: integer -- How many of them the given circuit has too.
+// returns similarity: number -- Shared connections over all connections of the two (Jaccard), 0 to 1.
+MATCH (given:Circuit {id: $circuit})-[:USES]->(:Connection)<-[:USES]-(near:Circuit)
+WITH near.id AS id, count(*) AS n_shared
+MATCH (given:Circuit {id: $circuit})
+MATCH (near:Circuit {id: id})
+WHERE near.state = 'active' AND id <> $circuit
+WITH id, n_shared, near.task AS task, near.method AS method,
+     COUNT { (given)-[:USES]->(:Connection) } AS n_given,
+     COUNT { (near)-[:USES]->(:Connection) } AS n_connections
+RETURN id AS circuit, task, method, n_connections, n_shared,
+       toFloat(n_shared) / (n_given + n_connections - n_shared) AS similarity
+ORDER BY similarity DESC, circuit
+LIMIT $limit

@@ -1,0 +1,28 @@
+// reused-connections
+// Connections that at least so many circuits of any task use, the most used first. Counts what the
+// graph holds: active circuits and superseded ones; n_active and n_tasks count active ones alone.
+//
+// param min_circuits: count = 2 -- Smallest number of circuits.
+// param limit: count = 100 -- Largest number of rows.
+// returns connection: string -- Connection with its model.
+// returns source: string -- Component it leaves.
+// returns target: string -- Component it enters.
+// returns port: string? -- Input of an attention head it enters: q, k or v.
+// returns n_circuits: integer -- How many circuits use it.
+// returns n_active: integer -- How many of them are active.
+// returns n_tasks: integer -- How many tasks the active ones have.
+MATCH (:Circuit)-[:USES]->(connection:Connection)
+WITH connection.id AS id, count(*) AS n_circuits
+WHERE n_circuits >= $min_circuits
+WITH id, n_circuits
+ORDER BY n_circuits DESC, id
+LIMIT $limit
+MATCH (circuit:Circuit)-[:USES]->(:Connection {id: id})
+WITH id, n_circuits,
+     sum(CASE WHEN circuit.state = 'active' THEN 1 ELSE 0 END) AS n_active,
+     count(DISTINCT CASE WHEN circuit.state = 'active' THEN circuit.task END) AS n_tasks
+MATCH (connection:Connection {id: id})-[:FROM]->(source:Component)
+MATCH (connection)-[:TO]->(target:Component)
+RETURN id AS connection, source.id AS source, target.id AS target, connection.port AS port,
+       n_circuits, n_active, n_tasks
+ORDER BY n_circuits DESC, connection

@@ -1,0 +1,47 @@
+// shared-components
+// Components that at least so many of the given tasks use, and what they do in each. A task uses
+// what any of its active circuits uses.
+//
+// param tasks: list[task] -- Tasks to compare, two or more.
+// param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
+// param model: model = null -- Only circuits of this model.
+// param method: string = null -- Only circuits found by this method.
+// returns component: string -- Component with its model, such as gpt2/a9.h6.
+// returns kind: string -- Sort of component: head, kv_head, mlp, ...
+// returns layer: integer? -- Block it lies in; null for input and logits.
+// returns n_tasks: integer -- How many of the tasks use it.
+// returns n_circuits: integer -- How many of their circuits use it.
+// returns tasks: list[map] -- One map a task, by slug: task, n_circuits, effect (mean over circuits;
+//   null where none has signed effects) and magnitude (the same without signs).
+// returns roles: list[string] -- Roles it is known for in these circuits.
+UNWIND $tasks AS slug
+MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)
+WHERE circuit.state = 'active'
+  AND ($model IS NULL OR circuit.model = $model)
+  AND ($method IS NULL OR circuit.method = $method)
+WITH slug, circuit
+ORDER BY slug, circuit.id
+MATCH (circuit)-[:HAS_NODE]->(node:Node)-[:INSTANCE_OF]->(component:Component)
+// Nodes of one component at several positions add up within their circuit.
+WITH component.id AS id, slug, count(DISTINCT circuit.id) AS n_circuits,
+     count(DISTINCT CASE WHEN node.effect IS NOT NULL THEN circuit.id END) AS n_sized,
+     count(DISTINCT CASE WHEN node.effect IS NOT NULL AND circuit.sign = 'helps-positive'
+                         THEN circuit.id END) AS n_signed,
+     collect(abs(node.effect)) AS sizes,
+     collect(CASE WHEN circuit.sign = 'helps-positive' THEN node.effect END) AS effects,
+     collect(node.role) AS roles
+ORDER BY id, slug
+WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits, collect(roles) AS roles,
+     collect({
+       task: slug,
+       n_circuits: n_circuits,
+       effect: CASE WHEN n_signed > 0
+                    THEN reduce(total = 0.0, e IN effects | total + e) / n_signed END,
+       magnitude: CASE WHEN n_sized > 0
+                       THEN reduce(total = 0.0, e IN sizes | total + e) / n_sized END
+     }) AS tasks
+WHERE n_tasks >= coalesce($min_tasks, size($tasks))
+MATCH (component:Component {id: id})
+RETURN id AS component, component.kind AS kind, component.layer AS layer, n_tasks, n_circuits, tasks,
+       reduce(known = [], some IN roles | known + [role IN some WHERE NOT role IN known]) AS roles
+ORDER BY n_tasks DESC, n_circuits DESC, component

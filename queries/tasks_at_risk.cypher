@@ -1,0 +1,48 @@
+// tasks-at-risk
+// Tasks whose active circuits contain components that an edit modified, with how much of them lies
+// there and what was measured, where it was.
+//
+// param edit: edit -- Edit whose reach is asked for.
+// returns task: string -- Task that may have changed.
+// returns n_components: integer -- How many modified components its circuits contain.
+// returns components: list[string] -- Which.
+// returns n_circuits: integer -- How many of its circuits contain one.
+// returns circuits: list[string] -- Ids of these circuits.
+// returns n_connections: integer -- How many connections of these circuits begin or end there.
+// returns largest_effect: number? -- Largest size of an effect of a modified component.
+// returns effect: number? -- Sum of the effects of the modified components, mean over circuits; null
+//   where none has signed effects.
+// returns outcomes: list[map] -- What was measured on the task after the edit: metric, protocol,
+//   before, after.
+MATCH (edit:Edit {id: $edit})-[:MODIFIES]->(component:Component)
+      <-[:INSTANCE_OF]-(node:Node)<-[:HAS_NODE]-(circuit:Circuit)
+WHERE circuit.state = 'active'
+WITH edit, component, node, circuit
+ORDER BY circuit.task, circuit.id, component.id, node.id
+OPTIONAL MATCH (node)-[edge:EDGE]-(:Node)
+WITH edit, component, node, circuit, collect(DISTINCT edge.connection) AS connections
+ORDER BY circuit.task, circuit.id, component.id, node.id
+WITH edit, circuit.task AS task,
+     collect(DISTINCT component.id) AS components,
+     collect(DISTINCT circuit.id) AS circuits,
+     collect(connections) AS connections,
+     max(abs(node.effect)) AS largest_effect,
+     collect(CASE WHEN circuit.sign = 'helps-positive' THEN node.effect END) AS effects,
+     count(DISTINCT CASE WHEN circuit.sign = 'helps-positive' AND node.effect IS NOT NULL
+                         THEN circuit.id END) AS n_signed
+OPTIONAL MATCH (edit)-[:MEASURED]->(outcome:Outcome)-[:ON_TASK]->(:Task {id: task})
+WITH task, components, circuits, connections, largest_effect, effects, n_signed, outcome
+ORDER BY outcome.metric, outcome.protocol, outcome.id
+WITH task, components, circuits, connections, largest_effect, effects, n_signed,
+     collect(CASE WHEN outcome IS NOT NULL THEN {
+       metric: outcome.metric, protocol: outcome.protocol,
+       before: outcome.before, after: outcome.after
+     } END) AS outcomes
+RETURN task, size(components) AS n_components, components, size(circuits) AS n_circuits, circuits,
+       size(reduce(all = [], some IN connections | all + [id IN some WHERE NOT id IN all]))
+         AS n_connections,
+       largest_effect,
+       CASE WHEN n_signed > 0
+            THEN reduce(total = 0.0, e IN effects | total + e) / n_signed END AS effect,
+       outcomes
+ORDER BY n_components DESC, n_connections DESC, task

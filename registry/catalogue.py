@@ -1,0 +1,428 @@
+"""Named queries: one ``.cypher`` file each, whose header says what it asks and answers.
+
+Files come from every package registered under the entry-point group ``circuits.queries`` (the
+entry's value is the package; files lie in its folder, ``shared_components.cypher`` holds the query
+``shared-components``). A header is the line comments a file begins with::
+
+    // shared-components
+    // Components that at least so many of the given tasks use, and what they do in each.
+    //
+    // param tasks: list[task] -- Tasks to compare.
+    // param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
+    // returns component: string -- Component with its model, such as gpt2/a9.h6.
+    // returns effect: number? -- Mean effect; null where it is unknown,
+    //   and a line that is indented goes on with the one above.
+
+A parameter with ``= JSON`` is optional. Every ``$name`` of the statement is declared and every
+declared one is used. Types of parameters are those of :data:`TYPES` and ``list[TYPE]``; columns may
+also be ``map``, and end in ``?`` where null is possible.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from types import MappingProxyType
+from typing import Any
+
+from registry.errors import BadIdentifier, BadInput
+from registry.identifiers import parse_component, parse_connection, parse_model
+
+__all__ = [
+    "TYPES",
+    "Column",
+    "NamedQuery",
+    "Parameter",
+    "bind",
+    "load_catalogue",
+    "parse_query",
+    "read_folder",
+]
+
+QUERIES_GROUP = "circuits.queries"
+
+Resolver = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A value a query asks for.
+
+    Attributes:
+        type: One of :data:`TYPES`, or ``list[...]`` of one.
+        required: It has no default.
+        default: What stands for it where it is not given.
+    """
+
+    name: str
+    type: str
+    help: str
+    required: bool = True
+    default: Any = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_list(self) -> bool:
+        """Whether several values may be given."""
+        return self.type.startswith("list[")
+
+    @property
+    def item_type(self) -> str:
+        """Type of one value."""
+        return self.type[len("list[") : -1] if self.is_list else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column a query returns; ``type`` ends in ``?`` where it may be null."""
+
+    name: str
+    type: str
+    help: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class NamedQuery:
+    """A documented question to the graph.
+
+    Attributes:
+        purpose: What it answers, in a sentence or a few.
+        text: The whole file, header included: it runs by hand as it is.
+        source: Package and file it comes from.
+    """
+
+    name: str
+    purpose: str
+    parameters: tuple[Parameter, ...]
+    columns: tuple[Column, ...]
+    text: str
+    source: str
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)  # installed packages do not change under a running program
+def load_catalogue() -> Mapping[str, NamedQuery]:
+    """Read the queries of every registered package, by name in alphabetical order.
+
+    Raises:
+        BadInput: A header is malformed, named with file and line, or two packages have a query of
+            the same name.
+    """
+    entries = sorted(entry_points(group=QUERIES_GROUP), key=lambda entry: (entry.name, entry.value))
+    packages = dict.fromkeys(entry.value for entry in entries)
+    return collect(query for package in packages for query in _read_package(package))
+
+
+def collect(queries: Iterable[NamedQuery]) -> Mapping[str, NamedQuery]:
+    """Arrange queries by name.
+
+    Raises:
+        BadInput: Two have the same; the text says where both come from.
+    """
+    found: dict[str, NamedQuery] = {}
+    for query in queries:
+        if query.name in found:
+            raise BadInput(
+                f"two queries are named {query.name!r}: {found[query.name].source} and "
+                f"{query.source}; uninstall one of the packages or rename its file"
+            )
+        found[query.name] = query
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def read_folder(folder: Traversable, package: str) -> Iterator[NamedQuery]:
+    """Read every ``.cypher`` file of a folder that belongs to ``package``.
+
+    Raises:
+        BadInput: A header is malformed; the text names file and line.
+    """
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".cypher") and file.is_file():
+            yield parse_query(file.read_text(encoding="utf-8"), f"{package}/{file.name}")
+
+
+def _read_package(package: str) -> Iterator[NamedQuery]:
+    try:
+        folder = files(package)
+    except ImportError as error:
+        raise BadInput(
+            f"the queries of {package!r} cannot be read ({error}); its entry in the group "
+            f"{QUERIES_GROUP!r} must name an installed package"
+        ) from error
+    yield from read_folder(folder, package)
+
+
+def parse_query(text: str, source: str) -> NamedQuery:
+    """Read one file.
+
+    Args:
+        text: What it holds.
+        source: Path for messages; its last part gives the name the header must have.
+
+    Raises:
+        BadInput: The header is malformed or does not fit the statement.
+    """
+    lines = list(_header(text, source))
+    name = source.rpartition("/")[2].removesuffix(".cypher").replace("_", "-")
+    if not lines or lines[0].text != name:
+        raise _fault(source, 1, f"a header whose first line is '// {name}', after the file's name")
+    declared = [line for line in lines[1:] if line.keyword]
+    purpose = " ".join(line.text for line in lines[1:] if not line.keyword and line.text)
+    parameters = tuple(_parameter(line, source) for line in declared if line.keyword == "param")
+    columns = tuple(_column(line, source) for line in declared if line.keyword == "returns")
+    if not purpose or not columns:
+        raise _fault(source, 1, "a purpose, and a line '// returns NAME: TYPE -- MEANING' a column")
+    _check_once([*parameters, *columns], declared, source)
+    _check_used(parameters, text, source)
+    return NamedQuery(name, purpose, parameters, columns, text, source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    keyword: str
+    text: str
+
+
+_DECLARATION = re.compile(r"(?P<name>[a-z][a-z0-9_]*): (?P<type>[a-z\[\]]+\??)(?P<rest>.*)")
+_DEFAULT = re.compile(r"(?: = (?P<default>.+?))? -- (?P<help>\S.*)")
+_USED = re.compile(r"\$(\w+)")
+_NOT_CODE = re.compile(r"//[^\n]*|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|`[^`]*`", re.DOTALL)
+
+
+def _header(text: str, source: str) -> Iterator[_Line]:
+    """The header's lines, continuations joined to what they continue."""
+    pending: _Line | None = None
+    for number, raw in enumerate(text.splitlines(), start=1):
+        if not raw.startswith("//"):
+            break
+        if raw.startswith("//   ") and pending is not None:
+            pending = _Line(pending.number, pending.keyword, f"{pending.text} {raw[2:].strip()}")
+            continue
+        if pending is not None:
+            yield pending
+        pending = _split(raw[2:].strip(), number, source)
+    if pending is not None:
+        yield pending
+
+
+def _split(text: str, number: int, source: str) -> _Line:
+    keyword, _, rest = text.partition(" ")
+    if keyword in ("param", "returns"):
+        return _Line(number, keyword, rest.strip())
+    if keyword.rstrip(":") in ("params", "parameter", "return", "column", "param", "returns"):
+        raise _fault(source, number, "'param NAME: TYPE -- MEANING' or 'returns NAME: ...'")
+    return _Line(number, "", text)
+
+
+def _parameter(line: _Line, source: str) -> Parameter:
+    name, type_, rest = _declaration(line, source)
+    item = type_.removeprefix("list[").removesuffix("]") if type_.startswith("list[") else type_
+    found = _DEFAULT.fullmatch(rest)
+    if found is None or item not in TYPES:
+        expected = f"'// param NAME: TYPE [= JSON] -- MEANING' with a type of {', '.join(TYPES)}"
+        raise _fault(source, line.number, f"{expected}, or list[...] of one")
+    if found["default"] is None:
+        return Parameter(name, type_, found["help"])
+    try:
+        default = json.loads(found["default"])
+    except json.JSONDecodeError as error:
+        raise _fault(source, line.number, f"a default in JSON, not {found['default']}") from error
+    return Parameter(name, type_, found["help"], required=False, default=default)
+
+
+def _column(line: _Line, source: str) -> Column:
+    name, type_, rest = _declaration(line, source)
+    bare = type_.removesuffix("?").removeprefix("list[").removesuffix("]")
+    found = _DEFAULT.fullmatch(rest)
+    if found is None or found["default"] is not None or bare not in _COLUMN_TYPES:
+        types = ", ".join(_COLUMN_TYPES)
+        expected = f"'// returns NAME: TYPE -- MEANING' with a type of {types}, list[...] of one"
+        raise _fault(source, line.number, f"{expected}, and ? where it may be null")
+    return Column(name, type_, found["help"])
+
+
+def _declaration(line: _Line, source: str) -> tuple[str, str, str]:
+    found = _DECLARATION.fullmatch(line.text)
+    if found is None:
+        raise _fault(source, line.number, f"'// {line.keyword} NAME: TYPE -- MEANING'")
+    return found["name"], found["type"], found["rest"]
+
+
+def _check_once(
+    named: Sequence[Parameter | Column], lines: Sequence[_Line], source: str
+) -> None:
+    seen: set[tuple[type, str]] = set()
+    for each in named:
+        if (type(each), each.name) in seen:
+            raise _fault(source, lines[0].number, f"{each.name!r} declared once")
+        seen.add((type(each), each.name))
+
+
+def _check_used(parameters: Sequence[Parameter], text: str, source: str) -> None:
+    code = _NOT_CODE.sub(" ", text)
+    used = set(_USED.findall(code))
+    declared = {parameter.name for parameter in parameters}
+    if used - declared:
+        raise _fault(source, 1, f"a line '// param' for {_list(used - declared, '$')}")
+    if declared - used:
+        raise _fault(source, 1, f"a statement that uses {_list(declared - used, '$')}, as declared")
+
+
+def _fault(source: str, line: int, expected: str) -> BadInput:
+    return BadInput(f"{source}, line {line}: expected {expected}")
+
+
+def _list(names: Iterable[str], prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{name}" for name in sorted(names))
+
+
+# -- binding ---------------------------------------------------------------------------------------
+
+
+def bind(
+    query: NamedQuery,
+    given: Mapping[str, Any],
+    *,
+    resolve: Mapping[str, Resolver] | None = None,
+) -> dict[str, Any]:
+    """Turn what a user gave into the query's parameters.
+
+    Text, as the command line gives it, is read by the parameter's type; a list may be one text with
+    commas, and names each value once. Where a default exists, None stands for it.
+
+    Args:
+        query: The query that is asked.
+        given: Values by parameter name.
+        resolve: How a value of a type such as ``circuit`` or ``model`` becomes what the graph
+            stores; types without one are checked for their grammar alone.
+
+    Raises:
+        BadInput: A parameter is missing, unknown or of another type; the text names it.
+        NotFound: A resolver knows no such thing.
+    """
+    known = {parameter.name for parameter in query.parameters}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        takes = f"it takes {_list(known)}" if known else "it takes none"
+        raise BadInput(f"query {query.name!r} has no parameter {unknown[0]!r}; {takes}")
+    return {
+        parameter.name: _value(query, parameter, given, resolve or {})
+        for parameter in query.parameters
+    }
+
+
+def _value(
+    query: NamedQuery,
+    parameter: Parameter,
+    given: Mapping[str, Any],
+    resolve: Mapping[str, Resolver],
+) -> Any:
+    value = given.get(parameter.name)
+    if value is None or (parameter.is_list and isinstance(value, list | tuple) and not value):
+        if parameter.required:
+            raise BadInput(
+                f"query {query.name!r} needs {parameter.name} ({parameter.type}): {parameter.help}"
+            )
+        return parameter.default
+    try:
+        return _read(parameter, value, resolve.get(parameter.item_type, str))
+    except BadIdentifier:
+        raise
+    except BadInput as error:
+        raise BadInput(f"{parameter.name} of query {query.name!r}: {error}") from error
+
+
+def _read(parameter: Parameter, value: Any, resolve: Resolver) -> Any:
+    if not parameter.is_list:
+        return _read_item(parameter.item_type, value, resolve)
+    items = _split_list(value) if isinstance(value, str) else value
+    if isinstance(items, Mapping) or not isinstance(items, Iterable):
+        raise BadInput(f"expected {parameter.type}, got {value!r}")
+    return list(dict.fromkeys(_read_item(parameter.item_type, item, resolve) for item in items))
+
+
+def _split_list(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise BadInput(f"expected values separated by commas, got {text!r}")
+    return items
+
+
+def _read_item(type_: str, value: Any, resolve: Resolver) -> Any:
+    read = TYPES[type_](value)
+    return resolve(read) if type_ in _NAMING else read
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadInput(f"expected text, got {value!r}")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadInput(f"expected a whole number, got {value!r}")
+    return value
+
+
+def _count(value: Any) -> int:
+    number = _integer(value)
+    if number < 1:
+        raise BadInput(f"expected a whole number from 1, got {value!r}")
+    return number
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value) if not isinstance(value, bool) else None
+    except (TypeError, ValueError):
+        number = None
+    if number is None or number - number != 0:  # NaN and infinity differ from themselves
+        raise BadInput(f"expected a number, got {value!r}")
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "yes": True, "false": False, "no": False}
+    if not isinstance(value, str) or value.strip().lower() not in words:
+        raise BadInput(f"expected true or false, got {value!r}")
+    return words[value.strip().lower()]
+
+
+TYPES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "string": _text,
+        "integer": _integer,
+        "count": _count,
+        "number": _number,
+        "boolean": _boolean,
+        "model": lambda value: parse_model(_text(value)),
+        "task": _text,
+        "circuit": _text,
+        "edit": _text,
+        "component": lambda value: str(parse_component(_text(value))),
+        "connection": lambda value: str(parse_connection(_text(value))),
+    }
+)
+"""How a value of each type is read. ``count`` is a whole number from 1."""
+
+_NAMING = frozenset({"model", "task", "circuit", "edit", "component", "connection"})
+_COLUMN_TYPES = ("string", "integer", "number", "boolean", "map")
