@@ -37,6 +37,12 @@ __all__ = ["Neo4jGraph"]
 _CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 10.0
 _CLEAR_BATCH = 10_000
+_SCHEMA = {
+    "CONSTRAINT": "SHOW CONSTRAINTS YIELD name RETURN name",
+    # A constraint's index goes with it, and token lookup indexes belong to the server.
+    "INDEX": "SHOW INDEXES YIELD name, type, owningConstraint"
+    " WHERE type <> 'LOOKUP' AND owningConstraint IS NULL RETURN name",
+}
 _TIMED_OUT = "Neo.ClientError.Transaction.TransactionTimedOut"
 
 
@@ -125,7 +131,7 @@ class Neo4jGraph(GraphStore):
         self._refuse_reader()
         self._delete_in_batches("MATCH ()-[r]->() WITH r LIMIT $batch DELETE r")
         self._delete_in_batches("MATCH (n) WHERE NOT n:Registry WITH n LIMIT $batch DELETE n")
-        for kind in ("CONSTRAINT", "INDEX"):
+        for kind in _SCHEMA:
             self._drop_all(kind)
         self._delete_in_batches("MATCH (n) WITH n LIMIT $batch DETACH DELETE n")
 
@@ -156,14 +162,7 @@ class Neo4jGraph(GraphStore):
                 pass
 
     def _drop_all(self, kind: str) -> None:
-        # The index of a constraint goes with it, and token lookup indexes belong to the server.
-        where = "WHERE type <> 'LOOKUP' AND owningConstraint IS NULL " if kind == "INDEX" else ""
-        found = self.read(
-            f"SHOW {kind}ES YIELD * {where}RETURN name"
-            if kind == "INDEX"
-            else f"SHOW {kind}S YIELD * RETURN name"
-        )
-        for row in found:
+        for row in self.read(_SCHEMA[kind]):
             name = str(row["name"]).replace("`", "``")
             self.write([Statement(f"DROP {kind} `{name}` IF EXISTS")])
 
@@ -215,7 +214,8 @@ def _literal(text: str) -> Any:
 
 
 def _rows(result: neo4j.Result, max_rows: int | None) -> Rows:
-    columns, values = tuple(result.keys()), []
+    columns: tuple[str, ...] = tuple(result.keys())
+    values: list[tuple[Any, ...]] = []
     for record in result:
         if max_rows is not None and len(values) == max_rows:
             return Rows(columns, tuple(values), truncated=True)

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from registry.errors import BadInput, MissingExtra
+from registry.errors import BadInput, GraphRefused
 from registry.graph.base import GraphStore
 
-__all__ = ["open_graph"]
+__all__ = ["discard_embedded", "open_graph"]
+
+_MAGIC = b"RGF"
 
 _NEO4J_SCHEMES = frozenset({"bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"})
 _DRIVE = re.compile(r"/[A-Za-z]:/")
@@ -45,15 +47,33 @@ def open_graph(
         return EmbeddedGraph(_embedded_path(rest), writing=writing)
     if separator and scheme in _NEO4J_SCHEMES:
         _refuse_credentials(url, scheme)
-        try:
-            from registry.graph.neo4j import Neo4jGraph
-        except ImportError as error:
-            raise MissingExtra("the Neo4j graph", "neo4j") from error
+        from registry.graph.neo4j import Neo4jGraph
+
         return Neo4jGraph(url, user=user, password=password, database=database, writing=writing)
     raise BadInput(
         f"{_without_credentials(url)!r} is not a graph; give kglite:///ABSOLUTE/PATH, or the"
         f" address of a Neo4j server such as bolt://localhost:7687 or neo4j+s://HOST"
     )
+
+
+def discard_embedded(url: str) -> None:
+    """Delete an embedded graph's file, which is made again from the ledger.
+
+    For a file that this version of the engine cannot read; one that it can is emptied by
+    :func:`registry.graph.schema.begin_rebuild`, which refuses another registry's.
+
+    Raises:
+        GraphRefused: The file is no graph, whatever it is.
+    """
+    path = _embedded_path(url.partition("://")[2])
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        return
+    if start and start != _MAGIC:
+        raise GraphRefused(f"{path} is not a graph file and is left alone; name another path")
+    path.unlink(missing_ok=True)
 
 
 def _embedded_path(rest: str) -> Path:

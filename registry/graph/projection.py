@@ -1,0 +1,395 @@
+"""Make the graph agree with the ledger.
+
+A change names a record; :func:`project` reads the record's present state and writes what follows
+from it, so changes may be repeated, reordered and dropped between the reading and the writing
+without harm. A circuit enters the graph whole, in one transaction, with what is said about it, or
+leaves it whole, with whatever of the reference layer no other record uses: the graph is the same
+function of the ledger however it was reached.
+
+Only one process projects at a time (:meth:`registry.ledger.base.Ledger.projecting`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from registry.errors import NotFound
+from registry.graph import statements
+from registry.graph.base import GraphStore, Statement
+from registry.graph.rows import (
+    CircuitRows,
+    Row,
+    circuit_row,
+    circuit_rows,
+    component_row,
+    edit_row,
+    evaluation_row,
+    model_row,
+    outcome_row,
+    prompt_set_row,
+    run_row,
+    task_row,
+)
+from registry.identifiers import parse_local
+from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger
+from registry.records import Circuit, CircuitState, Edit, Evaluation, Run
+
+__all__ = ["Progress", "RecordSource", "project"]
+
+_T = TypeVar("_T")
+Progress = Callable[[int, int], None]
+"""Called with how many changes are done and how many there are."""
+
+_EDGES_PER_TRANSACTION = 5_000
+_RECORDS_PER_TRANSACTION = 1_000
+_RETRACTIONS_PER_TRANSACTION = 20
+_SINGLE_LOOKUPS = 20
+"""Up to so many records are looked up one by one; more are cheaper read together."""
+
+
+class RecordSource(Protocol):
+    """The present state of the records."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Everything but circuits' nodes and edges."""
+        ...
+
+    def document(self, circuit: str) -> Circuit:
+        """A circuit's content, by full id."""
+        ...
+
+
+def project(
+    store: GraphStore,
+    changes: Sequence[Change],
+    source: RecordSource,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Make the graph agree with the ledger for each of ``changes``.
+
+    Args:
+        store: Open for writing, with the schema prepared.
+        changes: In any order; repetitions are harmless.
+        source: Where the records are.
+        progress: Told after each transaction.
+
+    Raises:
+        GraphError: The graph cannot be written. Some transactions may have taken effect; projecting
+            the same changes again completes them.
+        StorageError: A circuit's document cannot be read.
+    """
+    keys: dict[ChangeKind, list[str]] = defaultdict(list)
+    for kind, key in dict.fromkeys((change.kind, change.key) for change in changes):
+        keys[kind].append(key)
+    total = sum(map(len, keys.values()))
+    projection = _Projection(store, source, circuits=len(keys[ChangeKind.CIRCUIT]))
+    done = 0
+    for count in projection.steps(keys):
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+
+@dataclass
+class _Batch:
+    """Circuits that go into one transaction."""
+
+    new: list[tuple[CircuitEntry, CircuitRows]] = field(default_factory=list)
+    known: list[CircuitEntry] = field(default_factory=list)
+    size: int = 0
+
+    def __len__(self) -> int:
+        return len(self.new) + len(self.known)
+
+    @property
+    def entries(self) -> list[CircuitEntry]:
+        return [*(entry for entry, _ in self.new), *self.known]
+
+
+class _Projection:
+    """One call of :func:`project`, and what it learns of the graph on the way."""
+
+    def __init__(self, store: GraphStore, source: RecordSource, *, circuits: int) -> None:
+        self._store = store
+        self._source = source
+        self._records = _Records(source.ledger, many=circuits > _SINGLE_LOOKUPS)
+        self._seen_evaluations: set[str] = set()
+        # Ids known to be in the graph: circuits of a model share most of their parts.
+        self._components: set[str] = set()
+        self._connections: set[str] = set()
+
+    def steps(self, keys: dict[ChangeKind, list[str]]) -> Iterator[int]:
+        """Yield, after each transaction, how many changes it has settled."""
+        yield from self._single_records(keys)
+        yield from self._circuits(keys[ChangeKind.CIRCUIT])
+        yield from self._edits(keys[ChangeKind.EDIT])
+        yield from self._evaluations(keys[ChangeKind.EVALUATION])
+
+    # -- records on their own ------------------------------------------------------------------
+
+    def _single_records(self, keys: dict[ChangeKind, list[str]]) -> Iterator[int]:
+        ledger = self._source.ledger
+        plans: tuple[tuple[ChangeKind, str, Callable[[set[str]], list[Row]]], ...] = (
+            (
+                ChangeKind.MODEL,
+                statements.MERGE_MODELS,
+                lambda wanted: [model_row(m) for m in ledger.models() if m.slug in wanted],
+            ),
+            (
+                ChangeKind.TASK,
+                statements.MERGE_TASKS,
+                lambda wanted: [task_row(t) for t in ledger.tasks() if t.slug in wanted],
+            ),
+            (
+                ChangeKind.PROMPT_SET,
+                statements.MERGE_PROMPT_SETS,
+                lambda wanted: [prompt_set_row(p) for p in ledger.prompt_sets() if p.id in wanted],
+            ),
+            (
+                ChangeKind.RUN,
+                statements.MERGE_RUNS,
+                lambda wanted: [run_row(run) for run in self._records.runs(wanted)],
+            ),
+        )
+        for kind, text, rows_of in plans:
+            if keys[kind]:
+                rows = rows_of(set(keys[kind]))
+                for part in _chunks(rows, _RECORDS_PER_TRANSACTION):
+                    self._write((text, part))
+                yield len(keys[kind])
+
+    # -- circuits ------------------------------------------------------------------------------
+
+    def _circuits(self, ids: Sequence[str]) -> Iterator[int]:
+        entries = {key: self._records.circuit(key) for key in ids}
+        gone = [key for key, entry in entries.items() if entry is None or _is_retracted(entry)]
+        for part in _chunks(gone, _RETRACTIONS_PER_TRANSACTION):
+            self._remove(part)
+            yield len(part)
+        present = [e for e in entries.values() if e is not None and not _is_retracted(e)]
+        for batch in self._batches(present):
+            self._add(batch)
+            yield len(batch)
+
+    def _batches(self, entries: Sequence[CircuitEntry]) -> Iterator[_Batch]:
+        known = self._present(statements.KNOWN_CIRCUITS, [entry.id for entry in entries])
+        batch = _Batch()
+        for entry in entries:
+            if entry.id in known:
+                batch.known.append(entry)
+                batch.size += 1
+            else:
+                rows = circuit_rows(self._source.document(entry.id))
+                batch.new.append((entry, rows))
+                batch.size += 1 + len(rows.nodes) + len(rows.edges)
+            if batch.size >= _EDGES_PER_TRANSACTION:
+                yield batch
+                batch = _Batch()
+        if batch:
+            yield batch
+
+    def _add(self, batch: _Batch) -> None:
+        components: dict[str, Row] = {}
+        connections: dict[str, Row] = {}
+        for _, rows in batch.new:
+            components.update(rows.components)
+            connections.update(rows.connections)
+        components = self._missing(statements.KNOWN_COMPONENTS, components, self._components)
+        connections = self._missing(statements.KNOWN_CONNECTIONS, connections, self._connections)
+        parts = [rows for _, rows in batch.new]
+        self._write(
+            *_reference_statements(components, connections),
+            (statements.ADD_CIRCUITS, [circuit_row(*new) for new in batch.new]),
+            (statements.UPDATE_CIRCUITS, [circuit_row(entry) for entry in batch.known]),
+            (statements.ADD_NODES, [row for rows in parts for row in rows.nodes]),
+            (statements.ADD_EDGES, [row for rows in parts for row in rows.edges]),
+            (statements.ADD_USES, [row for rows in parts for row in rows.uses]),
+            *self._said_about(batch.entries),
+        )
+        self._components.update(components)
+        self._connections.update(connections)
+
+    def _said_about(self, entries: Sequence[CircuitEntry]) -> Iterator[tuple[str, list[Row]]]:
+        """What other records say of circuits; their own changes may have come before them."""
+        found_on = [{"circuit": e.id, "prompt_set": e.prompt_set} for e in entries if e.prompt_set]
+        produced = [{"circuit": e.id, "run": run} for e in entries for run in e.runs]
+        evaluations = [one for e in entries for one in self._records.evaluations(e.id)]
+        targets = [
+            {"circuit": e.id, "edit": edit.id}
+            for e in entries
+            for edit in self._records.edits_of(e.id)
+        ]
+        self._seen_evaluations.update(evaluation.id for evaluation in evaluations)
+        yield statements.FOUND_ON, found_on
+        yield statements.PRODUCED, produced
+        yield statements.MERGE_EVALUATIONS, [evaluation_row(one) for one in evaluations]
+        yield statements.TARGETS, targets
+
+    def _remove(self, ids: Sequence[str]) -> None:
+        # What they use is asked first: once they are gone, nothing leads from them to it.
+        connections = self._present(statements.CONNECTIONS_OF_CIRCUITS, ids)
+        components = self._present(statements.COMPONENTS_OF_CIRCUITS, ids)
+        self._components -= components
+        self._connections -= connections
+        self._write_ids(
+            (statements.DELETE_NODES, ids),
+            (statements.DELETE_EVALUATIONS, ids),
+            (statements.DELETE_CIRCUITS, ids),
+            (statements.DELETE_UNUSED_CONNECTIONS, sorted(connections)),
+            (statements.DELETE_UNUSED_COMPONENTS, sorted(components)),
+        )
+
+    # -- what is said about circuits -----------------------------------------------------------
+
+    def _evaluations(self, ids: Sequence[str]) -> Iterator[int]:
+        rest = set(ids) - self._seen_evaluations
+        found = [one for one in self._records.all_evaluations() if one.id in rest] if rest else []
+        for part in _chunks(found, _RECORDS_PER_TRANSACTION):
+            # An evaluation may change what its circuit's node says of faithfulness.
+            circuits = [self._records.circuit(key) for key in {one.circuit for one in part}]
+            self._write(
+                (statements.MERGE_EVALUATIONS, [evaluation_row(one) for one in part]),
+                (
+                    statements.UPDATE_CIRCUITS,
+                    [circuit_row(e) for e in circuits if e is not None and not _is_retracted(e)],
+                ),
+            )
+        if ids:
+            yield len(ids)
+
+    def _edits(self, ids: Sequence[str]) -> Iterator[int]:
+        for key in ids:
+            edit = self._records.edit(key)
+            if edit is not None:
+                self._add_edit(edit)
+            yield 1
+
+    def _add_edit(self, edit: Edit) -> None:
+        outcomes = [outcome_row(one) for one in self._source.ledger.outcomes(edit.id)]
+        parts = {
+            row["id"]: row
+            for row in (component_row(edit.model, parse_local(name)) for name in edit.components)
+        }
+        components = self._missing(statements.KNOWN_COMPONENTS, parts, self._components)
+        self._write(
+            *_reference_statements(components, {}),
+            (statements.MERGE_EDITS, [edit_row(edit)]),
+            (statements.MODIFIES, [{"edit": edit.id, "component": name} for name in parts]),
+            (statements.TARGETS, [{"edit": edit.id, "circuit": c} for c in edit.circuits]),
+            (statements.MERGE_OUTCOMES, outcomes),
+            (statements.OUTCOMES_ON_TASK, [row for row in outcomes if row["task"]]),
+        )
+        self._components.update(components)
+
+    # -- the store -----------------------------------------------------------------------------
+
+    def _missing(self, text: str, wanted: dict[str, Row], known: set[str]) -> dict[str, Row]:
+        unknown = sorted(wanted.keys() - known)
+        found = self._present(text, unknown)
+        known |= found
+        return {key: wanted[key] for key in unknown if key not in found}
+
+    def _present(self, text: str, ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for part in _chunks(ids, _EDGES_PER_TRANSACTION):
+            found.update(row[0] for row in self._store.read(text, {"ids": part}).values)
+        return found
+
+    def _write(self, *parts: tuple[str, list[Row]]) -> None:
+        written = [
+            Statement(text, {"ids" if text in _TAKING_IDS else "rows": rows})
+            for text, rows in parts
+            if rows
+        ]
+        if written:
+            self._store.write(written)
+
+    def _write_ids(self, *parts: tuple[str, Sequence[str]]) -> None:
+        self._store.write([Statement(text, {"ids": list(ids)}) for text, ids in parts if ids])
+
+
+class _Records:
+    """Look records up one by one, or together where many are needed."""
+
+    def __init__(self, ledger: Ledger, *, many: bool) -> None:
+        self._ledger = ledger
+        self._many = many
+        self._entries: dict[str, CircuitEntry] | None = None
+        self._by_circuit: dict[str, list[Evaluation]] | None = None
+        self._edits_by_circuit: dict[str, list[Edit]] | None = None
+
+    def circuit(self, key: str) -> CircuitEntry | None:
+        if self._many and self._entries is None:
+            self._entries = {entry.id: entry for entry in self._ledger.circuits()}
+        if self._entries is not None:
+            return self._entries.get(key)
+        try:
+            return self._ledger.circuit(key)
+        except NotFound:
+            return None
+
+    def evaluations(self, circuit: str) -> Sequence[Evaluation]:
+        if not self._many:
+            return self._ledger.evaluations(circuit)
+        if self._by_circuit is None:
+            self._by_circuit = defaultdict(list)
+            for one in self._ledger.evaluations():
+                self._by_circuit[one.circuit].append(one)
+        return self._by_circuit.get(circuit, ())
+
+    def all_evaluations(self) -> Iterable[Evaluation]:
+        if self._by_circuit is not None:
+            return itertools.chain.from_iterable(self._by_circuit.values())
+        return self._ledger.evaluations()
+
+    def edits_of(self, circuit: str) -> Sequence[Edit]:
+        if self._edits_by_circuit is None:
+            self._edits_by_circuit = defaultdict(list)
+            for edit in self._ledger.edits():
+                for target in edit.circuits:
+                    self._edits_by_circuit[target].append(edit)
+        return self._edits_by_circuit.get(circuit, ())
+
+    def edit(self, key: str) -> Edit | None:
+        try:
+            return self._ledger.edit(key)
+        except NotFound:
+            return None
+
+    def runs(self, wanted: set[str]) -> list[Run]:
+        # Runs that changed are nearly always the latest ones.
+        latest = self._ledger.runs(limit=2 * len(wanted) + 10)
+        found = [run for run in latest if run.id in wanted]
+        if len(found) < len(wanted):
+            found = [run for run in self._ledger.runs() if run.id in wanted]
+        return found
+
+
+_TAKING_IDS = frozenset(statements.LABEL_COMPONENTS.values())
+
+
+def _reference_statements(
+    components: dict[str, Row], connections: dict[str, Row]
+) -> Iterator[tuple[str, list[Any]]]:
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for key, row in components.items():
+        by_kind[row["properties"]["kind"]].append(key)
+    yield statements.ADD_COMPONENTS, list(components.values())
+    for kind, ids in by_kind.items():
+        yield statements.LABEL_COMPONENTS[kind], ids
+    yield statements.ADD_CONNECTIONS, list(connections.values())
+
+
+def _is_retracted(entry: CircuitEntry) -> bool:
+    return entry.labels.state is CircuitState.RETRACTED
+
+
+def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

@@ -1,0 +1,282 @@
+"""From records to rows: what the projection writes, as pure functions.
+
+A row is a map that one of the statements in ``registry.graph.statements`` takes. Rows carry scalars
+and lists of one type; what is None is absent in the graph.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from registry.identifiers import Connection, Local, parse_local
+from registry.ledger.base import CircuitEntry
+from registry.records import (
+    Circuit,
+    Edge,
+    Edit,
+    Evaluation,
+    Model,
+    Outcome,
+    PromptSet,
+    Run,
+    Task,
+)
+
+__all__ = [
+    "CircuitRows",
+    "Row",
+    "circuit_row",
+    "circuit_rows",
+    "component_row",
+    "edit_row",
+    "evaluation_row",
+    "model_row",
+    "outcome_row",
+    "prompt_set_row",
+    "run_row",
+    "task_row",
+]
+
+Row = dict[str, Any]
+_LARGEST_WHOLE_NUMBER = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitRows:
+    """Everything a circuit puts into the graph, apart from its own node.
+
+    Attributes:
+        components: By id, what its nodes are instances of.
+        connections: By id, what its edges run over.
+        nodes: One for each node.
+        edges: One for each edge.
+        uses: One for each connection, summed over positions.
+        properties: What only the document says about the circuit itself.
+    """
+
+    components: Mapping[str, Row]
+    connections: Mapping[str, Row]
+    nodes: Sequence[Row]
+    edges: Sequence[Row]
+    uses: Sequence[Row]
+    properties: Row
+
+
+def model_row(model: Model) -> Row:
+    """The model's node."""
+    return {"id": model.slug, "properties": _properties(model.model_dump(exclude={"slug"}))}
+
+
+def task_row(task: Task) -> Row:
+    """The task's node."""
+    return {"id": task.slug, "properties": {"family": task.family, "description": task.description}}
+
+
+def prompt_set_row(prompts: PromptSet) -> Row:
+    """The prompt set's node and its task."""
+    properties = _properties(prompts.model_dump(exclude={"id", "artifact"}))
+    return {"id": prompts.id, "task": prompts.task, "properties": properties}
+
+
+def run_row(run: Run) -> Row:
+    """The run's node."""
+    properties = {
+        "job": run.job,
+        "version": run.version,
+        "status": run.status.value,
+        "device": run.device,
+        "started_at": _moment(run.started_at),
+        "finished_at": None if run.finished_at is None else _moment(run.finished_at),
+    }
+    return {"id": run.id, "properties": properties}
+
+
+def circuit_row(entry: CircuitEntry, rows: CircuitRows | None = None) -> Row:
+    """The circuit's node with its labels as they are now.
+
+    Args:
+        entry: The circuit as the ledger knows it.
+        rows: Where the node is new, the rest; what they say of the circuit never changes.
+    """
+    labels = entry.labels
+    properties = {
+        # Always there: the embedded engine makes up a title where none is stored.
+        "title": labels.title or "",
+        "model": entry.model,
+        "task": entry.task,
+        "prompt_set": entry.prompt_set,
+        "method": entry.method,
+        "metric": entry.metric,
+        "ablation": None if entry.ablation is None else entry.ablation.value,
+        "sign": entry.sign.value,
+        "level": entry.level.value,
+        "state": labels.state.value,
+        "superseded_by": labels.superseded_by,
+        "tags": list(labels.tags),
+        "author": labels.author,
+        "n_nodes": entry.n_nodes,
+        "n_edges": entry.n_edges,
+        "universe_size": entry.universe_size,
+        "faithfulness": entry.faithfulness,
+        "recorded_at": _moment(entry.recorded_at),
+    }
+    return {
+        "id": entry.id,
+        "model": entry.model,
+        "task": entry.task,
+        "properties": _properties(properties) | (rows.properties if rows else {}),
+    }
+
+
+def circuit_rows(circuit: Circuit) -> CircuitRows:
+    """The circuit's nodes and edges, and the parts of the reference layer they stand on."""
+    model, prefix = circuit.model, f"{circuit.id}/"
+    local_of = {node.key: node.component for node in circuit.nodes}
+    components = {
+        f"{model}/{local}": component_row(model, parse_local(local))
+        for local in set(local_of.values())
+    }
+    connections: dict[str, Row] = {}
+    uses: dict[str, Row] = {}
+    edges: list[Row] = []
+    for edge in circuit.edges:
+        source, target = local_of[edge.source], local_of[edge.target]
+        port = f"<{edge.port}>" if edge.port else ""
+        name = f"{model}/{source}->{target}{port}"
+        if name not in connections:
+            connections[name] = _connection_row(model, source, target, edge)
+            uses[name] = _first_use(circuit.id, name, edge)
+        else:
+            _add_use(uses[name], edge)
+        edges.append(
+            {
+                "source": prefix + edge.source,
+                "target": prefix + edge.target,
+                "connection": name,
+                "port": edge.port,
+                "effect": edge.effect,
+                "rank": edge.rank,
+            }
+        )
+    nodes = [
+        {
+            "id": prefix + node.key,
+            "circuit": circuit.id,
+            "component": f"{model}/{node.component}",
+            "properties": {
+                "effect": node.effect,
+                "rank": node.rank,
+                "role": node.role,
+                "position": node.position,
+            },
+        }
+        for node in circuit.nodes
+    ]
+    properties = {"higher_is_better": circuit.higher_is_better, "kv_heads": circuit.kv_heads}
+    return CircuitRows(components, connections, nodes, edges, list(uses.values()), properties)
+
+
+def component_row(model: str, local: Local) -> Row:
+    """A part of a model, in the reference layer."""
+    properties = {
+        "model": model,
+        "local": str(local),
+        "kind": local.kind.value,
+        "layer": local.layer,
+        "head": local.head,
+        "index": local.index,
+        "site": local.site,
+        "basis": local.basis,
+    }
+    return {"id": f"{model}/{local}", "model": model, "properties": properties}
+
+
+def evaluation_row(evaluation: Evaluation) -> Row:
+    """An evaluation with the circuit and task it belongs to."""
+    properties = evaluation.model_dump(mode="json", exclude={"parameters"})
+    return {
+        "id": evaluation.id,
+        "circuit": evaluation.circuit,
+        "task": evaluation.task,
+        "properties": _properties(properties),
+    }
+
+
+def edit_row(edit: Edit) -> Row:
+    """The edit's node; what has inner structure is kept as JSON text."""
+    properties = {
+        "model": edit.model,
+        "editor": edit.editor,
+        "restriction": edit.restriction,
+        "note": edit.note,
+        "request": json.dumps(dict(edit.request), ensure_ascii=False, sort_keys=True),
+        "hyperparameters": json.dumps(
+            dict(edit.hyperparameters), ensure_ascii=False, sort_keys=True
+        ),
+    }
+    return {"id": edit.id, "properties": properties}
+
+
+def outcome_row(outcome: Outcome) -> Row:
+    """What was measured after an edit."""
+    return {
+        "id": outcome.id,
+        "edit": outcome.edit,
+        "task": outcome.task,
+        "properties": _properties(outcome.model_dump(mode="json")),
+    }
+
+
+def _connection_row(model: str, source: str, target: str, edge: Edge) -> Row:
+    connection = Connection(model, parse_local(source), parse_local(target), edge.port)
+    name = str(connection)
+    return {
+        "id": name,
+        "source": f"{model}/{source}",
+        "target": f"{model}/{target}",
+        "properties": {
+            "model": model,
+            "local": name.partition("/")[2],
+            "port": edge.port,
+        },
+    }
+
+
+def _first_use(circuit: str, connection: str, edge: Edge) -> Row:
+    return {
+        "circuit": circuit,
+        "connection": connection,
+        "effect": edge.effect,
+        "rank": edge.rank,
+        "positions": 1,
+    }
+
+
+def _add_use(use: Row, edge: Edge) -> None:
+    effects = [effect for effect in (use["effect"], edge.effect) if effect is not None]
+    ranks = [rank for rank in (use["rank"], edge.rank) if rank is not None]
+    use["effect"] = _finite_sum(effects) if effects else None
+    use["rank"] = min(ranks, default=None)
+    use["positions"] += 1
+
+
+def _finite_sum(effects: Sequence[float]) -> float:
+    largest = 1.7976931348623157e308
+    return max(-largest, min(largest, sum(effects)))
+
+
+def _properties(values: Mapping[str, Any]) -> Row:
+    """Leave whole numbers beyond 64 bits, such as a generator's seed, as text."""
+    return {
+        name: str(value) if isinstance(value, int) and abs(value) > _LARGEST_WHOLE_NUMBER else value
+        for name, value in values.items()
+    }
+
+
+def _moment(moment: datetime) -> str:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).isoformat()

@@ -1,0 +1,215 @@
+"""The Cypher that the projection writes; the same text on every engine.
+
+``$rows`` is a list of maps. What is shared by circuits is merged on its id; what belongs to one
+circuit is created, in the transaction that creates the circuit and never otherwise, so that the
+constraints turn a second creation into an error instead of a duplicate.
+"""
+
+from __future__ import annotations
+
+from registry.identifiers import Kind
+
+__all__ = [
+    "ADD_CIRCUITS",
+    "ADD_COMPONENTS",
+    "ADD_CONNECTIONS",
+    "ADD_EDGES",
+    "ADD_NODES",
+    "ADD_USES",
+    "COMPONENTS_OF_CIRCUITS",
+    "CONNECTIONS_OF_CIRCUITS",
+    "DELETE_CIRCUITS",
+    "DELETE_EVALUATIONS",
+    "DELETE_NODES",
+    "DELETE_UNUSED_COMPONENTS",
+    "DELETE_UNUSED_CONNECTIONS",
+    "FOUND_ON",
+    "KNOWN_CIRCUITS",
+    "KNOWN_COMPONENTS",
+    "KNOWN_CONNECTIONS",
+    "LABEL_COMPONENTS",
+    "MERGE_EDITS",
+    "MERGE_EVALUATIONS",
+    "MERGE_MODELS",
+    "MERGE_OUTCOMES",
+    "MERGE_PROMPT_SETS",
+    "MERGE_RUNS",
+    "MERGE_TASKS",
+    "MODIFIES",
+    "OUTCOMES_ON_TASK",
+    "PRODUCED",
+    "TARGETS",
+    "UPDATE_CIRCUITS",
+]
+
+# -- records on their own ----------------------------------------------------------------------
+
+MERGE_MODELS = "UNWIND $rows AS row MERGE (m:Model {id: row.id}) SET m += row.properties"
+MERGE_TASKS = "UNWIND $rows AS row MERGE (t:Task {id: row.id}) SET t += row.properties"
+MERGE_RUNS = "UNWIND $rows AS row MERGE (r:Run {id: row.id}) SET r += row.properties"
+MERGE_PROMPT_SETS = """
+UNWIND $rows AS row
+MERGE (p:PromptSet {id: row.id})
+SET p += row.properties
+MERGE (t:Task {id: row.task})
+MERGE (p)-[:FOR_TASK]->(t)
+"""
+
+# -- the reference layer -----------------------------------------------------------------------
+
+KNOWN_COMPONENTS = "UNWIND $ids AS id MATCH (c:Component {id: id}) RETURN c.id AS id ORDER BY id"
+KNOWN_CONNECTIONS = "UNWIND $ids AS id MATCH (k:Connection {id: id}) RETURN k.id AS id ORDER BY id"
+ADD_COMPONENTS = """
+UNWIND $rows AS row
+MERGE (m:Model {id: row.model})
+CREATE (c:Component {id: row.id})-[:PART_OF]->(m)
+SET c += row.properties
+"""
+ADD_CONNECTIONS = """
+UNWIND $rows AS row
+MATCH (s:Component {id: row.source})
+MATCH (t:Component {id: row.target})
+CREATE (s)<-[:FROM]-(k:Connection {id: row.id})-[:TO]->(t)
+SET k += row.properties
+"""
+_LABELS = {
+    Kind.INPUT: "Input",
+    Kind.EMBED: "Embed",
+    Kind.POS_EMBED: "PosEmbed",
+    Kind.HEAD: "Head",
+    Kind.KV_HEAD: "KVHead",
+    Kind.MLP: "MLP",
+    Kind.NEURON: "Neuron",
+    Kind.SUBSPACE: "Subspace",
+    Kind.FEATURE: "Feature",
+    Kind.ERROR: "Error",
+    Kind.LOGITS: "Logits",
+    Kind.LOGIT: "Logit",
+}
+LABEL_COMPONENTS = {
+    kind.value: f"UNWIND $ids AS id MATCH (c:Component {{id: id}}) SET c:{label}"
+    for kind, label in _LABELS.items()
+}
+
+# -- circuits ----------------------------------------------------------------------------------
+
+KNOWN_CIRCUITS = "UNWIND $ids AS id MATCH (c:Circuit {id: id}) RETURN c.id AS id ORDER BY id"
+ADD_CIRCUITS = """
+UNWIND $rows AS row
+MERGE (m:Model {id: row.model})
+MERGE (t:Task {id: row.task})
+CREATE (c:Circuit {id: row.id})
+SET c += row.properties
+CREATE (c)-[:OF_MODEL]->(m)
+CREATE (c)-[:FOR_TASK]->(t)
+"""
+UPDATE_CIRCUITS = "UNWIND $rows AS row MATCH (c:Circuit {id: row.id}) SET c += row.properties"
+FOUND_ON = """
+UNWIND $rows AS row
+MATCH (c:Circuit {id: row.circuit})
+MERGE (p:PromptSet {id: row.prompt_set})
+MERGE (c)-[:FOUND_ON]->(p)
+"""
+PRODUCED = """
+UNWIND $rows AS row
+MATCH (c:Circuit {id: row.circuit})
+MERGE (r:Run {id: row.run})
+MERGE (r)-[:PRODUCED]->(c)
+"""
+ADD_NODES = """
+UNWIND $rows AS row
+MATCH (c:Circuit {id: row.circuit})
+MATCH (k:Component {id: row.component})
+CREATE (c)-[:HAS_NODE]->(n:Node {id: row.id})-[:INSTANCE_OF]->(k)
+SET n += row.properties
+"""
+ADD_EDGES = """
+UNWIND $rows AS row
+MATCH (s:Node {id: row.source})
+MATCH (t:Node {id: row.target})
+CREATE (s)-[:EDGE {connection: row.connection, port: row.port, effect: row.effect,
+  rank: row.rank}]->(t)
+"""
+ADD_USES = """
+UNWIND $rows AS row
+MATCH (c:Circuit {id: row.circuit})
+MATCH (k:Connection {id: row.connection})
+CREATE (c)-[:USES {effect: row.effect, rank: row.rank, positions: row.positions}]->(k)
+"""
+
+# -- what is said about circuits ---------------------------------------------------------------
+
+MERGE_EVALUATIONS = """
+UNWIND $rows AS row
+MATCH (c:Circuit {id: row.circuit})
+MERGE (t:Task {id: row.task})
+MERGE (e:Evaluation {id: row.id})
+SET e += row.properties
+MERGE (e)-[:OF]->(c)
+MERGE (e)-[:ON_TASK]->(t)
+"""
+MERGE_EDITS = "UNWIND $rows AS row MERGE (e:Edit {id: row.id}) SET e += row.properties"
+TARGETS = """
+UNWIND $rows AS row
+MATCH (e:Edit {id: row.edit})
+MATCH (c:Circuit {id: row.circuit})
+MERGE (e)-[:TARGETS]->(c)
+"""
+MODIFIES = """
+UNWIND $rows AS row
+MATCH (e:Edit {id: row.edit})
+MATCH (c:Component {id: row.component})
+MERGE (e)-[:MODIFIES]->(c)
+"""
+MERGE_OUTCOMES = """
+UNWIND $rows AS row
+MATCH (e:Edit {id: row.edit})
+MERGE (o:Outcome {id: row.id})
+SET o += row.properties
+MERGE (e)-[:MEASURED]->(o)
+"""
+OUTCOMES_ON_TASK = """
+UNWIND $rows AS row
+MATCH (o:Outcome {id: row.id})
+MERGE (t:Task {id: row.task})
+MERGE (o)-[:ON_TASK]->(t)
+"""
+
+# -- retraction --------------------------------------------------------------------------------
+
+CONNECTIONS_OF_CIRCUITS = """
+UNWIND $ids AS id
+MATCH (c:Circuit {id: id})-[:USES]->(k:Connection)
+RETURN DISTINCT k.id AS id
+ORDER BY id
+"""
+COMPONENTS_OF_CIRCUITS = """
+UNWIND $ids AS id
+MATCH (c:Circuit {id: id})-[:HAS_NODE]->(:Node)-[:INSTANCE_OF]->(k:Component)
+RETURN DISTINCT k.id AS id
+ORDER BY id
+"""
+DELETE_NODES = """
+UNWIND $ids AS id
+MATCH (c:Circuit {id: id})-[:HAS_NODE]->(n:Node)
+DETACH DELETE n
+"""
+DELETE_EVALUATIONS = """
+UNWIND $ids AS id
+MATCH (e:Evaluation)-[:OF]->(c:Circuit {id: id})
+DETACH DELETE e
+"""
+DELETE_CIRCUITS = "UNWIND $ids AS id MATCH (c:Circuit {id: id}) DETACH DELETE c"
+DELETE_UNUSED_CONNECTIONS = """
+UNWIND $ids AS id
+MATCH (k:Connection {id: id})
+WHERE NOT (k)<-[:USES]-()
+DETACH DELETE k
+"""
+DELETE_UNUSED_COMPONENTS = """
+UNWIND $ids AS id
+MATCH (c:Component {id: id})
+WHERE NOT (c)<-[:INSTANCE_OF]-() AND NOT (c)<-[:FROM]-() AND NOT (c)<-[:TO]-()
+  AND NOT (c)<-[:MODIFIES]-()
+DETACH DELETE c
+"""
