@@ -9,11 +9,12 @@ that its owner alone can read, and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,15 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from registry.errors import BadInput, RegistryNotFound
 from registry.settings_table import PASSWORD, SETTINGS, has_password, redacted
 
-__all__ = ["FILE_NAME", "HOME_NAME", "Settings", "create_home", "find_home", "load_settings"]
+__all__ = [
+    "FILE_NAME",
+    "HOME_NAME",
+    "Settings",
+    "create_home",
+    "discard_home",
+    "find_home",
+    "load_settings",
+]
 
 HOME_NAME = ".circuits"
 FILE_NAME = "circuits.toml"
@@ -88,19 +97,26 @@ def find_home(start: Path | str | None = None) -> Path:
     )
 
 
+def home_path(path: Path | str | None = None) -> Path:
+    """Where :func:`create_home` makes one: ``path``, ``CIRCUITS_HOME``, or ``.circuits`` here."""
+    return Path(path or os.environ.get("CIRCUITS_HOME") or HOME_NAME).expanduser().absolute()
+
+
 def create_home(path: Path | str | None = None, **settings: str | None) -> Path:
     """Make the home folder and its ``circuits.toml``; what is already there stays as it is.
 
     Args:
         path: The folder; by default what ``CIRCUITS_HOME`` says, else ``.circuits`` here.
-        settings: Values to keep in a new ``circuits.toml``.
+        settings: Values to keep in a new ``circuits.toml``, with paths made absolute.
 
     Raises:
-        BadInput: The folder cannot be made, or a setting is not one that may stand in the file.
+        BadInput: The folder cannot be made, a setting is malformed or may not stand in the file.
     """
-    home = Path(path or os.environ.get("CIRCUITS_HOME") or HOME_NAME).expanduser().absolute()
+    home = home_path(path)
     kept = {name: value for name, value in settings.items() if value is not None}
     _check_file(kept, home / FILE_NAME)
+    for name in _READ.keys() & kept.keys():
+        kept[name] = _READ[name](_Given(kept[name], "--" + name, Path.cwd()), home)
     try:
         home.mkdir(parents=True, exist_ok=True)
         _write_new(home / ".gitignore", "*\n")
@@ -108,6 +124,14 @@ def create_home(path: Path | str | None = None, **settings: str | None) -> Path:
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise BadInput(f"cannot make a registry in {home}: {error.strerror}") from error
     return home
+
+
+def discard_home(home: Path) -> None:
+    """Undo :func:`create_home` where nothing else was put into the folder."""
+    for path in (home / FILE_NAME, home / ".gitignore"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        home.rmdir()
 
 
 def load_settings(home: Path | str | None = None, **overrides: str | None) -> Settings:
@@ -264,6 +288,10 @@ def _artifacts_url(given: _Given | None, home: Path) -> str:
     return given.value if "://" in given.value else str(_path(given))
 
 
+def _password_path(given: _Given | None, home: Path) -> str:
+    return str(_path(given) if given else home / _PASSWORD_FILE_NAME)
+
+
 def _absolute(given: _Given, prefix: str) -> str:
     if not given.value.startswith(prefix) or given.value == prefix:
         raise BadInput(f"{given.origin} is {given.value!r}; it must be {prefix}PATH")
@@ -277,7 +305,7 @@ def _path(given: _Given) -> Path:
 def _graph_password(file: _Given | None, home: Path) -> SecretStr | None:
     if password := os.environ.get(PASSWORD.variable):
         return SecretStr(password)
-    path = _path(file) if file else home / _PASSWORD_FILE_NAME
+    path = Path(_password_path(file, home))
     try:
         with path.open(encoding="utf-8") as stream:
             _refuse_readable_by_others(path, stream.fileno())
@@ -297,3 +325,11 @@ def _refuse_readable_by_others(path: Path, descriptor: int) -> None:
         raise BadInput(
             f"the password file {path} is open to others (mode {mode:03o}); run 'chmod 600 {path}'"
         )
+
+
+_READ: dict[str, Callable[[_Given | None, Path], str]] = {
+    "ledger": _ledger_url,
+    "graph": _graph_url,
+    "artifacts": _artifacts_url,
+    "graph_password_file": _password_path,
+}

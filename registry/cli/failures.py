@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from registry.errors import BadInput, CircuitsError
 from registry.settings_table import redacted
 
-__all__ = ["Failure", "describe", "report"]
+__all__ = ["Failure", "describe", "first_problem", "report"]
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def describe(error: BaseException) -> Failure:
     if isinstance(error, CircuitsError):
         return _failure(str(error), 2 if isinstance(error, BadInput) else 1)
     if _is_validation_error(error):
-        return _failure(_first_problem(error), 2)
+        return _failure(first_problem(error), 2)
     if hasattr(error, "format_message"):  # what typer raises for the command line itself
         text = error.format_message().replace("Value error, ", "")
         return _failure(text, getattr(error, "exit_code", 2))
@@ -90,7 +90,7 @@ def _is_validation_error(error: BaseException) -> bool:
     return pydantic is not None and isinstance(error, pydantic.ValidationError)
 
 
-def _first_problem(error: BaseException) -> str:
+def first_problem(error: BaseException) -> str:
     """Field and fault of the first problem of a pydantic error, and how many more there are."""
     problems = error.errors(include_url=False)  # type: ignore[attr-defined]
     first = problems[0]

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -29,6 +29,7 @@ __all__ = [
     "FormatOption",
     "Section",
     "notice",
+    "progress_line",
     "show_record",
     "show_rows",
     "show_sections",
@@ -63,18 +64,33 @@ class Section:
     content: Rows | Mapping[str, Any]
 
 
-def show_rows(rows: Rows, format: Format, *, empty: str = "nothing found") -> None:
-    """Write rows; a notice says where there are none (in a table), or where a limit cut them."""
+def show_rows(
+    rows: Rows,
+    format: Format,
+    *,
+    columns: Sequence[str] | None = None,
+    empty: str = "nothing found",
+    limit_option: str = "--max-rows",
+) -> None:
+    """Write rows; a notice says where a table has none, and where a limit cut them.
+
+    Args:
+        rows: What to write.
+        format: How; JSON and CSV get all columns.
+        columns: Those a table shows; all by default.
+        empty: Notice for a table without rows.
+        limit_option: Option that sets the limit, for the notice.
+    """
     if format is Format.JSON:
         write_text(_json(rows.to_dicts()))
     elif format is Format.CSV:
         _write(_csv(rows))
     elif rows.values:
-        write_text(_table(rows))
+        write_text(_table(_narrowed(rows, columns)))
     else:
         notice(empty)
     if rows.truncated:
-        notice(f"only the first {len(rows)} rows; --max-rows sets the limit")
+        notice(f"only the first {len(rows)} rows; {limit_option} sets the limit")
 
 
 def show_record(record: Mapping[str, Any], format: Format) -> None:
@@ -87,20 +103,40 @@ def show_record(record: Mapping[str, Any], format: Format) -> None:
         write_text(_table(_fields(record), header=False))
 
 
-def show_sections(sections: Sequence[Section], format: Format) -> None:
-    """Write several parts: under titles, or as one JSON object. CSV holds the last part alone."""
+def show_sections(sections: Sequence[Section], format: Format, *, csv: str) -> None:
+    """Write several parts: under titles, or as one JSON object; CSV holds the part ``csv`` alone.
+
+    A table leaves out parts that hold nothing.
+    """
     if format is Format.JSON:
         write_text(_json({section.title: _plain_section(section) for section in sections}))
     elif format is Format.CSV:
-        _write(_csv(_section_rows(sections[-1])))
+        chosen = next(section for section in sections if section.title == csv)
+        _write(_csv(_section_rows(chosen)))
     else:
         shown = [section for section in sections if len(section.content)]
-        write_text("\n\n".join(_titled(section) for section in shown))
+        write_text("\n\n".join(f"{section.title}\n{_section_table(section)}" for section in shown))
 
 
 def notice(text: str) -> None:
     """Tell the user something that is not the answer, on standard error."""
     sys.stderr.write(f"{_one_line(text)}\n")
+
+
+def progress_line(doing: str) -> Callable[[int, int], None]:
+    """A function to call with done and total: redraws one line, on a terminal only."""
+    from time import monotonic
+
+    started = monotonic()
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty() and total:
+            left = (monotonic() - started) / max(done, 1) * (total - done)
+            end = "\n" if done >= total else ""
+            sys.stderr.write(f"\r{doing}: {done} of {total}, {left:.0f} s left \x1b[K{end}")
+            sys.stderr.flush()
+
+    return show
 
 
 def write_text(text: str) -> None:
@@ -116,9 +152,9 @@ def _write(text: str) -> None:
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _titled(section: Section) -> str:
+def _section_table(section: Section) -> str:
     if isinstance(section.content, Rows):
-        return f"{section.title}\n{_table(section.content)}"
+        return _table(section.content)
     return _table(_fields(section.content), header=False)
 
 
@@ -175,6 +211,13 @@ def _one_line(text: str) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _narrowed(rows: Rows, columns: Sequence[str] | None) -> Rows:
+    if columns is None:
+        return rows
+    places = [rows.columns.index(column) for column in columns]
+    return Rows(tuple(columns), tuple(tuple(row[p] for p in places) for row in rows.values))
 
 
 def _holds_ids(cells: Iterable[Any]) -> bool:

@@ -56,7 +56,18 @@ def command_group(register: Any) -> TyperGroup:
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(lambda: None)
     register(app)
-    return get_group(app)
+    group = get_group(app)
+    _keep_examples(group)
+    return group
+
+
+def _keep_examples(group: TyperGroup) -> None:
+    r"""Turn the two characters ``\b`` of a raw docstring into the mark against rewrapping."""
+    for command in group.commands.values():
+        if command.help:
+            command.help = command.help.replace("\\b\n", "\b\n")
+        if isinstance(command, TyperGroup):
+            _keep_examples(command)
 
 
 def _no_command(name: str, known: Sequence[str]) -> str:
@@ -78,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["--help", "-h"]},
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
     )
     app.callback()(_root)
     # Not in standalone mode: errors are for registry.cli.failures, in one line each.

@@ -1,0 +1,298 @@
+"""Commands about stored circuits: find, show and label them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from registry.cli.output import Format, FormatOption, Section, notice, show_rows, show_sections
+from registry.cli.session import open_registry
+from registry.errors import BadInput
+from registry.rows import Rows
+
+if TYPE_CHECKING:
+    from registry.ledger.base import CircuitEntry
+    from registry.records import Circuit, Edge, Evaluation, Node, Run
+
+__all__ = ["CircuitArgument", "commands"]
+
+CircuitArgument = Annotated[
+    str, typer.Argument(help="Id of a circuit, or the first digits of it.", metavar="CIRCUIT")
+]
+
+_TABLE_COLUMNS = (
+    "circuit",
+    "task",
+    "model",
+    "method",
+    "level",
+    "nodes",
+    "edges",
+    "faithfulness",
+    "state",
+    "tags",
+    "title",
+)
+_STATES = ("active", "superseded", "retracted")
+
+
+def commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command("list")(list_circuits)
+    app.command()(show)
+    app.command()(tag)
+    app.command()(note)
+    app.command()(retract)
+
+
+def list_circuits(
+    context: typer.Context,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Task, or family: sequence finds sequence/numerals.", metavar="TASK"),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model, or its alias.", metavar="MODEL")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Method that found it.", metavar="METHOD")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag.", metavar="TAG")] = None,
+    author: Annotated[str | None, typer.Option(help="Author.", metavar="NAME")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="active, superseded or retracted; default: all.", metavar="STATE"),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(help="Words that titles and notes must hold, all of them.", metavar="WORDS"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, newest first.", metavar="NUMBER")
+    ] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    r"""List circuits, by filters and words in titles and notes.
+
+    \b
+    circuits list --task ioi --model smollm2
+    circuits list --tag final --state active
+    circuits list --search "name mover" --format json
+    """
+    from registry.ledger.base import CircuitFilter
+    from registry.records import CircuitState
+
+    if state is not None and state not in _STATES:
+        raise BadInput(f"--state is {state!r}; it must be one of {', '.join(_STATES)}")
+    which = CircuitFilter(
+        task=task,
+        model=model,
+        method=method,
+        tag=tag,
+        author=author,
+        state=CircuitState(state) if state else None,
+        text=search,
+        # One more than asked for tells whether there are more.
+        limit=limit + 1 if limit else None,
+    )
+    with open_registry(context) as registry:
+        entries = registry.circuits(which)
+    rows = _rows([_entry_fields(entry) for entry in entries[:limit]], _ENTRY_COLUMNS)
+    cut = Rows(rows.columns, rows.values, truncated=len(rows) < len(entries))
+    show_rows(cut, format, columns=_TABLE_COLUMNS, empty="no such circuits", limit_option="--limit")
+
+
+def show(
+    context: typer.Context,
+    circuit: CircuitArgument,
+    top: Annotated[
+        int,
+        typer.Option(
+            min=0, help="How many nodes and edges, strongest first; 0 for all.", metavar="NUMBER"
+        ),
+    ] = 20,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    r"""Show one circuit with its provenance and measurements.
+
+    CSV holds the edges alone, or the nodes where it has no edges.
+
+    \b
+    circuits show 3f9a02c41d7b
+    circuits show 3f9a --top 0 --format csv > edges.csv
+    """
+    with open_registry(context) as registry:
+        stored = registry.circuit(circuit)
+        runs = {run.id: run for run in registry.ledger.runs()}
+    entry, content = stored.entry, stored.circuit
+    sections = [
+        Section("circuit", _content_fields(content, entry)),
+        Section("labels", _label_fields(entry)),
+        Section("runs", _run_rows(entry, runs)),
+        Section("files", _file_rows(entry)),
+        Section("evaluations", _evaluation_rows(stored.evaluations)),
+        Section("nodes", _node_rows(_strongest(content.nodes, top))),
+        Section("edges", _edge_rows(_strongest(content.edges, top))),
+    ]
+    show_sections(sections, format, csv="edges" if content.edges else "nodes")
+    for kind, shown, known in (
+        ("nodes", len(sections[-2].content), len(content.nodes)),
+        ("edges", len(sections[-1].content), len(content.edges)),
+    ):
+        if shown < known and format is not Format.JSON:
+            notice(f"the strongest {shown} of {known} {kind}; --top 0 shows all")
+
+
+def tag(
+    context: typer.Context,
+    circuit: CircuitArgument,
+    tags: Annotated[list[str], typer.Argument(help="Tags.", metavar="TAG...")],
+    remove: Annotated[bool, typer.Option("--remove", help="Remove them instead.")] = False,
+) -> None:
+    r"""Add tags to a circuit, or remove them.
+
+    \b
+    circuits tag 3f9a02c41d7b final figure-2
+    circuits tag 3f9a02c41d7b draft --remove
+    """
+    if empty := [tag for tag in tags if not tag.strip()]:
+        raise BadInput(f"{empty[0]!r} is no tag; give one word or more")
+    with open_registry(context) as registry:
+        registry.tag(circuit, **{"remove" if remove else "add": tags})
+        labels = registry.circuit(circuit).entry.labels
+    notice(f"tags: {', '.join(labels.tags) or 'none'}")
+
+
+def note(
+    context: typer.Context,
+    circuit: CircuitArgument,
+    text: Annotated[str, typer.Argument(help="What to note.", metavar="TEXT")],
+) -> None:
+    r"""Add a note to a circuit.
+
+    \b
+    circuits note 3f9a02c41d7b "a9.h6 looks like a name mover"
+    """
+    if not text.strip():
+        raise BadInput("the note is empty; give its text after the circuit")
+    with open_registry(context) as registry:
+        registry.note(circuit, text)
+    notice("noted")
+
+
+def retract(
+    context: typer.Context,
+    circuit: CircuitArgument,
+    reason: Annotated[str, typer.Option(help="What was wrong with it.", metavar="TEXT")],
+    superseded_by: Annotated[
+        str | None, typer.Option(help="Newer circuit that takes its place.", metavar="CIRCUIT")
+    ] = None,
+) -> None:
+    r"""Mark a circuit as no longer held true.
+
+    It leaves the graph and its answers, not the record.
+
+    \b
+    circuits retract 3f9a02c41d7b --reason "prompts had unequal lengths"
+    circuits retract 3f9a --reason "more prompts" --superseded-by 77b1
+    """
+    with open_registry(context) as registry:
+        registry.retract(circuit, reason=reason, superseded_by=superseded_by)
+        labels = registry.circuit(circuit).entry.labels
+    notice(f"now {labels.state}")
+
+
+# -- records to rows -------------------------------------------------------------------------------
+
+_ENTRY_COLUMNS = (
+    *_TABLE_COLUMNS,
+    "notes",
+    "author",
+    "superseded_by",
+    "reason",
+    "metric",
+    "ablation",
+    "sign",
+    "universe_size",
+    "prompt_set",
+    "runs",
+    "recorded_at",
+)
+
+
+def _entry_fields(entry: CircuitEntry) -> dict[str, Any]:
+    return {
+        "circuit": entry.id,
+        "nodes": entry.n_nodes,
+        "edges": entry.n_edges,
+        **{name: getattr(entry, name) for name in _OF_ENTRY},
+        **entry.labels.model_dump(),
+    }
+
+
+_OF_ENTRY = (
+    "task",
+    "model",
+    "method",
+    "level",
+    "faithfulness",
+    "metric",
+    "ablation",
+    "sign",
+    "universe_size",
+    "prompt_set",
+    "runs",
+    "recorded_at",
+)
+
+
+def _content_fields(circuit: Circuit, entry: CircuitEntry) -> dict[str, Any]:
+    fields = circuit.model_dump(exclude={"nodes", "edges"})
+    return {
+        "id": entry.id,
+        **fields,
+        "n_nodes": entry.n_nodes,
+        "n_edges": entry.n_edges,
+        "recorded_at": entry.recorded_at,
+    }
+
+
+def _label_fields(entry: CircuitEntry) -> dict[str, Any]:
+    return {name: value for name, value in entry.labels.model_dump().items() if value}
+
+
+def _run_rows(entry: CircuitEntry, runs: Mapping[str, Run]) -> Rows:
+    known = [runs[run] for run in entry.runs]
+    fields = ("job", "version", "status", "started_at", "finished_at", "device")
+    records = [{"run": run.id, **{name: getattr(run, name) for name in fields}} for run in known]
+    return _rows(records, ("run", *fields))
+
+
+def _file_rows(entry: CircuitEntry) -> Rows:
+    fields = ("name", "format", "sha256")
+    return _rows([file.model_dump() for file in entry.source_files], fields)
+
+
+def _evaluation_rows(evaluations: Sequence[Evaluation]) -> Rows:
+    fields = ("task", "measure", "value", "full", "empty", "ablation", "n_prompts")
+    return _rows([evaluation.model_dump() for evaluation in evaluations], fields)
+
+
+def _node_rows(nodes: Sequence[Node]) -> Rows:
+    fields = ("component", "position", "effect", "rank", "role")
+    return _rows([node.model_dump() for node in nodes], fields)
+
+
+def _edge_rows(edges: Sequence[Edge]) -> Rows:
+    fields = ("source", "target", "port", "effect", "rank")
+    return _rows([edge.model_dump() for edge in edges], fields)
+
+
+def _strongest(parts: Sequence[Any], top: int) -> list[Any]:
+    """The first ``top`` by rank, else by size of effect; those without either come last."""
+    ordered = sorted(parts, key=lambda part: (part.rank or len(parts) + 1, -abs(part.effect or 0)))
+    return ordered[:top] if top else ordered
+
+
+def _rows(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Rows:
+    return Rows(tuple(columns), tuple(tuple(record[c] for c in columns) for record in records))

@@ -1,0 +1,146 @@
+"""Commands that ask the graph: named queries and the user's own Cypher."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from registry.cli.output import Format, FormatOption, Section, show_rows, show_sections
+from registry.cli.session import open_registry
+from registry.cli.values import assignments, split_assignment
+from registry.errors import BadInput, NotFound
+from registry.rows import Rows
+
+if TYPE_CHECKING:
+    from registry.catalogue import NamedQuery, Parameter
+
+__all__ = ["commands"]
+
+
+def commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command()(query)
+    app.command()(cypher)
+
+
+def query(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of a query; without one, they are listed.", metavar="NAME"),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(help="Its parameters. A list has commas.", metavar="KEY=VALUE"),
+    ] = None,
+    about: Annotated[
+        bool, typer.Option("--about", help="Say what the query takes and returns instead.")
+    ] = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    r"""Answer a named query; without a name, list them.
+
+    \b
+    circuits query
+    circuits query shared-components --about
+    circuits query shared-components tasks=ioi,sequence/numerals
+    circuits query shared-components tasks=ioi,capitals --format json
+    """
+    if name is None:
+        _list_queries(format)
+    elif about:
+        _describe(name, format)
+    else:
+        given = _given(parameters or ())
+        with open_registry(context) as registry:
+            rows = registry.query(name, **given)
+        show_rows(rows, format)
+
+
+def cypher(
+    context: typer.Context,
+    statement: Annotated[
+        str,
+        typer.Argument(help="One Cypher statement; - reads standard input.", metavar="STATEMENT"),
+    ],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(help="Value of a $name, as name=JSON; repeat.", metavar="NAME=JSON"),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds after which it is stopped.", metavar="SECONDS")
+    ] = 60.0,
+    max_rows: Annotated[
+        int, typer.Option(min=1, help="At most so many rows.", metavar="NUMBER")
+    ] = 100_000,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    r"""Answer a Cypher statement of your own, which can only read.
+
+    \b
+    circuits cypher "MATCH (c:Circuit) RETURN c.id AS id, c.task AS task ORDER BY id"
+    circuits cypher 'MATCH (n:Node) WHERE n.rank <= $k RETURN count(n) AS n' --param k=10
+    circuits cypher - --timeout 5 --format csv < statement.cypher
+    """
+    text = sys.stdin.read() if statement == "-" else statement
+    if not text.strip():
+        raise BadInput("the statement is empty; give one Cypher statement, such as RETURN 1 AS one")
+    parameters = assignments(param, "--param")
+    with open_registry(context) as registry:
+        rows = registry.cypher(text, parameters, timeout_seconds=timeout, max_rows=max_rows)
+    show_rows(rows, format)
+
+
+def _given(texts: Sequence[str]) -> dict[str, Any]:
+    """Texts by key, for the catalogue to read by type; a key that comes again makes a list."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, value = split_assignment(text, "parameter")
+        before = values.get(key)
+        values[key] = value if before is None else [*_as_list(before), value]
+    return values
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _list_queries(format: Format) -> None:
+    from registry.catalogue import load_catalogue
+
+    rows = [
+        (query.name, [_signature(parameter) for parameter in query.parameters], query.purpose)
+        for query in load_catalogue().values()
+    ]
+    show_rows(Rows(("query", "parameters", "purpose"), tuple(rows)), format)
+
+
+def _describe(name: str, format: Format) -> None:
+    query = _known(name)
+    parameters = [(p.name, p.type, p.required, p.default, p.help) for p in query.parameters]
+    columns = [(column.name, column.type, column.help) for column in query.columns]
+    sections = [
+        Section("query", {"name": name, "purpose": query.purpose, "source": query.source}),
+        Section(
+            "parameters", Rows(("name", "type", "required", "default", "help"), tuple(parameters))
+        ),
+        Section("columns", Rows(("name", "type", "help"), tuple(columns))),
+    ]
+    show_sections(sections, format, csv="parameters")
+
+
+def _known(name: str) -> NamedQuery:
+    from registry.catalogue import load_catalogue
+
+    catalogue = load_catalogue()
+    if name not in catalogue:
+        raise NotFound("query", name, "known: " + ", ".join(catalogue))
+    return catalogue[name]
+
+
+def _signature(parameter: Parameter) -> str:
+    text = f"{parameter.name}: {parameter.type}"
+    return text if parameter.required else f"[{text}]"

@@ -1,0 +1,137 @@
+"""Commands about a registry as a whole: make one, see how it stands, bring it up to date."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from registry import __version__
+from registry.cli.output import (
+    Format,
+    FormatOption,
+    Section,
+    notice,
+    show_rows,
+    show_sections,
+)
+from registry.cli.session import open_registry, session
+from registry.rows import Rows
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
+
+__all__ = ["commands", "init", "migrate", "new_home", "status"]
+
+
+def commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command()(init)
+    app.command()(status)
+    app.command()(migrate)
+
+
+FolderArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Folder to make .circuits in; default: the current one.", metavar="FOLDER"),
+]
+
+
+def init(context: typer.Context, folder: FolderArgument = None) -> None:
+    r"""Make a registry in this folder.
+
+    Options before the command say where its stores are, and are kept in .circuits/circuits.toml;
+    passwords are not. A registry that is there already is brought up to date.
+
+    \b
+    circuits init
+    circuits init ~/experiments
+    circuits --graph neo4j://localhost:7687 --ledger postgresql://me@db/circuits init
+    """
+    from registry.registry import Registry
+
+    with new_home(context, folder) as settings, Registry.init(settings=settings):
+        notice(f"registry in {settings.home}")
+
+
+@contextmanager
+def new_home(context: typer.Context, folder: Path | None) -> Iterator[Settings]:
+    """Make a home folder for a command that fills it; gone again if the command fails."""
+    from registry.settings import (
+        FILE_NAME,
+        HOME_NAME,
+        create_home,
+        discard_home,
+        home_path,
+        load_settings,
+    )
+
+    options = session(context)
+    home = home_path(folder / HOME_NAME if folder else options.home)
+    is_new = not (home / FILE_NAME).exists()
+    create_home(home, **options.overrides)
+    try:
+        yield load_settings(home, **options.overrides)
+    except BaseException:
+        if is_new:
+            discard_home(home)
+        raise
+
+
+def status(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
+    r"""Say what the registry holds and how its stores are.
+
+    \b
+    circuits status
+    circuits status --format json
+    """
+    with open_registry(context) as registry:
+        found = registry.status()
+    general: dict[str, Any] = {
+        "home": found.home,
+        "registry": found.registry_id,
+        **found.stores,
+        "graph state": found.graph,
+        "pending projections": found.pending,
+        "version": __version__,
+        "python": platform.python_version(),
+    }
+    sections = [
+        Section("registry", general),
+        Section("records", found.counts),
+        Section("runs", found.runs),
+    ]
+    show_sections(sections, format, csv="registry")
+
+
+def migrate(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what is pending; exit code 1 if anything is.")
+    ] = False,
+) -> None:
+    r"""Bring the record's schema up to date.
+
+    Data stays. The graph is made from the record, so it needs no upgrade of its own.
+
+    \b
+    circuits migrate --check
+    circuits migrate
+    """
+    from registry.registry import Registry
+
+    pending = Registry.migrate(session(context).settings(), check_only=check)
+    if pending:
+        rows = Rows(("revision",), tuple((revision,) for revision in pending))
+        show_rows(rows, Format.TABLE)
+    if not check:
+        notice(f"applied {len(pending)} revisions" if pending else "nothing was pending")
+    elif pending:
+        notice(f"{len(pending)} revisions are pending; 'circuits migrate' applies them")
+        raise typer.Exit(1)
+    else:
+        notice("nothing is pending")
