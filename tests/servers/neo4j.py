@@ -1,0 +1,207 @@
+"""A real Neo4j for tests: the community kernel from Maven Central behind a small Java launcher.
+
+One server a run, emptied before each test that asks for it. ``CIRCUITS_TEST_NEO4J`` names a running
+server instead (a Bolt URL; ``CIRCUITS_GRAPH_USER`` and ``CIRCUITS_GRAPH_PASSWORD`` sign in), whose
+default database is emptied too. The jars are copied once into the user's cache, or
+``CIRCUITS_CACHE``.
+
+``python -m tests.servers.neo4j`` starts one for benchmarks and for trying things out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import neo4j
+import pytest
+from neo4j.exceptions import DriverError, Neo4jError
+from platformdirs import user_cache_dir
+from pydantic import SecretStr
+
+from registry.graph.neo4j import Neo4jGraph
+from tests.servers import unavailable
+
+VERSION = "5.26.28"
+_HERE = Path(__file__).parent / "java"
+_FIRST_PASSWORD = "neo4j"
+_START_SECONDS = 90.0
+_STOP_SECONDS = 30.0
+
+
+class CannotStart(RuntimeError):
+    """Java, Maven or the network is missing."""
+
+
+@dataclass(frozen=True)
+class Neo4jServer:
+    """How to reach a running server."""
+
+    url: str
+    user: str
+    password: SecretStr
+
+    def open(self, *, writing: bool = True) -> Neo4jGraph:
+        """Open its default database."""
+        return Neo4jGraph(self.url, user=self.user, password=self.password, writing=writing)
+
+
+@pytest.fixture(scope="session")
+def neo4j_server() -> Iterator[Neo4jServer]:
+    """A running Neo4j, started once per run and stopped at its end."""
+    given = os.environ.get("CIRCUITS_TEST_NEO4J")
+    if given:
+        user = os.environ.get("CIRCUITS_GRAPH_USER", "neo4j")
+        yield Neo4jServer(given, user, SecretStr(os.environ.get("CIRCUITS_GRAPH_PASSWORD", "")))
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_server())
+        except CannotStart as error:
+            unavailable("Neo4j", str(error))
+        yield server
+
+
+@pytest.fixture
+def empty_neo4j(neo4j_server: Neo4jServer) -> Neo4jServer:
+    """The running Neo4j with nothing in it."""
+    with neo4j_server.open() as store:
+        store.clear()
+    return neo4j_server
+
+
+@contextlib.contextmanager
+def running_server() -> Iterator[Neo4jServer]:
+    """Start a Neo4j on a free loopback port with a random password; stop it afterwards.
+
+    Raises:
+        CannotStart: Java or Maven is missing, or the jars cannot be fetched.
+    """
+    java = _tool("java")
+    jars = _jars()
+    folder = Path(tempfile.mkdtemp(prefix="circuits-neo4j-"))
+    port = _free_port()
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [java, "-Xmx1g", "-cp", f"{jars}/*", str(_HERE / "Neo4jServer.java"),
+             str(folder / "data"), str(port)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C stops the tests, which stop the server.
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            server = Neo4jServer(
+                f"bolt://127.0.0.1:{port}", "neo4j", SecretStr(secrets.token_urlsafe(16))
+            )
+            _wait_until_it_answers(process, server, folder / "log")
+            yield server
+        finally:
+            _stop(process)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _jars() -> Path:
+    cache = Path(os.environ.get("CIRCUITS_CACHE") or user_cache_dir("circuit-registry"))
+    folder = cache.expanduser() / f"neo4j-{VERSION}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        complete = folder / "lib"
+        if not complete.is_dir():
+            partial = folder / "partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            _copy_dependencies(partial)
+            partial.rename(complete)
+    return complete
+
+
+def _copy_dependencies(folder: Path) -> None:
+    command = [
+        _tool("mvn"), "--batch-mode", "--quiet", "--file", str(_HERE / "pom.xml"),
+        "dependency:copy-dependencies", f"-DoutputDirectory={folder}", "-DincludeScope=runtime",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stdout + done.stderr).strip().splitlines()[-3:]
+        raise CannotStart(f"Maven could not copy Neo4j {VERSION}: {' '.join(last)}")
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise CannotStart(f"{name} is not installed (Java 17 and Maven are needed)")
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _wait_until_it_answers(
+    process: subprocess.Popen[bytes], server: Neo4jServer, log: Path
+) -> None:
+    ends_at = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            _set_first_password(server)
+        except (DriverError, Neo4jError, OSError) as error:
+            if process.poll() is not None or time.monotonic() > ends_at:
+                said = " ".join(log.read_text(errors="replace").split()[-40:])
+                raise CannotStart(f"the server did not start ({error}): {said}") from error
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _set_first_password(server: Neo4jServer) -> None:
+    with (
+        neo4j.GraphDatabase.driver(server.url, auth=(server.user, _FIRST_PASSWORD)) as driver,
+        driver.session(database="system") as session,
+    ):
+        session.run(
+            "ALTER CURRENT USER SET PASSWORD FROM $old TO $new",
+            old=_FIRST_PASSWORD,
+            new=server.password.get_secret_value(),
+        ).consume()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _serve() -> None:
+    with running_server() as server:
+        print(f"export CIRCUITS_TEST_NEO4J={server.url} CIRCUITS_GRAPH={server.url}")  # noqa: T201
+        print(  # noqa: T201
+            f"export CIRCUITS_GRAPH_USER={server.user}"
+            f" CIRCUITS_GRAPH_PASSWORD={server.password.get_secret_value()}",
+            flush=True,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _serve()
