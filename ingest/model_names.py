@@ -104,7 +104,7 @@ def resolve(name: str, revision: str | None = None) -> str:
     if not path.exists():
         name, revision = _split_revision(name, revision)
         path = Path(name)
-    last = path.resolve().name if path.is_dir() else path.name
+    last = path.resolve().name if name and path.is_dir() else path.name
     slug = _sluggish(last.removesuffix(path.suffix) if _is_gguf(path) else last)
     if not slug:
         raise BadInput(
@@ -128,6 +128,8 @@ def locate(name: str, revision: str | None = None) -> Place:
     """
     built_in = find_built_in(name)
     path = Path(name).expanduser()
+    if not name:  # as a path, it would be the current folder
+        raise BadInput(f"a model's name is missing; {what_works()}")
     if built_in:
         place = Place(PlaceKind.BUILT_IN, built_in.slug, built_in.slug)
     elif path.exists():

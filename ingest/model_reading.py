@@ -7,16 +7,12 @@ Whatever the libraries below say of a broken checkpoint becomes one line.
 from __future__ import annotations
 
 import contextlib
-import logging
-import ssl
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import huggingface_hub
 import torch
 import transformers
 from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
@@ -25,13 +21,14 @@ from transformer_lens.model_bridge.sources._hf_format import determine_architect
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ingest.model_cache import kept_folder, read_gguf
-from ingest.model_names import Place, PlaceKind, find_built_in, what_works
-from registry.errors import BadInput, CircuitsError, MissingExtra, NotFound, UnsupportedModel
+from ingest.model_hub import download
+from ingest.model_names import Place, PlaceKind, find_built_in
+from registry.errors import BadInput, CircuitsError, MissingExtra, UnsupportedModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["architecture_of", "quiet", "read", "said_plainly"]
+__all__ = ["Checkpoint", "architecture_of", "quiet", "read", "said_plainly"]
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -41,14 +38,19 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-_HUB_SECONDS = 5.0
-
-_log = logging.getLogger(__name__)
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
-def read(
-    place: Place, dtype: torch.dtype
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read: a model, its tokenizer if it has one, and its commit on the hub."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    revision: str | None = None
+
+
+def read(place: Place, dtype: torch.dtype) -> Checkpoint:
     """Read a model's weights and, where it has one, its tokenizer.
 
     Weights come in ``dtype`` where that is float32, else in the checkpoint's own type: rounding
@@ -59,117 +61,66 @@ def read(
         BadInput: The checkpoint is broken or lacks weights.
         UnsupportedModel: Not a causal language model, or TransformerLens has no adapter for it.
         MissingExtra: Reading it needs a package of the extra ``discover``.
+        StorageError: The cache for models built in cannot be written.
     """
     if place.kind is PlaceKind.GGUF:
-        file = Path(place.source)
         with said_plainly(f"GGUF file {place.source!r} cannot be read"):
-            return read_gguf(file)
+            return Checkpoint(*read_gguf(Path(place.source)))
     if place.kind is PlaceKind.HUB:
-        return _read_hub(place, dtype)
-    folder = place.source
+        folder = download(place, lambda folder: _check(place, folder))
+        return replace(_read_folder(place, folder, dtype), revision=folder.name)
     built_in = find_built_in(place.source) if place.kind is PlaceKind.BUILT_IN else None
-    hint = ""
-    if built_in:
-        with said_plainly(f"the model {place.slug} cannot be read"):
-            folder = str(kept_folder(built_in))
-        hint = "; remove that folder to have it made anew"
-    with said_plainly(f"the model in {folder!r} cannot be read", hint):
-        has_tokenizer = any((Path(folder) / name).is_file() for name in _TOKENIZER_FILES)
-        where = {"pretrained_model_name_or_path": folder, "local_files_only": True}
-        model = _read_model(place, where, dtype)
-        return model, (_read_tokenizer(where) if has_tokenizer else None)
+    if built_in is None:
+        return _read_folder(place, Path(place.source), dtype)
+    with said_plainly(f"the model {place.slug} cannot be read"):
+        folder = kept_folder(built_in)
+    return _read_folder(place, folder, dtype, "; remove that folder to have it made anew")
 
 
-def _read_hub(
-    place: Place, dtype: torch.dtype
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    reachable = _hub_answers()
-    where = {
-        "pretrained_model_name_or_path": place.source,
-        "revision": place.revision or "main",
-        "local_files_only": not reachable,
-    }
-    try:
-        with said_plainly(f"the model {place} cannot be read from the hub"):
-            model = _read_model(place, where, dtype)
-    except BadInput as error:
-        raise _hub_error(place, error, reachable) from error
-    try:
-        tokenizer = _read_tokenizer(where)
-    except (OSError, ValueError):  # what transformers raises where a repository has none
-        _log.warning("%s has no tokenizer that can be read: token ids only", place)
+def _check(place: Place, folder: Path) -> PretrainedConfig:
+    """Read a configuration and refuse what is no causal language model."""
+    with said_plainly(f"the model in {str(folder)!r} cannot be read"):
+        config = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+    architecture_of(config, str(place))
+    return config
+
+
+def _read_folder(place: Place, folder: Path, dtype: torch.dtype, hint: str = "") -> Checkpoint:
+    config = _check(place, folder)
+    with said_plainly(f"the model in {str(folder)!r} cannot be read", hint):
+        model = _read_model(place, folder, config, dtype)
         tokenizer = None
-    return model, tokenizer
+        # Of an absent tokenizer transformers may make an empty one instead of complaining.
+        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        return Checkpoint(model, tokenizer)
 
 
-def _read_model(place: Place, where: dict[str, Any], dtype: torch.dtype) -> PreTrainedModel:
-    """Read configuration, then weights, so that an unfit model is refused before they are read."""
-    config = transformers.AutoConfig.from_pretrained(**where, trust_remote_code=False)
-    architecture = architecture_of(config, str(place))
+def _read_model(
+    place: Place, folder: Path, config: PretrainedConfig, dtype: torch.dtype
+) -> PreTrainedModel:
     # Halves are cast after hashing, so that the hash is the checkpoint's; see weights_hash.
     half = dtype in (torch.float16, torch.bfloat16)
     options: dict[str, Any] = {
         "config": config,
         "dtype": "auto" if half else torch.float32,
         "attn_implementation": "eager",
-        "trust_remote_code": False,
         "output_loading_info": True,
+        **_LOCAL,
     }
     adapter = ArchitectureAdapterFactory.select_architecture_adapter(
-        build_bridge_config_from_hf(config, architecture, str(place), torch.float32)
+        build_bridge_config_from_hf(
+            config, architecture_of(config, str(place)), str(place), torch.float32
+        )
     )
-    adapter.prepare_loading(where["pretrained_model_name_or_path"], options)
-    model, found = transformers.AutoModelForCausalLM.from_pretrained(**where, **options)
+    adapter.prepare_loading(str(folder), options)
+    model, found = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     missing = sorted(found["missing_keys"])
     if missing:  # transformers would fill them with random numbers and only warn
         raise BadInput(
             f"the model {place} lacks {len(missing)} of its weights, such as {missing[0]!r}"
         )
     return model
-
-
-def _read_tokenizer(where: dict[str, Any]) -> PreTrainedTokenizerBase:
-    return transformers.AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
-
-
-def _hub_answers() -> bool:
-    """Say whether the hub can be reached, as transformers would try for half a minute."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return False
-    request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=_HUB_SECONDS):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        # The hub's own client may trust other certificates than Python does.
-        return isinstance(error.reason, ssl.SSLError)
-    except OSError:
-        return False
-
-
-def _hub_error(place: Place, error: BadInput, reachable: bool) -> CircuitsError:
-    """Turn what the hub's client said into an error that tells what to do."""
-    errors = huggingface_hub.errors
-    causes = list(_causes(error))
-    if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
-        return BadInput(f"access to {place} must be asked for on the hub; then run 'hf auth login'")
-    if any(isinstance(cause, errors.RevisionNotFoundError) for cause in causes):
-        return NotFound("revision", place.revision or "main", f"{place.source} has others")
-    if any(isinstance(cause, errors.LocalEntryNotFoundError) for cause in causes) or not reachable:
-        why = "the hub cannot be reached and it was not downloaded before"
-        return NotFound("model", str(place), f"{why}; {what_works(place.source)}")
-    if any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):
-        why = "it is not on the hub, or is private ('hf auth login')"
-        return NotFound("model", str(place), f"{why}; {what_works(place.source)}")
-    return error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def architecture_of(config: PretrainedConfig, name: str) -> str:

@@ -92,13 +92,13 @@ def load(
     wanted = _dtype(dtype)
     with quiet():
         target = _device(device)
-        model, tokenizer = read(place, wanted)
+        checkpoint = read(place, wanted)
         return wrap(
-            model,
-            tokenizer=tokenizer,
+            checkpoint.model,
+            tokenizer=checkpoint.tokenizer,
             slug=place.slug,
             source=place.source,
-            revision=getattr(model.config, "_commit_hash", None) or place.revision,
+            revision=checkpoint.revision,
             device=target,
             dtype=wanted,
         )
