@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import neo4j
@@ -17,6 +18,8 @@ from neo4j.exceptions import (
     SessionExpired,
 )
 from neo4j.graph import Node, Path, Relationship
+from neo4j.spatial import Point
+from neo4j.time import Date, DateTime, Duration, Time
 from pydantic import SecretStr
 
 from registry.errors import (
@@ -33,6 +36,9 @@ from registry.graph.values import checked_parameters
 from registry.rows import Rows
 
 __all__ = ["Neo4jGraph"]
+
+# Its errors reach us as exceptions; without a handler Python would also print them.
+logging.getLogger("neo4j").addHandler(logging.NullHandler())
 
 _CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 10.0
@@ -87,8 +93,8 @@ class Neo4jGraph(GraphStore):
                 user_agent="circuit-registry",
             )
         try:
-            with self._foreign_errors():
-                self._driver.verify_connectivity(database=database)
+            with self._session(neo4j.READ_ACCESS) as session:
+                session.run("RETURN 1").consume()
         except BaseException:
             self._driver.close()
             raise
@@ -148,6 +154,11 @@ class Neo4jGraph(GraphStore):
         """Close the connections."""
         self._driver.close()
 
+    def _ask_once(self) -> None:
+        # Outside a managed transaction: a server that is down is not tried again for ten seconds.
+        with self._session(neo4j.READ_ACCESS) as session:
+            session.run("RETURN 1 AS alive").consume()
+
     def _refuse_reader(self) -> None:
         if not self._writing:
             raise GraphError(f"the graph {self._url} is open for reading only")
@@ -181,14 +192,20 @@ class Neo4jGraph(GraphStore):
         except Neo4jError as error:
             raise self._translated(error) from None
         except (ServiceUnavailable, SessionExpired, OSError) as error:
-            raise GraphUnavailable(f"the graph {self._url} does not answer: {error}") from None
+            raise GraphUnavailable(
+                f"the graph {self._url} does not answer: {_line(error)}"
+            ) from None
         except ConfigurationError as error:
-            raise BadInput(f"the graph {self._url} is no address of a server: {error}") from None
+            raise BadInput(
+                f"the graph {self._url} is no address of a server: {_line(error)}"
+            ) from None
         except DriverError as error:
-            raise GraphUnavailable(f"the graph {self._url} cannot be used: {error}") from None
+            raise GraphUnavailable(
+                f"the graph {self._url} cannot be used: {_line(error)}"
+            ) from None
 
     def _translated(self, error: Neo4jError) -> GraphError:
-        code, message = error.code or "", error.message or str(error)
+        code, message = error.code or "", _line(error.message or error)
         if isinstance(error, AuthError) or code.startswith("Neo.ClientError.Security."):
             return GraphRefused(
                 f"the graph {self._url} refuses us ({code.rpartition('.')[2]}); check"
@@ -201,6 +218,10 @@ class Neo4jGraph(GraphStore):
         if isinstance(error, ClientError):
             return QueryFailed(message)
         return GraphUnavailable(f"the graph {self._url} does not answer: {message}")
+
+
+def _line(said: object) -> str:
+    return (str(said).strip() or type(said).__name__).splitlines()[0]
 
 
 def _revealed(password: SecretStr | None) -> str:
@@ -237,14 +258,13 @@ def _plain(value: Any) -> Any:
                 "nodes": [_plain(node) for node in value.nodes],
                 "relationships": [_plain(link) for link in value.relationships],
             }
+        case Duration() | Date() | Time() | DateTime():
+            return value.iso_format()
         case Mapping():
             return {key: _plain(item) for key, item in value.items()}
         case bytes() | bytearray():
             return value.hex()
-        case tuple() if hasattr(value, "srid"):
-            return list(value)
-        case list() | tuple() | set():
+        case list() | tuple() | set() | Point():
             return [_plain(item) for item in value]
         case _:
-            iso_format: Callable[[], str] = getattr(value, "iso_format", value.__str__)
-            return iso_format()
+            return str(value)

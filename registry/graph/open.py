@@ -79,7 +79,8 @@ def discard_embedded(url: str) -> None:
 def _embedded_path(rest: str) -> Path:
     if _DRIVE.match(rest):
         rest = rest[1:]
-    path = Path(rest)
+    # Four slashes, as SQLAlchemy's URLs have them, mean the same as three.
+    path = Path(re.sub("^/+", "/", rest))
     if not path.is_absolute() or path.is_dir():
         raise BadInput(f"kglite://{rest} does not name a file; give kglite:///ABSOLUTE/PATH")
     return path
