@@ -12,10 +12,10 @@
 // returns n_outcomes: integer -- How many measurements of its effect are recorded.
 MATCH (edit:Edit)
 OPTIONAL MATCH (edit)-[aim:TARGETS]->(:Circuit {id: $circuit})
-WITH edit, count(aim) > 0 AS targeted
+WITH edit, count(aim) AS n_aims
 OPTIONAL MATCH (edit)-[:MODIFIES]->(component:Component)
                <-[:INSTANCE_OF]-(:Node)<-[:HAS_NODE]-(:Circuit {id: $circuit})
-WITH DISTINCT edit, targeted, component.id AS component
+WITH DISTINCT edit, n_aims > 0 AS targeted, component.id AS component
 ORDER BY component
 WITH edit, targeted, collect(component) AS components
 WHERE targeted OR size(components) > 0

@@ -39,7 +39,7 @@ WITH task, components, circuits, connections, largest_effect, effects, n_signed,
        before: outcome.before, after: outcome.after
      } END) AS outcomes
 RETURN task, size(components) AS n_components, components, size(circuits) AS n_circuits, circuits,
-       size(reduce(all = [], some IN connections | all + [id IN some WHERE NOT id IN all]))
+       size(reduce(known = [], some IN connections | known + [id IN some WHERE NOT id IN known]))
          AS n_connections,
        largest_effect,
        CASE WHEN n_signed > 0

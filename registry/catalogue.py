@@ -262,9 +262,7 @@ def _declaration(line: _Line, source: str) -> tuple[str, str, str]:
     return found["name"], found["type"], found["rest"]
 
 
-def _check_once(
-    named: Sequence[Parameter | Column], lines: Sequence[_Line], source: str
-) -> None:
+def _check_once(named: Sequence[Parameter | Column], lines: Sequence[_Line], source: str) -> None:
     seen: set[tuple[type, str]] = set()
     for each in named:
         if (type(each), each.name) in seen:

@@ -1,0 +1,167 @@
+"""How much two circuits have in common: pure functions on sets of names.
+
+Circuits are compared by the names of their parts, positions folded away: a component or connection
+counts once however many token positions it is bound to. Overlap alone proves little; two circuits
+that both hold a model's busiest heads overlap by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+from registry.errors import BadInput
+from registry.identifiers import parse_node_key
+from registry.records import Circuit, Sign
+
+__all__ = ["Comparison", "Overlap", "compare", "overlap"]
+
+_COMPARABLE = ("level", "kv_heads", "metric", "ablation", "sign")
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What two sets share, as counts and as shares from 0 to 1; None for a share of nothing.
+
+    Attributes:
+        n_a: Size of the first.
+        n_b: Size of the second.
+        n_shared: Size of their intersection.
+    """
+
+    n_a: int
+    n_b: int
+    n_shared: int
+
+    @property
+    def iou(self) -> float | None:
+        """Intersection over union."""
+        return _share(self.n_shared, self.n_a + self.n_b - self.n_shared)
+
+    @property
+    def iom(self) -> float | None:
+        """Intersection over the smaller set."""
+        return _share(self.n_shared, min(self.n_a, self.n_b))
+
+    @property
+    def share_of_a(self) -> float | None:
+        """Part of the first that the second has too."""
+        return _share(self.n_shared, self.n_a)
+
+    @property
+    def share_of_b(self) -> float | None:
+        """Part of the second that the first has too."""
+        return _share(self.n_shared, self.n_b)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two circuits of one model beside each other.
+
+    Attributes:
+        a: Id of the first circuit.
+        b: Id of the second.
+        nodes: Overlap of components.
+        edges: Overlap of connections, ports told apart.
+        shared_nodes: Components of both.
+        shared_edges: Connections of both.
+        n_signed: Shared connections whose effect both circuits give, with a sign.
+        n_same_sign: How many of them have the same sign in both; zero agrees with zero alone.
+        differences: What makes the comparison less than sound, in words; empty where nothing does.
+    """
+
+    a: str
+    b: str
+    nodes: Overlap
+    edges: Overlap
+    shared_nodes: frozenset[str]
+    shared_edges: frozenset[str]
+    n_signed: int
+    n_same_sign: int
+    differences: tuple[str, ...]
+
+    @property
+    def sign_agreement(self) -> float | None:
+        """Share of signed shared connections that act alike, 0 to 1; None where there are none."""
+        return _share(self.n_same_sign, self.n_signed)
+
+
+def overlap(a: Set[str], b: Set[str]) -> Overlap:
+    """Count what two sets share."""
+    return Overlap(len(a), len(b), len(a & b))
+
+
+def compare(a: Circuit, b: Circuit) -> Comparison:
+    """Put two circuits of one model beside each other.
+
+    Other differences that make overlap mislead (level, key/value heads, metric, ablation, sign) do
+    not stop it but are named in :attr:`Comparison.differences`.
+
+    Raises:
+        BadInput: The circuits lie in different models, whose parts have nothing in common.
+    """
+    if a.model != b.model:
+        raise BadInput(
+            f"circuits of different models do not compare: {a.id[:12]} lies in {a.model}, "
+            f"{b.id[:12]} in {b.model}"
+        )
+    nodes_a, nodes_b = _components(a), _components(b)
+    effects_a, effects_b = _effects(a), _effects(b)
+    signed = _signed_pairs(a, b, effects_a, effects_b)
+    return Comparison(
+        a=a.id,
+        b=b.id,
+        nodes=overlap(nodes_a, nodes_b),
+        edges=overlap(effects_a.keys(), effects_b.keys()),
+        shared_nodes=nodes_a & nodes_b,
+        shared_edges=frozenset(effects_a.keys() & effects_b.keys()),
+        n_signed=len(signed),
+        n_same_sign=sum(_sign(x) == _sign(y) for x, y in signed),
+        differences=_differences(a, b),
+    )
+
+
+def _components(circuit: Circuit) -> frozenset[str]:
+    return frozenset(str(parse_node_key(node.key)[0]) for node in circuit.nodes)
+
+
+def _effects(circuit: Circuit) -> dict[str, float | None]:
+    """Effect of each connection, summed over positions; None where no edge has one."""
+    effects: dict[str, float | None] = {}
+    for edge in circuit.edges:
+        before = effects.setdefault(edge.connection, None)
+        if edge.effect is not None:
+            effects[edge.connection] = edge.effect + (before or 0.0)
+    return effects
+
+
+def _signed_pairs(
+    a: Circuit,
+    b: Circuit,
+    effects_a: dict[str, float | None],
+    effects_b: dict[str, float | None],
+) -> list[tuple[float, float]]:
+    if not a.sign == b.sign == Sign.HELPS_POSITIVE:
+        return []
+    pairs = ((effects_a[name], effects_b[name]) for name in effects_a.keys() & effects_b.keys())
+    return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+
+def _differences(a: Circuit, b: Circuit) -> tuple[str, ...]:
+    found = []
+    for name in _COMPARABLE:
+        in_a, in_b = getattr(a, name), getattr(b, name)
+        if in_a != in_b:
+            label = name.replace("_", " ")
+            found.append(f"{label}: {in_a or 'unknown'} in a, {in_b or 'unknown'} in b")
+    if a.sign == b.sign and a.sign is not Sign.HELPS_POSITIVE:
+        found.append(f"sign: {a.sign} in both, so that agreement of signs cannot be told")
+    return tuple(found)
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,357 @@
+"""Draw the part of a circuit, or of several, that matters, for a person to read.
+
+Layers run from left to right, heads lie above, MLPs below. A line is as wide as the edge is strong,
+relative to the strongest edge of the same task; colour says how many tasks share it. Needs the
+extra ``plots``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import BadInput, MissingExtra
+from registry.identifiers import Kind, parse_local, sort_key
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from queries.layout import Layout
+
+__all__ = ["DrawnEdge", "Picture", "draw", "figure_of", "strongest"]
+
+SUFFIXES = (".svg", ".png", ".pdf")
+MAX_EDGES = 60
+MAX_CONTEXT = 20
+
+_SHARED_BY_ALL = "#0b6e75"
+_SHARED_BY_SOME = "#d9822b"
+_OWN = "#aab4bf"
+_FILL = {_SHARED_BY_ALL: "#d5eeee", _SHARED_BY_SOME: "#fbe7d0", _OWN: "#f1f3f5"}
+_INK = "#1d2733"
+_FAINT = "#6b7783"
+_BAND = "#f6f8fa"
+_INCHES = 0.78
+_WIDEST, _THINNEST = 5.0, 0.8  # points
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnEdge:
+    """An edge with what it does in every task that uses it.
+
+    Attributes:
+        source: Local name of the component it leaves.
+        target: Local name of the component it enters.
+        port: Input of an attention head, or None.
+        effects: By task; None where the effect is unknown. Its keys are the tasks that use it.
+    """
+
+    source: str
+    target: str
+    port: str | None
+    effects: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What to draw.
+
+    Attributes:
+        title: Heading.
+        tasks: Tasks, or names of circuits, that are compared; those edges' effects are keyed by.
+        edges: What may be drawn; see :func:`strongest`.
+        min_tasks: An edge of so many tasks counts as shared; others are context, drawn faintly.
+        heads_per_group: Query heads that read from one key/value head, to show which do.
+        max_edges: At most so many shared edges are drawn, the strongest.
+    """
+
+    title: str
+    tasks: tuple[str, ...]
+    edges: tuple[DrawnEdge, ...]
+    min_tasks: int = 1
+    heads_per_group: int | None = None
+    max_edges: int = MAX_EDGES
+
+
+def draw(picture: Picture, path: Path) -> None:
+    """Write a drawing as SVG, PNG or PDF, by the suffix of ``path``.
+
+    Raises:
+        BadInput: The suffix is another, or there is no edge to draw.
+        MissingExtra: matplotlib is not installed.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise BadInput(f"cannot draw to {str(path)!r}; name a file that ends in .svg, .png or .pdf")
+    figure = figure_of(picture)
+    # Files of equal pictures are equal: no date, and no random ids in SVG.
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "circuits", "svg.fonttype": "none"}):
+        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+        figure.savefig(path, dpi=160, metadata=metadata.get(path.suffix.lower()))
+
+
+def strongest(picture: Picture) -> tuple[DrawnEdge, ...]:
+    """The edges that are drawn: the strongest shared ones, then a few others for context."""
+    strength = _strengths(picture)
+    ordered = sorted(picture.edges, key=lambda edge: (-strength[edge_key(edge)], edge_key(edge)))
+    shared = [edge for edge in ordered if len(edge.effects) >= picture.min_tasks]
+    others = [edge for edge in ordered if len(edge.effects) < picture.min_tasks]
+    return (*shared[: picture.max_edges], *others[:MAX_CONTEXT])
+
+
+def edge_key(edge: DrawnEdge) -> tuple[str, str, str]:
+    """What tells edges of one picture apart."""
+    return edge.source, edge.target, edge.port or ""
+
+
+def _strengths(picture: Picture) -> dict[tuple[str, str, str], float]:
+    """Mean size of an edge's effects, each as a share of its task's largest; 0 where unknown."""
+    largest = {
+        task: max((abs(edge.effects.get(task) or 0.0) for edge in picture.edges), default=0.0)
+        for task in picture.tasks
+    }
+    strength = {}
+    for edge in picture.edges:
+        sizes = [
+            abs(effect or 0.0) / largest[task] if largest[task] else 0.0
+            for task, effect in edge.effects.items()
+        ]
+        strength[edge_key(edge)] = sum(sizes) / len(sizes) if sizes else 0.0
+    return strength
+
+
+def figure_of(picture: Picture) -> Figure:
+    """Build the drawing as a matplotlib figure that belongs to no window.
+
+    Raises:
+        BadInput: There is no edge to draw.
+        MissingExtra: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("drawing", "plots") from error
+    from queries.layout import lay_out
+
+    edges = strongest(picture)
+    if not edges:
+        raise BadInput("there is no edge to draw; ask for fewer tasks or a smaller --min-tasks")
+    names = {name for edge in edges for name in (edge.source, edge.target)}
+    layout = lay_out(names, [(edge.source, edge.target, edge.port) for edge in edges])
+    width = max(9.0, (layout.right - layout.left) * _INCHES + 0.6)
+    height = (layout.top - layout.bottom) * _INCHES + 2.3
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0.0, 1.15 / height, 1.0, 1 - 2.0 / height))
+    _frame(axes, layout, width)
+    _draw_edges(axes, layout, picture, edges)
+    _draw_nodes(axes, layout, picture, edges)
+    _caption(figure, picture, edges, height)
+    return figure
+
+
+def _frame(axes: Axes, layout: Layout, width: float) -> None:
+    """Axes without ticks at a fixed scale; a band and a number for every second layer."""
+    from matplotlib.patches import Rectangle
+
+    spare = (width / _INCHES - (layout.right - layout.left)) / 2
+    axes.set_xlim(layout.left - spare, layout.right + spare)
+    axes.set_ylim(layout.bottom - 0.35, layout.top + 0.55)
+    axes.set_axis_off()
+    low, high = axes.get_ylim()
+    for place, (layer, left, right) in enumerate(layout.layers):
+        if place % 2 == 0:
+            axes.add_patch(
+                Rectangle((left, low), right - left, high - low, color=_BAND, zorder=0, lw=0)
+            )
+        axes.text(
+            (left + right) / 2, high - 0.12, str(layer), ha="center", va="top", fontsize=8,
+            color=_FAINT, gid="layer",
+        )  # fmt: skip
+
+
+def _draw_edges(axes: Axes, layout: Layout, picture: Picture, edges: Sequence[DrawnEdge]) -> None:
+    import numpy as np
+
+    from queries.layout import PORT_OFFSET, curves
+
+    strength = _strengths(picture)
+    top = max((strength[edge_key(edge)] for edge in edges), default=0.0) or 1.0
+    control = curves(
+        np.array([layout.places[edge.source] for edge in edges]),
+        np.array([layout.places[edge.target] for edge in edges]),
+        np.array([PORT_OFFSET[edge.port] for edge in edges]),
+    )
+    for edge, points in zip(edges, control, strict=True):
+        share = strength[edge_key(edge)] / top
+        axes.add_patch(_line(points, edge, picture, share))
+    _draw_groups(axes, layout, picture)
+
+
+def _line(points: Any, edge: DrawnEdge, picture: Picture, share: float) -> Any:
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Outline
+
+    colour = _colour(len(edge.effects), picture)
+    context = len(edge.effects) < picture.min_tasks
+    outline = Outline(points, [Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4])
+    return PathPatch(
+        outline,
+        fill=False,
+        edgecolor=colour,
+        linewidth=_THINNEST + (_WIDEST - _THINNEST) * share,
+        linestyle=(0, (2.2, 1.2)) if _hurts(edge) else "solid",
+        alpha=0.45 if context else 0.8,
+        capstyle="butt" if _hurts(edge) else "round",
+        zorder=1 if context else 2 + len(edge.effects) / 100,
+    )
+
+
+def _draw_groups(axes: Axes, layout: Layout, picture: Picture) -> None:
+    """Dotted links from a key/value head to the drawn heads that read it: structure, no edges."""
+    if picture.heads_per_group is None:
+        return
+    for name, (x, y) in layout.places.items():
+        local = parse_local(name)
+        if local.kind is not Kind.HEAD or local.head is None:
+            continue
+        group = f"a{local.layer}.kv{local.head // picture.heads_per_group}"
+        if group in layout.places:
+            gx, gy = layout.places[group]
+            axes.plot([gx, x], [gy, y], ":", color=_FAINT, linewidth=1.1, zorder=1.5)
+
+
+def _draw_nodes(axes: Axes, layout: Layout, picture: Picture, edges: Sequence[DrawnEdge]) -> None:
+    users: dict[str, int] = {}
+    ports: dict[str, set[str]] = {}
+    for edge in edges:
+        for name in (edge.source, edge.target):
+            users[name] = max(users.get(name, 0), len(edge.effects))
+        if edge.port:
+            ports.setdefault(edge.target, set()).add(edge.port)
+    for name in sorted(layout.places, key=lambda name: sort_key(parse_local(name))):
+        _draw_node(
+            axes, layout.places[name], name, users[name], sorted(ports.get(name, ())), picture
+        )
+
+
+def _draw_node(
+    axes: Axes,
+    middle: tuple[float, float],
+    name: str,
+    n_tasks: int,
+    ports: Sequence[str],
+    picture: Picture,
+) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    from queries.layout import BOX_HEIGHT, BOX_WIDTH, PORT_OFFSET
+
+    x, y = middle
+    colour = _colour(n_tasks, picture)
+    rounding = 0.04 if parse_local(name).kind in {Kind.MLP, Kind.NEURON} else 0.2
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2),
+            BOX_WIDTH,
+            BOX_HEIGHT,
+            boxstyle=f"round,pad=0,rounding_size={rounding}",
+            facecolor=_FILL[colour],
+            edgecolor=colour,
+            linewidth=1.5,
+            zorder=4,
+        )
+    )
+    shift = 0.07 if ports else 0.0
+    axes.text(
+        x + shift, y, name, ha="center", va="center_baseline", zorder=5, gid="node", color=_INK,
+        fontsize=_font_size(name, narrow=bool(ports)),
+    )  # fmt: skip
+    for port in ports:
+        axes.text(
+            x - BOX_WIDTH / 2 + 0.09, y + PORT_OFFSET[port], port, ha="center",
+            va="center_baseline", fontsize=6, color=_FAINT, zorder=5, gid="port",
+        )  # fmt: skip
+
+
+def _font_size(name: str, *, narrow: bool) -> float:
+    # A box is 0.72 inches wide; a character takes about 0.6 of the font's size.
+    room = 52.0 * (0.78 if narrow else 0.92)
+    return max(4.0, min(9.5, room / (0.6 * len(name))))
+
+
+def _caption(figure: Figure, picture: Picture, edges: Sequence[DrawnEdge], height: float) -> None:
+    figure.text(
+        0.3 / figure.get_figwidth(), 1 - 0.3 / height, picture.title, fontsize=14,
+        fontweight="bold", color=_INK, va="center", gid="title",
+    )  # fmt: skip
+    figure.text(
+        0.3 / figure.get_figwidth(), 1 - 0.58 / height, _subtitle(picture, edges), fontsize=9,
+        color=_FAINT, va="center", gid="subtitle",
+    )  # fmt: skip
+    figure.legend(
+        handles=list(_legend(picture, edges)),
+        loc="lower left",
+        bbox_to_anchor=(0.2 / figure.get_figwidth(), 0.12 / height),
+        ncols=4,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=_INK,
+        handlelength=2.6,
+        columnspacing=1.8,
+    )
+
+
+def _subtitle(picture: Picture, edges: Sequence[DrawnEdge]) -> str:
+    shared = [edge for edge in picture.edges if len(edge.effects) >= picture.min_tasks]
+    shown = sum(len(edge.effects) >= picture.min_tasks for edge in edges)
+    what = "edges" if len(picture.tasks) < 2 else "shared edges"
+    count = (
+        f"all {shown} {what}"
+        if shown == len(shared)
+        else (f"the strongest {shown} of {len(shared)} {what}")
+    )
+    context = len(edges) - shown
+    more = f", with {context} others for context" if context else ""
+    return f"{'  +  '.join(picture.tasks)}      {count}{more}; numbers above are layers"
+
+
+def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
+    from matplotlib.lines import Line2D
+
+    def line(label: str, colour: str, **style: Any) -> Line2D:
+        return Line2D([], [], color=colour, label=label, **{"linewidth": 3.0, **style})
+
+    n_tasks = len(picture.tasks)
+    drawn = {_colour(len(edge.effects), picture) for edge in edges}
+    names = {
+        _SHARED_BY_ALL: f"used by all {n_tasks}" if n_tasks > 1 else "edge of the circuit",
+        _SHARED_BY_SOME: "used by some, not all",
+        _OWN: "used by one alone",
+    }
+    yield from (line(text, colour) for colour, text in names.items() if colour in drawn)
+    yield line("strong effect", _INK, linewidth=_WIDEST)
+    yield line("weak effect", _INK, linewidth=_THINNEST)
+    if any(_hurts(edge) for edge in edges):
+        yield line("hurts the metric (mean effect below 0)", _INK, linestyle=(0, (2.2, 1.2)))
+    if any(edge.port for edge in edges):
+        yield Line2D(
+            [], [], linestyle="", marker="$q\\ k\\ v$", markersize=16, color=_FAINT,
+            markeredgewidth=0, label="input of a head: query, key, value",
+        )  # fmt: skip
+    if picture.heads_per_group is not None:
+        yield line("heads that read a key/value head", _FAINT, linestyle=":", linewidth=1.1)
+
+
+def _colour(n_tasks: int, picture: Picture) -> str:
+    if n_tasks >= len(picture.tasks):
+        return _SHARED_BY_ALL
+    return _SHARED_BY_SOME if n_tasks > 1 else _OWN
+
+
+def _hurts(edge: DrawnEdge) -> bool:
+    known = [effect for effect in edge.effects.values() if effect is not None]
+    return bool(known) and sum(known) / len(known) < 0
