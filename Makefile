@@ -47,6 +47,10 @@ test: $(DEV) ## Every test, against a real Neo4j and a real PostgreSQL; report i
 conformance: $(DEV) ## What every graph store and every ledger owes, on all engines
 	$(BIN)/pytest -rs tests/conformance
 
+golden: $(DEV) ## Write the exact outputs in tests/golden anew; then read the diff
+	CIRCUITS_TEST_RENEW_GOLDEN=1 $(BIN)/pytest -q \
+		$$(grep -rl --include='test_*.py' check_golden tests)
+
 docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
 	$(BIN)/python docs/generate.py
 

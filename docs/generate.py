@@ -9,13 +9,14 @@ A page of ``docs/`` holds its generated part between two comments, and may say m
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from registry.catalogue import load_catalogue
+from registry.catalogue import NamedQuery, Parameter, load_catalogue
 from registry.cli.main import ROOT_OPTIONS, commands
 from registry.cli.root import command_group
 from registry.settings_table import PASSWORD, SETTINGS
@@ -86,73 +87,38 @@ def _pages(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _command(command: Any, name: str) -> Iterator[str]:
-    inner = getattr(command, "commands", None)
-    arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
-    options = [p for p in options if p.name != "help"]
+    # typer brings its own click, whose classes have no public names; their methods do.
+    context = command.context_class(command, info_name=name)
     yield f"## {name}" if name.count(" ") == 1 else f"### {name}"
-    usage = [name, *(["COMMAND"] if inner else []), *map(_usage, arguments)]
-    yield f"```\n{' '.join([*usage, *(['[OPTIONS]'] if options else [])])}\n```"
-    yield _prose(command.help or "")
-    rows = [(f"`{_placeholder(p)}`", _cell(p.help or "")) for p in arguments]
-    rows += [(_option(p), _option_help(p)) for p in options]
+    yield f"```\n{' '.join([name, *command.collect_usage_pieces(context)])}\n```"
+    yield from _prose(command.help or "")
+    records = [parameter.get_help_record(context) for parameter in command.params]
+    rows = [(f"`{_cell(what)}`", _cell(text)) for what, text in filter(None, records)]
     if rows:
         yield _table(("", ""), rows)
-    for each in (inner or {}).values():
+    for each in getattr(command, "commands", {}).values():
         yield from _command(each, f"{name} {each.name}")
-
-
-def _usage(argument: Any) -> str:
-    text = _placeholder(argument) + ("..." if argument.nargs == -1 else "")
-    return text if argument.required else f"[{text}]"
-
-
-def _placeholder(parameter: Any) -> str:
-    return str(parameter.metavar or parameter.name.upper())
-
-
-def _option(option: Any) -> str:
-    names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
-    if option.is_flag or option.count:
-        return names
-    return f"{names} `{option.metavar or _type_name(option.type)}`"
-
-
-def _type_name(kind: Any) -> str:
-    choices = getattr(kind, "choices", None)
-    if choices:
-        # \| would end the cell of the table otherwise.
-        return "\\|".join(str(getattr(choice, "value", choice)) for choice in choices)
-    return {"filename": "FILE", "directory": "FOLDER", "integer": "NUMBER", "float": "NUMBER"}.get(
-        kind.name, str(kind.name).upper()
-    )
-
-
-def _option_help(option: Any) -> str:
-    notes = ["required"] if option.required else []
-    notes += ["may be repeated"] if option.multiple else []
-    default = getattr(option.default, "value", option.default)
-    if not option.is_flag and isinstance(default, int | float | str) and default != "":
-        notes.append(f"default: {default}")
-    return _cell((option.help or "") + (f" ({'; '.join(notes)})" if notes else ""))
 
 
 # -- queries ---------------------------------------------------------------------------------------
 
 
-def _query(query: Any) -> Iterator[str]:
+def _query(query: NamedQuery) -> Iterator[str]:
     yield f"## {query.name}"
     yield _cell(query.purpose)
     if query.parameters:
-        rows = [_query_parameter(parameter) for parameter in query.parameters]
+        rows = [
+            (f"`{p.name}`", f"`{p.type}`", _default(p), _cell(p.help)) for p in query.parameters
+        ]
         yield _table(("parameter", "type", "default", ""), rows)
-    yield "Columns: " + ", ".join(f"`{column}`" for column in query.columns) + "."
-    yield f"```cypher\n{query.text.strip()}\n```"
+    columns = [(f"`{c.name}`", f"`{c.type}`", _cell(c.help)) for c in query.columns]
+    yield _table(("column", "type", ""), columns)
+    statement = re.sub(r"\A(//[^\n]*\n)+", "", query.text).strip()
+    yield f"```cypher\n{statement}\n```"
 
 
-def _query_parameter(parameter: Any) -> tuple[str, ...]:
-    default = "" if parameter.required else f"`{parameter.default}`"
-    return f"`{parameter.name}`", f"`{parameter.type}`", default, _cell(parameter.help)
+def _default(parameter: Parameter) -> str:
+    return "" if parameter.required else f"`{json.dumps(parameter.default)}`"
 
 
 # -- Markdown --------------------------------------------------------------------------------------
@@ -160,16 +126,21 @@ def _query_parameter(parameter: Any) -> tuple[str, ...]:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+    return "\n".join(
+        "|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in lines
+    )
 
 
 def _cell(text: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
-def _prose(text: str) -> str:
-    # A form feed is how typer marks what the terminal's help leaves out.
-    return text.partition("\f")[0].strip()
+def _prose(text: str) -> Iterator[str]:
+    """A help text's paragraphs; those that begin with a backspace are examples, line by line."""
+    # A form feed is how the rest is marked that a terminal's help leaves out.
+    for paragraph in text.partition("\f")[0].strip().split("\n\n"):
+        marked, lines = paragraph.startswith("\b"), paragraph.removeprefix("\b").strip("\n")
+        yield f"```sh\n{lines}\n```" if marked else lines
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def test_an_installed_wheel_creates_a_registry_and_answers_a_named_query(install
     for command in (
         ["init"],
         ["query"],
-        ["query", "shared-components", "--help"],
+        ["query", "shared-components", "--about"],
         ["status"],
         ["migrate", "--check"],
         ["cypher", "MATCH (r:Registry) RETURN count(r) AS registries"],
