@@ -1,0 +1,153 @@
+"""Commands that find circuits: ``circuits discover JOB`` and ``circuits tasks``.
+
+Every job registered in the entry-point group ``circuits.jobs`` is a command of ``discover``; its
+options are the fields of its ``Configuration``, so a job of another package needs no command of
+its own. Nothing here imports torch; a job does once it runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+import typer
+from typer.core import TyperGroup
+
+from registry.cli.output import Format, FormatOption, show_rows
+from registry.cli.session import open_registry
+from registry.rows import Rows
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = ["commands"]
+
+
+class JobGroup(TyperGroup):
+    """A group with one command per registered job, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class names it
+        """Names of all jobs."""
+        from ingest.jobs.base import JOBS_GROUP
+
+        return sorted({entry.name for entry in entry_points(group=JOBS_GROUP)})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - as above
+        """Build the command of one job.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        from ingest.jobs.base import find_job
+
+        job = find_job(cmd_name)
+        app = typer.Typer(
+            rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
+        )
+        app.command(cmd_name, help=(inspect.getdoc(job) or "").replace("\\b", "\b"))(
+            _run_with_options(job)
+        )
+        return typer.main.get_command(app)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the job that arguments begin with."""
+        if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            from ingest.jobs.base import find_job
+
+            find_job(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    jobs = typer.Typer(
+        cls=JobGroup, rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False
+    )
+    jobs.callback()(discover)
+    app.add_typer(jobs, name="discover")
+    app.command()(tasks)
+
+
+def discover() -> None:
+    r"""Find the circuit of a task in a model, measure it and record it.
+
+    \b
+    circuits discover edge-attribution --model smollm2 --task ioi
+    circuits discover edge-attribution --help
+    """
+
+
+def tasks(format: FormatOption = Format.TABLE) -> None:
+    r"""List the tasks that circuits can be found on.
+
+    Own prompts go in a file instead, JSON Lines or CSV with clean, corrupt, correct and wrong,
+    under a header that names the task:
+
+    \b
+    ---
+    task: greetings
+    ---
+    {"clean": "At dawn we say good", "corrupt": "At dusk we say good",
+     "correct": " morning", "wrong": " evening"}       (one object a line)
+
+    \b
+    circuits tasks
+    circuits discover edge-attribution --model smollm2 --file greetings.jsonl
+    """
+    from ingest.tasks.catalogue import all_tasks
+
+    found = tuple((task.slug, task.family, task.description) for task in all_tasks().values())
+    show_rows(Rows(("task", "family", "description"), found), format)
+
+
+def _run_with_options(job: Any) -> Callable[..., None]:
+    """A function for typer whose options are the fields of the job's configuration."""
+    fields: dict[str, FieldInfo] = job.Configuration.model_fields
+
+    def run(context: typer.Context, format: Format = Format.TABLE, **given: Any) -> None:
+        from ingest.jobs.base import run_job
+        from ingest.jobs.progress import show_progress
+
+        told = {name: value for name, value in given.items() if value not in (None, [])}
+        configuration = job.Configuration(**told)
+        with open_registry(context) as registry, show_progress() as progress:
+            outcome = run_job(job, configuration, registry, progress=progress)
+        summary = outcome.finding.summary
+        show_rows(Rows(tuple(summary), (tuple(summary.values()),)), format)
+
+    parameters = [_parameter("context", typer.Context)]
+    parameters += [_option(name, field) for name, field in fields.items()]
+    parameters.append(_parameter("format", FormatOption, Format.TABLE))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """An option for a field; what the user leaves out stays with the configuration's default."""
+    kind: Any = field.annotation
+    is_list = get_origin(kind) is tuple
+    # A field of several values is an option given several times: tags, --tag.
+    flag = "--" + (name.removesuffix("s") if is_list else name).replace("_", "-")
+    is_flag = bool in (kind, *get_args(kind))
+    option = typer.Option(
+        ... if field.is_required() else None,
+        f"{flag}/--no-{flag[2:]}" if is_flag else flag,
+        help=_help(field),
+        metavar="<str>" if is_list else None,
+        show_default=False,
+    )
+    kind = list[str] if is_list else kind
+    return _parameter(name, kind if field.is_required() else kind | None, option)
+
+
+def _help(field: FieldInfo) -> str:
+    text = field.description or ""
+    plain = isinstance(field.default, str | int) and not isinstance(field.default, bool)
+    return f"{text} [default: {field.default}]" if plain else text
+
+
+def _parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
