@@ -64,15 +64,13 @@ class GraphAccess:
     ) -> Rows:
         """Answer a statement from the graph as it is, and say so where changes are pending.
 
-        An embedded graph of another version is rebuilt first.
+        An embedded graph that was deleted or is of another version is made again first.
 
         Raises:
             GraphError: See :meth:`registry.graph.base.GraphStore.read`.
         """
         if pending := self._ledger.pending_count():
-            log.warning(
-                "%d changes are not yet in the graph; 'circuits sync' projects them", pending
-            )
+            log.warning("changes not yet in the graph: %d; run 'circuits sync'", pending)
         if self._reader is None:
             self._reader = self._open_reader()
         return self._reader.read(
@@ -90,17 +88,18 @@ class GraphAccess:
     def _open_reader(self) -> GraphStore:
         try:
             return self._checked_reader()
-        except GraphOutdated:
+        except GraphOutdated as error:
             if not self._settings.graph_is_embedded:
                 raise
-            log.warning("the graph was written by another version and is rebuilt")
-            self.rebuild()
+            log.warning("%s", error)
+            self.sync()
             return self._checked_reader()
 
     def _checked_reader(self) -> GraphStore:
         store = self._connect(writing=False)
         try:
-            check(store, self._ledger.registry_id)
+            if check(store, self._ledger.registry_id) is not GraphState.READY:
+                raise GraphOutdated("the graph is empty or half rebuilt; run 'circuits sync'")
         except BaseException:
             store.close()
             raise
@@ -115,12 +114,7 @@ class GraphAccess:
             GraphError: The graph cannot be written; everything stays pending.
         """
         with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
-            try:
-                return self._work_off_outbox(progress)
-            except GraphOutdated:
-                if not self._settings.graph_is_embedded:
-                    raise
-                return self._start_over(progress)
+            return self._anew_if_outdated(self._work_off_outbox, progress)
 
     def rebuild(self, progress: Progress | None = None) -> int:
         """Empty the graph and make it again; returns how many changes that were.
@@ -129,30 +123,44 @@ class GraphAccess:
         :meth:`sync` finishes the work.
         """
         with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
-            return self._start_over(progress)
+            self.close()
+            self._ledger.requeue_everything()
+            return self._anew_if_outdated(self._empty_and_fill, progress)
 
-    def _start_over(self, progress: Progress | None) -> int:
-        self.close()
-        self._ledger.requeue_everything()
-        if self._settings.graph_is_embedded:
+    def _anew_if_outdated(
+        self, work: Callable[[Progress | None], int], progress: Progress | None
+    ) -> int:
+        """Do the work; on an embedded file that cannot be read, do it again without that file."""
+        try:
+            return work(progress)
+        except GraphOutdated:
+            if not self._settings.graph_is_embedded:
+                raise
             discard_embedded(self._settings.graph)
-        else:
-            with self._connect(writing=True) as store:
-                begin_rebuild(store, self._ledger.registry_id)
-        return self._work_off_outbox(progress)
+            return work(progress)
+
+    def _empty_and_fill(self, progress: Progress | None) -> int:
+        with self._connect(writing=True) as store:
+            begin_rebuild(store, self._ledger.registry_id)
+            return self._fill(store, progress)
 
     def _work_off_outbox(self, progress: Progress | None) -> int:
-        ledger, done = self._ledger, 0
         with self._connect(writing=True) as store:
-            if prepare(store, ledger.registry_id) is not GraphState.READY:
-                ledger.requeue_everything()
-                begin_rebuild(store, ledger.registry_id)
-            total = ledger.pending_count()
-            while changes := ledger.pending(_CHANGES_PER_CHECKPOINT):
-                project(store, changes, self._source, progress=_shifted(progress, done, total))
-                store.checkpoint()
-                ledger.acknowledge(changes)
-                done += len(changes)
+            found = prepare(store, self._ledger.registry_id)
+            if found is not GraphState.READY:
+                self._ledger.requeue_everything()
+            if found is GraphState.REBUILDING:
+                begin_rebuild(store, self._ledger.registry_id)
+            return self._fill(store, progress)
+
+    def _fill(self, store: GraphStore, progress: Progress | None) -> int:
+        ledger, done = self._ledger, 0
+        total = ledger.pending_count()
+        while changes := ledger.pending(_CHANGES_PER_CHECKPOINT):
+            project(store, changes, self._source, progress=_shifted(progress, done, total))
+            store.checkpoint()
+            ledger.acknowledge(changes)
+            done += len(changes)
         return done
 
     def _connect(self, *, writing: bool) -> GraphStore:

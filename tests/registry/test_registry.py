@@ -25,6 +25,7 @@ from registry.ledger.base import NewCircuit
 from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Level, Node
 from registry.settings import Settings, load_settings
 from tests import examples
+from tests.servers.neo4j import Neo4jServer
 
 CIRCUITS_IN_GRAPH = "MATCH (c:Circuit) RETURN c.id AS id ORDER BY id"
 
@@ -186,24 +187,28 @@ class TestGraphOutOfReach:
         assert len(registry.cypher(CIRCUITS_IN_GRAPH)) == 1
 
     def test_a_graph_of_another_registry(self, tmp_path: Path, registry: Registry) -> None:
-        foreign = with_graph(registry.settings.home, f"kglite://{tmp_path}/other/graph.kgl")
+        foreign = with_graph(registry.settings.home, f"kglite:///{tmp_path}/other/graph.kgl")
         with Registry.init(tmp_path / "other") as other:
             other.record(examples.GPT2, examples.circuit(5))
         with Registry.open(settings=foreign) as registry_there:
             registry_there.record(examples.circuit(1))
             assert registry_there.ledger.pending_count() > 0
-            with pytest.raises(GraphRefused, match="another registry"):
+            with pytest.raises(GraphRefused, match="belongs to registry"):
                 registry_there.sync()
-            with pytest.raises(GraphRefused, match="another registry"):
+            with pytest.raises(GraphRefused, match="belongs to registry"):
                 registry_there.cypher(CIRCUITS_IN_GRAPH)
 
     @pytest.mark.neo4j
     def test_a_server_that_refuses_the_password(
-        self, home: Path, registry: Registry, empty_neo4j, caplog: pytest.LogCaptureFixture
+        self,
+        home: Path,
+        registry: Registry,
+        empty_neo4j: Neo4jServer,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        wrong = with_graph(
-            home, empty_neo4j.url, graph_user=empty_neo4j.user, graph_password="not-the-password"
-        )
+        monkeypatch.setenv("CIRCUITS_GRAPH_PASSWORD", "not-the-password")
+        wrong = with_graph(home, empty_neo4j.url, graph_user=empty_neo4j.user)
         with Registry.open(settings=wrong) as refused:
             refused.record(examples.circuit(1))
             with pytest.raises(GraphRefused) as caught:
@@ -217,7 +222,7 @@ class TestGraphOutOfReach:
     ) -> None:
         registry.record(examples.circuit(1))
         registry.close()
-        (home / "graph.kgl").write_bytes(b"no graph of this version")
+        (home / "graph.kgl").write_bytes(b"RGF\xff of another version")
         with Registry.open(home) as reopened:
             assert len(reopened.cypher(CIRCUITS_IN_GRAPH)) == 1
 
@@ -228,8 +233,16 @@ class TestGraphOutOfReach:
         registry.close()
         (home / "graph.kgl").unlink()
         with Registry.open(home) as reopened:
-            reopened.sync()
             assert len(reopened.cypher(CIRCUITS_IN_GRAPH)) == 1
+
+    def test_a_file_that_is_no_graph_is_left_alone(self, registry: Registry, home: Path) -> None:
+        registry.close()
+        (home / "graph.kgl").write_bytes(b"somebody's thesis")
+        with Registry.open(home) as reopened:
+            reopened.record(examples.circuit(1))
+            with pytest.raises(GraphRefused, match="not a graph file"):
+                reopened.cypher(CIRCUITS_IN_GRAPH)
+        assert (home / "graph.kgl").read_bytes() == b"somebody's thesis"
 
 
 class TestUpkeep:
