@@ -53,7 +53,7 @@ def home(
         server = request.getfixturevalue("empty_neo4j")
         monkeypatch.setenv("CIRCUITS_GRAPH", server.url)
         monkeypatch.setenv("CIRCUITS_GRAPH_USER", server.user)
-        monkeypatch.setenv("CIRCUITS_GRAPH_PASSWORD", server.password)
+        monkeypatch.setenv("CIRCUITS_GRAPH_PASSWORD", server.password.get_secret_value())
     monkeypatch.setenv("CIRCUITS_HOME", str(tmp_path / "registry"))
     with Registry.init(tmp_path / "registry") as registry:
         registry.record(examples.GPT2, *examples.TASKS)
