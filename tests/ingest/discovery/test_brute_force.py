@@ -17,13 +17,12 @@ from torch import Tensor
 from ingest.discovery import attribute_edges, evaluate_circuit
 from ingest.discovery.edge_space import EdgeSpace, Receiver
 from registry.identifiers import Local, parse_local
-from tests.ingest import tiny_models
-from tests.ingest.discovery.decoders import bridge, clean_ids, corrupt_ids, metric
+from tests.ingest.discovery.decoders import ALL, bridge, clean_ids, corrupt_ids, metric
 
-MODELS = sorted(tiny_models.ALL)
+MODELS = sorted(ALL)
 # The bridge computes softmax and RMSNorm of rotary models in float32 even in a float64 model.
-STEP = {"gpt2": 1e-4, "neox": 1e-4, "llama": 1e-2, "gemma2": 1e-2}
-TOLERANCE = {"gpt2": 1e-7, "neox": 1e-7, "llama": 2e-3, "gemma2": 2e-3}
+STEP = {"gpt2": 1e-4, "neox": 1e-4, "llama": 1e-2, "gemma2": 1e-2, "gemma3": 1e-2}
+TOLERANCE = {"gpt2": 1e-7, "neox": 1e-7, "llama": 2e-3, "gemma2": 2e-3, "gemma3": 2e-3}
 
 
 class Patcher:

@@ -12,6 +12,7 @@ from ingest.models import wrap
 from registry.errors import BadInput, NonFiniteScores, UnsupportedModel
 from tests.ingest import tiny_models
 from tests.ingest.discovery.decoders import (
+    ALL,
     N_POSITIONS,
     N_PROMPTS,
     bridge,
@@ -45,7 +46,7 @@ def padded(tokens: Tensor, lengths: list[int], side: str) -> tuple[Tensor, Tenso
     return torch.stack(rows), torch.stack(masks).long()
 
 
-@pytest.mark.parametrize("name", sorted(tiny_models.ALL))
+@pytest.mark.parametrize("name", sorted(ALL))
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padded_prompts_score_as_one_by_one(name: str, side: str) -> None:
     model, lengths = bridge(name), [N_POSITIONS, 4, 5]
@@ -55,11 +56,11 @@ def test_padded_prompts_score_as_one_by_one(name: str, side: str) -> None:
     one_by_one = [
         attribute_edges(
             model,
-            clean_ids()[i : i + 1, :length],
-            corrupt_ids()[i : i + 1, :length],
-            lambda logits, index, i=i: metric()(logits, index + i),
+            clean_ids()[prompt : prompt + 1, :length],
+            corrupt_ids()[prompt : prompt + 1, :length],
+            metric(first=prompt),
         )
-        for i, length in enumerate(lengths)
+        for prompt, length in enumerate(lengths)
     ]
     mean = torch.stack([scores.matrix for scores in one_by_one]).mean(0)
     assert_same(found, EdgeScores(mean, found.space, found.clean_metric, found.corrupt_metric))
@@ -186,7 +187,7 @@ def test_blocks_scaled_on_their_way_to_the_stream_are_refused() -> None:
         intermediate_size=48,
         vocab_size=24,
         residual_multiplier=0.5,
-        attn_implementation="eager",
+        architectures=["GraniteForCausalLM"],
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
@@ -199,7 +200,9 @@ def test_blocks_scaled_on_their_way_to_the_stream_are_refused() -> None:
 def test_a_sequential_model_taken_for_a_parallel_one_is_refused() -> None:
     model = bridge("gpt2")
     model.cfg.parallel_attn_mlp = True
-    with pytest.raises(UnsupportedModel, match="do not add up to the residual stream at blocks.0"):
+    with pytest.raises(
+        UnsupportedModel, match=r"do not add up to the residual stream at blocks\.0"
+    ):
         score(model)
 
 
