@@ -25,7 +25,7 @@ __all__ = ["DrawnEdge", "Picture", "draw", "figure_of", "strongest"]
 
 SUFFIXES = (".svg", ".png", ".pdf")
 MAX_EDGES = 60
-MAX_CONTEXT = 20
+MAX_CONTEXT = 15
 
 _SHARED_BY_ALL = "#0b6e75"
 _SHARED_BY_SOME = "#d9822b"
@@ -34,7 +34,7 @@ _FILL = {_SHARED_BY_ALL: "#d5eeee", _SHARED_BY_SOME: "#fbe7d0", _OWN: "#f1f3f5"}
 _INK = "#1d2733"
 _FAINT = "#6b7783"
 _BAND = "#f6f8fa"
-_INCHES = 0.78
+_INCHES = 0.74
 _WIDEST, _THINNEST = 5.0, 0.8  # points
 
 
@@ -143,9 +143,9 @@ def figure_of(picture: Picture) -> Figure:
     names = {name for edge in edges for name in (edge.source, edge.target)}
     layout = lay_out(names, [(edge.source, edge.target, edge.port) for edge in edges])
     width = max(9.0, (layout.right - layout.left) * _INCHES + 0.6)
-    height = (layout.top - layout.bottom) * _INCHES + 2.3
+    height = (layout.top - layout.bottom) * _INCHES + 2.35
     figure = Figure(figsize=(width, height), facecolor="white")
-    axes = figure.add_axes((0.0, 1.15 / height, 1.0, 1 - 2.0 / height))
+    axes = figure.add_axes((0.0, 0.95 / height, 1.0, 1 - 1.95 / height))
     _frame(axes, layout, width)
     _draw_edges(axes, layout, picture, edges)
     _draw_nodes(axes, layout, picture, edges)
@@ -202,7 +202,7 @@ def _line(points: Any, edge: DrawnEdge, picture: Picture, share: float) -> Any:
         outline,
         fill=False,
         edgecolor=colour,
-        linewidth=_THINNEST + (_WIDEST - _THINNEST) * share,
+        linewidth=_THINNEST + (0.8 if context else _WIDEST - _THINNEST) * share,
         linestyle=(0, (2.2, 1.2)) if _hurts(edge) else "solid",
         alpha=0.45 if context else 0.8,
         capstyle="butt" if _hurts(edge) else "round",
@@ -289,8 +289,9 @@ def _caption(figure: Figure, picture: Picture, edges: Sequence[DrawnEdge], heigh
         fontweight="bold", color=_INK, va="center", gid="title",
     )  # fmt: skip
     figure.text(
-        0.3 / figure.get_figwidth(), 1 - 0.58 / height, _subtitle(picture, edges), fontsize=9,
-        color=_FAINT, va="center", gid="subtitle",
+        0.3 / figure.get_figwidth(), 1 - 0.5 / height,
+        _subtitle(picture, edges, figure.get_figwidth()), fontsize=9, color=_FAINT, va="top",
+        linespacing=1.4, gid="subtitle",
     )  # fmt: skip
     figure.legend(
         handles=list(_legend(picture, edges)),
@@ -305,18 +306,22 @@ def _caption(figure: Figure, picture: Picture, edges: Sequence[DrawnEdge], heigh
     )
 
 
-def _subtitle(picture: Picture, edges: Sequence[DrawnEdge]) -> str:
+def _subtitle(picture: Picture, edges: Sequence[DrawnEdge], figure_width: float) -> str:
     shared = [edge for edge in picture.edges if len(edge.effects) >= picture.min_tasks]
     shown = sum(len(edge.effects) >= picture.min_tasks for edge in edges)
     what = "edges" if len(picture.tasks) < 2 else "shared edges"
     count = (
         f"all {shown} {what}"
         if shown == len(shared)
-        else (f"the strongest {shown} of {len(shared)} {what}")
+        else f"the strongest {shown} of {len(shared)} {what}"
     )
     context = len(edges) - shown
     more = f", with {context} others for context" if context else ""
-    return f"{'  +  '.join(picture.tasks)}      {count}{more}; numbers above are layers"
+    names = ",  ".join(picture.tasks)
+    # About 13 characters of this size fill an inch.
+    room = int(13 * figure_width) - 6
+    shortened = names if len(names) <= room else f"{names[: room - 1]}…"
+    return f"{shortened}\n{count}{more}; the numbers are layers"
 
 
 def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:

@@ -1,7 +1,7 @@
 """Where the parts of a drawn circuit lie: layers from left to right, heads above, MLPs below.
 
-A layered layout: a part's column follows from when it runs (key/value heads, heads, MLP of a block;
-``input`` first, ``logits`` last), layers without parts take no room. Within its lane a part is
+A layered layout: a part's column follows from when it runs (attention before the MLP of a block,
+``input`` first, ``logits`` last); layers without parts take no room. Within its lane a part is
 moved up and down until as few edges as possible run behind other parts.
 """
 
@@ -25,12 +25,13 @@ BOX_HEIGHT = 0.5
 PORT_OFFSET: Mapping[str | None, float] = {"q": 0.14, "k": 0.0, "v": -0.14, None: 0.0}
 """How far above a box's middle an edge enters it, by port."""
 
-_ATTENTION_LEVELS = tuple(0.75 * level for level in range(7))
+_ATTENTION_LEVELS = tuple(0.75 * level for level in range(6))
 _MLP_LEVELS = (-1.1, -1.8, -2.5)
 _END_LEVEL = 0.0
-_COLUMN = 1.3
-_SAMPLES = np.linspace(0.0, 1.0, 24)[:, None]
-_PASSES = 4
+_COLUMN = 1.12
+_STEP = 0.5
+_SAMPLES = np.linspace(0.0, 1.0, 16)[:, None]
+_PASSES = 3
 _MARGIN = 0.05
 _APART = 0.1
 _ATTENTION_KINDS = frozenset({Kind.HEAD, Kind.KV_HEAD})
@@ -43,8 +44,8 @@ class Layout:
     Attributes:
         places: Middle of each part's box, by local name.
         layers: For each layer with parts its number, left and right border.
-        bottom: Lower border of the lowest box.
-        top: Upper border of the highest box.
+        bottom: Lower border of the lowest box or line.
+        top: Upper border of the highest.
         left: Left border.
         right: Right border.
     """
@@ -73,12 +74,15 @@ def lay_out(names: Iterable[str], edges: Sequence[tuple[str, str, str | None]]) 
     ends = np.array([(index[s], index[t]) for s, t, _ in edges], dtype=int).reshape(-1, 2)
     offsets = np.array([PORT_OFFSET[port] for _, _, port in edges])
     heights = _heights(locals_, columns, ends, offsets)
+    middles = np.column_stack([columns, heights])
+    # Lines bow beyond the boxes.
+    reach = _on_curves(curves(middles[ends[:, 0]], middles[ends[:, 1]], offsets))[..., 1]
     places = dict(zip(ordered, zip(columns, heights, strict=True), strict=True))
     return Layout(
         places=places,
         layers=tuple(_bands(locals_, columns)),
-        bottom=min(heights, default=0.0) - BOX_HEIGHT / 2,
-        top=max(heights, default=0.0) + BOX_HEIGHT / 2,
+        bottom=float(min([*heights, *reach.min(axis=1)], default=0.0)) - BOX_HEIGHT / 2,
+        top=float(max([*heights, *reach.max(axis=1)], default=0.0)) + BOX_HEIGHT / 2,
         left=-_COLUMN / 2,
         right=max(columns, default=0.0) + _COLUMN / 2,
     )
@@ -107,30 +111,35 @@ def curves(starts: Array, ends: Array, offsets: Array) -> Array:
 
 
 def _columns(locals_: Sequence[Local]) -> list[float]:
-    """Left-to-right place of each part; parts of one layer, step and lane share a column."""
-    steps = sorted({_step(local) for local in locals_})
-    attention = {layer for layer, step in steps if step < _MLP_STEP}
-    place: dict[tuple[int, int], float] = {}
-    x = -_COLUMN
-    for layer, step in steps:
-        # Below heads of its own layer an MLP needs no column of its own, only to come after them.
-        x += 0.5 * _COLUMN if step == _MLP_STEP and layer in attention else _COLUMN
-        place[layer, step] = x
+    """Left-to-right place of each part; parts of one layer and lane share a column.
+
+    A column keeps a box's width from the one before it in its lane, and follows the one before it
+    in the other lane by :data:`_STEP` alone, so that lanes fill each other's gaps.
+    """
+    place: dict[_Step, float] = {}
+    last = {"attention": -_COLUMN, "mlp": -_COLUMN}
+    before = -_STEP
+    for step in sorted({_step(local) for local in locals_}):
+        lanes = _LANES[step[1]]
+        x = max(before + _STEP, *(last[lane] + _COLUMN for lane in lanes))
+        place[step] = before = x
+        last.update(dict.fromkeys(lanes, x))
     return [place[_step(local)] for local in locals_]
 
 
-_MLP_STEP = 2
+_Step = tuple[int, int]
+_ENDS, _ATTENTION, _MLP = range(3)
+_LANES = {_ENDS: ("attention", "mlp"), _ATTENTION: ("attention",), _MLP: ("mlp",)}
 _LAST = 1_000_000
 
 
-def _step(local: Local) -> tuple[int, int]:
+def _step(local: Local) -> _Step:
+    """When a part runs, as layer and lane."""
     if local.kind in {Kind.LOGITS, Kind.LOGIT}:
-        return (_LAST, 0)
+        return (_LAST, _ENDS)
     if local.layer is None:
-        return (-1, 0)
-    if local.kind is Kind.KV_HEAD:
-        return (local.layer, 0)
-    return (local.layer, 1 if _is_attention(local) else _MLP_STEP)
+        return (-1, _ENDS)
+    return (local.layer, _ATTENTION if _is_attention(local) else _MLP)
 
 
 def _is_attention(local: Local) -> bool:
@@ -141,19 +150,25 @@ def _is_attention(local: Local) -> bool:
 def _bands(
     locals_: Sequence[Local], columns: Sequence[float]
 ) -> Iterator[tuple[int, float, float]]:
+    """Each layer with its borders, half way to the columns of its neighbours."""
     reach: dict[int, list[float]] = {}
     for local, x in zip(locals_, columns, strict=True):
-        if local.layer is not None:
-            reach.setdefault(local.layer, []).append(x)
-    for layer, xs in sorted(reach.items()):
-        yield layer, min(xs) - _COLUMN / 2, max(xs) + _COLUMN / 2
+        layer = _step(local)[0] if local.layer is None else local.layer
+        reach.setdefault(layer, []).append(x)
+    layers = sorted(reach)
+    for place, layer in enumerate(layers):
+        if 0 <= layer < _LAST:
+            left, right = min(reach[layer]), max(reach[layer])
+            before = max(reach[layers[place - 1]]) if place else left - _COLUMN
+            after = min(reach[layers[place + 1]]) if place + 1 < len(layers) else right + _COLUMN
+            yield layer, (before + left) / 2, (right + after) / 2
 
 
 def _choices(local: Local, crowd: int) -> tuple[float, ...]:
     if local.layer is None:
         return tuple(_END_LEVEL + 0.75 * place for place in range(crowd))
     if _is_attention(local):
-        return (*_ATTENTION_LEVELS, *(0.75 * level for level in range(7, crowd)))
+        return (*_ATTENTION_LEVELS, *(0.75 * level for level in range(6, crowd)))
     return (*_MLP_LEVELS, *(_MLP_LEVELS[-1] - 0.7 * place for place in range(1, crowd - 1)))
 
 
@@ -163,7 +178,7 @@ def _heights(
     """Every part in turn takes the level of its lane that hides least, until none moves."""
     crowd = Counter(map(_step, locals_))
     choices = [_choices(local, crowd[_step(local)]) for local in locals_]
-    taken: Counter[tuple[int, int]] = Counter()
+    taken: Counter[_Step] = Counter()
     middles = np.zeros((len(locals_), 2))
     middles[:, 0] = columns
     for index, local in enumerate(locals_):
