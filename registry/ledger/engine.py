@@ -73,7 +73,7 @@ def lock_path(url: URL) -> Path:
 def shown(url: URL) -> str:
     """The URL as errors and reprs may show it: without password and options."""
     kept = {name: value for name, value in url.query.items() if name in {"host", "port"}}
-    return url.set(query=kept, password=None).render_as_string()
+    return url.set(query=kept).render_as_string(hide_password=True)
 
 
 def connect(url: URL) -> Engine:

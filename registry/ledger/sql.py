@@ -211,12 +211,12 @@ class SqlLedger(Ledger):
     def load(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         with writing(self._engine) as connection:
             if not is_empty(connection):
-                raise LedgerError(
-                    f"{shown(self._engine.url)} holds records; restore into a new one"
-                )
+                where = shown(self._engine.url)
+                raise LedgerError(f"{where} holds records already; restore into a new ledger")
             load_rows(connection, rows)
             requeue_everything(connection)
-            self._registry_id = str(connection.execute(select(tables.registry.c.id)).scalar_one())
+            taken_over = str(connection.execute(select(tables.registry.c.id)).scalar_one())
+        self._registry_id = taken_over
 
     @override
     def close(self) -> None:

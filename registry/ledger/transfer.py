@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, insert, select
+from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
 from registry.errors import LedgerError
 from registry.ledger import tables
@@ -22,11 +22,15 @@ _TABLES = {
 
 def dump_rows(connection: Connection) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every row as ``(table, row)``; first the schema's revision."""
-    yield tables.REVISION_TABLE, {"version_num": tables.REVISION}
+    # Asked of the database, as the moment that all rows are of is that of the first question.
+    found = connection.execute(text(f"SELECT version_num FROM {tables.REVISION_TABLE}"))
+    yield tables.REVISION_TABLE, {"version_num": found.scalar_one()}
     for name, table in _TABLES.items():
-        query = select(table).order_by(*table.primary_key)
-        for row in connection.execute(query.execution_options(yield_per=_CHUNK)).mappings():
-            yield name, {column: _to_json(value) for column, value in row.items()}
+        query = select(table).order_by(*table.primary_key).execution_options(yield_per=_CHUNK)
+        # Closed also where the caller stops half-way.
+        with connection.execute(query) as result:
+            for row in result.mappings():
+                yield name, {column: _to_json(value) for column, value in row.items()}
 
 
 def load_rows(connection: Connection, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:

