@@ -60,7 +60,7 @@ PASSWORD = Setting(
     "Password of a Neo4j graph; in the environment only, never an option or in circuits.toml.",
 )
 
-_USERINFO = re.compile(r"(?P<before>[a-z][a-z0-9+.\-]*://[^/\s:@]*:)[^@\s]+(?=@)", re.IGNORECASE)
+_USERINFO = re.compile(r"(?P<before>[a-z][a-z0-9+.\-]*://[^/\s:@]*:)[^\s/]+(?=@)", re.IGNORECASE)
 _QUERY = re.compile(r"(?P<before>[?&](?:password|sslpassword)=)[^&\s]+", re.IGNORECASE)
 
 

@@ -135,12 +135,10 @@ def show(
         Section("edges", _edge_rows(_strongest(content.edges, top))),
     ]
     show_sections(sections, format, csv="edges" if content.edges else "nodes")
-    for kind, shown, known in (
-        ("nodes", len(sections[-2].content), len(content.nodes)),
-        ("edges", len(sections[-1].content), len(content.edges)),
-    ):
-        if shown < known and format is not Format.JSON:
-            notice(f"the strongest {shown} of {known} {kind}; --top 0 shows all")
+    for section, known in ((sections[-2], content.nodes), (sections[-1], content.edges)):
+        shown = len(section.content)
+        if shown < len(known) and format is Format.TABLE:
+            notice(f"the strongest {shown} of {len(known)} {section.title}; --top 0 shows all")
 
 
 def tag(

@@ -38,9 +38,8 @@ def report(error: BaseException) -> int:
     """
     failure = describe(error)
     log.debug("traceback of the failure", exc_info=error)
-    if failure.exit_code == _READER_LEFT:
-        _forget_standard_output()
-    elif failure.line:
+    _settle_standard_output()
+    if failure.line:
         sys.stderr.write(failure.line + "\n")
     return failure.exit_code
 
@@ -101,6 +100,9 @@ def first_problem(error: BaseException) -> str:
     return (f"{field}: " if field else "") + text + given + more
 
 
-def _forget_standard_output() -> None:
-    # Python flushes standard output once more on its way out, which would fail again, loudly.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _settle_standard_output() -> None:
+    """Let go of output that cannot be written: Python would try once more on its way out."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -39,6 +39,7 @@ __all__ = [
 _ID = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SHOWN_DIGITS = 12
+_SLICE = 32_768  # characters
 _WIDE = 100_000  # columns; a table that is piped is never folded
 
 
@@ -145,7 +146,10 @@ def write_text(text: str) -> None:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    # In slices: where Python runs unbuffered, a reader that leaves during a single long write goes
+    # unnoticed.
+    for start in range(0, len(text), _SLICE):
+        sys.stdout.write(text[start : start + _SLICE])
     sys.stdout.flush()
 
 
@@ -198,7 +202,9 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return ", ".join(cell_text(item) for item in value)
+        # Maps have commas of their own.
+        between = "; " if any(isinstance(item, dict) for item in value) else ", "
+        return between.join(cell_text(item) for item in value)
     if isinstance(value, dict):
         return ", ".join(f"{key}={cell_text(item)}" for key, item in value.items())
     return _one_line(_ID.sub(lambda match: match[0][:_SHOWN_DIGITS], str(value)))
@@ -206,7 +212,10 @@ def cell_text(value: Any) -> str:
 
 def _one_line(text: str) -> str:
     # Titles and notes are other people's: control characters could redraw the terminal.
-    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", " ".join(text.split()))
+    # Spaces stay: for a token, one in front makes a difference.
+    return _UNPRINTABLE.sub(
+        lambda match: f"\\x{ord(match[0]):02x}", re.sub(r"[\r\n\t]+", " ", text)
+    )
 
 
 def _is_number(value: Any) -> bool:

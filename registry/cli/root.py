@@ -92,10 +92,17 @@ def run(arguments: Sequence[str]) -> int:
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
     )
     app.callback()(_root)
-    # Not in standalone mode: errors are for registry.cli.failures, in one line each.
-    result = get_group(app).main(list(arguments), prog_name="circuits", standalone_mode=False)
-    sys.stdout.flush()
-    return result if isinstance(result, int) else 0
+    group = get_group(app)
+    # Not group.main(), which ends the process or swallows Ctrl-C: failures have a place of their
+    # own, registry.cli.failures.
+    try:
+        with group.make_context("circuits", list(arguments)) as context:
+            group.invoke(context)
+    except typer.Exit as wanted:
+        return wanted.exit_code
+    finally:
+        sys.stdout.flush()
+    return 0
 
 
 def _print_version(wanted: bool) -> None:

@@ -95,14 +95,14 @@ def status(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
         "home": found.home,
         "registry": found.registry_id,
         **found.stores,
-        "graph state": found.graph,
-        "pending projections": found.pending,
+        "graph_state": found.graph,
+        "pending_projections": found.pending,
         "version": __version__,
         "python": platform.python_version(),
     }
     sections = [
         Section("registry", general),
-        Section("records", found.counts),
+        Section("records", {kind.replace(" ", "_"): n for kind, n in found.counts.items()}),
         Section("runs", found.runs),
     ]
     show_sections(sections, format, csv="registry")

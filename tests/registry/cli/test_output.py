@@ -1,0 +1,111 @@
+"""How values are written."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from registry.cli.output import Format, Section, cell_text, notice, show_rows, show_sections
+from registry.cli.values import assignments, value_of
+from registry.errors import BadInput
+from registry.rows import Rows
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (True, "yes"),
+        (3, "3"),
+        (0.123456, "0.1235"),
+        (math.nan, "NaN"),
+        (-math.inf, "-Infinity"),
+        ("a" * 64, "a" * 12),
+        ("gpt2/" + "b" * 64, "gpt2/" + "b" * 12),
+        ("a" * 63, "a" * 63),
+        (["x", 1.5, None], "x, 1.5, "),
+        (
+            [{"task": "ioi", "n": 2}, {"task": "capitals", "n": 1}],
+            "task=ioi, n=2; task=capitals, n=1",
+        ),
+        (" Rome", " Rome"),
+        ("two\nlines", "two lines"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("[bold]not markup[/bold]", "[bold]not markup[/bold]"),
+        (datetime(2026, 1, 31, tzinfo=UTC), "2026-01-31T00:00:00+00:00"),
+    ],
+)
+def test_a_cell_shows_a_value_in_one_short_line(value: object, text: str) -> None:
+    assert cell_text(value) == text
+
+
+def test_a_table_keeps_markup_and_other_scripts_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_rows(Rows(("title", "n"), (("[red]数字[/red]", 1), ("ab", 22))), Format.TABLE)
+    assert (
+        capsys.readouterr().out == "title             n\n[red]数字[/red]   1\nab               22\n"
+    )
+
+
+def test_json_holds_what_json_lacks_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows(Rows(("x",), ((math.nan,), (math.inf,), (-math.inf,), (1.0,))), Format.JSON)
+    values = [row["x"] for row in json.loads(capsys.readouterr().out)]
+    assert values == ["NaN", "Infinity", "-Infinity", 1.0]
+
+
+@pytest.mark.parametrize(
+    ("format", "out"), [(Format.TABLE, ""), (Format.JSON, "[]\n"), (Format.CSV, "x,y\n")]
+)
+def test_no_rows_are_said_in_a_table_and_empty_for_programs(
+    format: Format, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_rows(Rows(("x", "y")), format)
+    written = capsys.readouterr()
+    assert written.out == out
+    assert written.err == ("nothing found\n" if format is Format.TABLE else "")
+
+
+def test_csv_quotes_and_keeps_lists_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    row = ('say "a, b"', [1, None, "x"], None, True, 0.1)
+    show_rows(Rows(("a", "b", "c", "d", "e"), (row,)), Format.CSV)
+    assert capsys.readouterr().out == ('a,b,c,d,e\n"say ""a, b""","[1, null, ""x""]",,true,0.1\n')
+
+
+def test_sections_become_one_object_and_csv_one_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sections = [
+        Section("one", {"a": 1}),
+        Section("none", Rows(("x",))),
+        Section("b", Rows(("y",), ((2,),))),
+    ]
+    show_sections(sections, Format.TABLE, csv="b")
+    assert capsys.readouterr().out == "one\na  1\n\nb\ny\n2\n"
+    show_sections(sections, Format.CSV, csv="one")
+    assert capsys.readouterr().out == "field,value\na,1\n"
+    show_sections(sections, Format.JSON, csv="b")
+    assert json.loads(capsys.readouterr().out) == {"one": {"a": 1}, "none": [], "b": [{"y": 2}]}
+
+
+def test_a_notice_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    notice("some\nthing \x1b]0;x")
+    assert capsys.readouterr() == ("", "some thing \\x1b]0;x\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("[1, 2]", [1, 2]), ('"3"', "3"), ("ioi", "ioi"), ("null", None), ("a=b", "a=b")],
+)
+def test_a_value_is_json_where_it_is_json(text: str, value: object) -> None:
+    assert value_of(text) == value
+    assert assignments([f"key={text}"], "--param") == {"key": value}
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}'])
+def test_a_value_is_finite(text: str) -> None:
+    with pytest.raises(BadInput, match="numbers are finite"):
+        value_of(text)

@@ -1,0 +1,135 @@
+"""Commands that read: exact tables, JSON and CSV on one small registry."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry import Registry
+from tests.golden_files import check_golden
+from tests.registry.cli.conftest import EDIT, IOI, IOI_TOO, NUMERALS, Cli
+
+CYPHER = "MATCH (c:Circuit)-[:FOR_TASK]->(t:Task) RETURN c.id AS circuit, t.id AS task, \
+c.n_edges AS edges ORDER BY circuit"
+GOLDEN = {
+    "list.txt": "list",
+    "list.json": "list --format json",
+    "list.csv": "list --format csv",
+    "list_filtered.txt": "list --task sequence",
+    "list_nothing.txt": "list --tag nothing",
+    "list_limited.txt": "list --limit 1",
+    "show.txt": f"show {IOI.id[:12]} --top 3",
+    "show.json": f"show {IOI.id[:12]} --top 2 --format json",
+    "show.csv": f"show {IOI.id[:6]} --top 4 --format csv",
+    "show_imported.txt": f"show {IOI_TOO.id} --top 1",
+    "edits_list.txt": "edits list",
+    "edits_list.json": "edits list --format json",
+    "edits_show.txt": f"edits show {EDIT.id[:8]}",
+    "edits_show.json": f"edits show {EDIT.id[:8]} --format json",
+    "edits_show.csv": f"edits show {EDIT.id[:8]} --format csv",
+    "cypher.txt": f"cypher '{CYPHER}'",
+    "cypher.json": f"cypher '{CYPHER}' --format json",
+    "cypher.csv": f"cypher '{CYPHER}' --format csv --max-rows 2",
+    "cypher_parameters.txt": "cypher 'UNWIND $all AS n RETURN n, $s AS s' --param all=[1,2.5,3] "
+    "--param s=ioi",
+    "status.txt": "status",
+    "status.json": "status --format json",
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_reading_command_answers_exactly_as_before(name: str, cli: Cli, filled: Path) -> None:
+    with Registry.open(filled) as registry:
+        identifier = registry.ledger.registry_id
+    text = cli(*shlex.split(GOLDEN[name])).text
+    text = text.replace(str(filled), "HOME").replace(identifier, "REGISTRY")
+    text = text.replace(identifier[:12], "REGISTRY")
+    text = re.sub(r'(python"?:? +"?)\d+\.\d+\.\d+', r"\g<1>VERSION", text)
+    check_golden(f"cli/{name}", text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list",
+        f"show {IOI.id}",
+        "query",
+        "query circuits-of-task task=ioi",
+        "query circuits-of-task --about",
+        "cypher 'RETURN 1 AS one'",
+        "edits list",
+        f"edits show {EDIT.id}",
+        "status",
+        "doctor",
+        "gc",
+    ],
+)
+def test_standard_output_is_json_alone_and_csv_has_one_width(
+    command: str, cli: Cli, filled: Path
+) -> None:
+    as_json = cli(*shlex.split(command), "--format", "json")
+    assert as_json.code == 0, as_json.err
+    json.loads(as_json.out)
+    as_csv = cli(*shlex.split(command), "--format", "csv")
+    rows = list(csv.reader(io.StringIO(as_csv.out)))
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_a_piped_table_is_not_folded_and_shows_ids_whole_enough_to_use(
+    cli: Cli, filled: Path
+) -> None:
+    cli("note", IOI.id, "long " * 60)
+    assert cli("retract", IOI.id, "--reason", "because " * 60).code == 0
+    table = cli("show", IOI.id, "--top", "1").out
+    assert "because " * 60 in table.replace("\n", " ") + " "
+    assert cli("show", re.findall(r"^id +(\w+)$", table, re.MULTILINE)[0]).code == 0
+
+
+def test_list_filters_by_every_label_and_searches_titles_and_notes(cli: Cli, filled: Path) -> None:
+    def found(*arguments: str) -> set[str]:
+        return {
+            row["circuit"] for row in json.loads(cli("list", *arguments, "--format", "json").out)
+        }
+
+    cli("note", NUMERALS.id, "compare with the Docstring circuit")
+    cli("retract", IOI_TOO.id, "--reason", "wrong prompts")
+    assert found("--task", "ioi") == {IOI.id, IOI_TOO.id}
+    assert found("--model", "gpt2", "--method", "edge-attribution") == {
+        IOI.id,
+        IOI_TOO.id,
+        NUMERALS.id,
+    }
+    assert found("--tag", "final") == found("--author", "Ada") == {IOI.id}
+    assert found("--state", "retracted") == {IOI_TOO.id}
+    assert found("--search", "DOCSTRING circuit") == {NUMERALS.id}
+    assert found("--search", "name movers") == {IOI.id}
+    assert found("--limit", "2") < {IOI.id, IOI_TOO.id, NUMERALS.id}
+
+
+def test_a_query_takes_a_list_with_commas_or_a_key_that_comes_twice(cli: Cli, filled: Path) -> None:
+    once = cli("query", "shared-components", "tasks=ioi,sequence/numerals", "--format", "json")
+    twice = cli(
+        "query", "shared-components", "tasks=ioi", "tasks=sequence/numerals", "--format", "json"
+    )
+    assert json.loads(once.out)
+    assert once == twice
+
+
+def test_cypher_is_read_from_standard_input(
+    cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("RETURN $n + 1 AS n"))
+    assert json.loads(cli("cypher", "-", "--param", "n=41", "--format", "json").out) == [{"n": 42}]
+
+
+def test_a_row_limit_says_that_it_cut(cli: Cli, filled: Path) -> None:
+    answer = cli("cypher", "UNWIND range(1, 9) AS n RETURN n", "--max-rows", "3")
+    assert answer.err == "only the first 3 rows; --max-rows sets the limit\n"
+    assert answer.out.split() == ["n", "1", "2", "3"]

@@ -1,0 +1,214 @@
+"""Commands that change a registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from registry import Registry
+from registry.records import CircuitState
+from tests.registry.cli.conftest import EDIT, IOI, IOI_TOO, NUMERALS, Cli
+
+BY_HAND = {
+    "model": "gpt2",
+    "editor": "MEMIT",
+    "restriction": "circuit",
+    "components": ["a9.h6", "gpt2/m5"],
+    "request": {"subject": "Eiffel Tower", "target_new": " Rome"},
+    "circuits": [IOI.id[:10]],
+    "outcomes": [
+        {"metric": "efficacy", "protocol": "generation", "before": 0.1, "after": 0.9},
+        {"metric": "specificity", "task": "sequence/numerals", "after": 0.5, "n_prompts": 20},
+    ],
+}
+
+
+def test_init_makes_a_registry_that_commands_below_it_find(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("init").err == f"registry in {tmp_path / '.circuits'}\n"
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "down")
+    assert json.loads(cli("status", "--format", "json").out)["registry"]["home"] == str(
+        tmp_path / ".circuits"
+    )
+
+
+def test_init_keeps_the_options_it_was_given(cli: Cli, tmp_path: Path) -> None:
+    assert cli("--graph", "kglite:///elsewhere.kgl", "init", "project").code == 0
+    answer = cli("--home", "project", "status", "--format", "json")
+    assert json.loads(answer.out)["registry"]["graph"] == f"kglite:///{tmp_path}/elsewhere.kgl"
+    assert list((tmp_path / "project").rglob("*.kgl*")) == []
+
+
+def test_init_again_keeps_what_is_there(cli: Cli, filled: Path) -> None:
+    assert cli("init").code == 0
+    assert len(json.loads(cli("list", "--format", "json").out)) == 3
+
+
+def test_init_that_fails_leaves_no_home(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = cli("--ledger", "sqlite:///file/ledger.sqlite", "init")
+    assert answer.code == 1
+    assert answer.err.startswith("error: ")
+    assert not (tmp_path / ".circuits").exists()
+
+
+def test_tags_are_added_and_removed(cli: Cli, filled: Path) -> None:
+    assert cli("tag", IOI.id[:8], "b", "a").err == "tags: a, b, final\n"
+    assert cli("tag", IOI.id[:8], "a", "final", "--remove").err == "tags: b\n"
+    assert cli("tag", IOI.id[:8], "b", "--remove").err == "tags: none\n"
+
+
+def test_notes_are_kept_in_order(cli: Cli, filled: Path) -> None:
+    cli("note", IOI.id[:8], "first")
+    cli("note", IOI.id[:8], "second")
+    with Registry.open(filled) as registry:
+        assert registry.circuit(IOI.id).entry.labels.notes == ("first", "second")
+
+
+def test_a_newer_circuit_supersedes(cli: Cli, filled: Path) -> None:
+    answer = cli("retract", IOI.id, "--reason", "more prompts", "--superseded-by", IOI_TOO.id[:9])
+    assert answer.err == "now superseded\n"
+    with Registry.open(filled) as registry:
+        labels = registry.circuit(IOI.id).entry.labels
+    assert (labels.state, labels.superseded_by) == (CircuitState.SUPERSEDED, IOI_TOO.id)
+
+
+def test_a_retracted_circuit_leaves_the_answers_and_stays_on_record(cli: Cli, filled: Path) -> None:
+    assert cli("retract", IOI.id, "--reason", "wrong prompts").err == "now retracted\n"
+    found = json.loads(cli("query", "circuits-of-task", "task=ioi", "--format", "json").out)
+    assert {row["circuit"] for row in found} == {IOI_TOO.id}
+    assert "wrong prompts" in cli("show", IOI.id).out
+
+
+def test_an_edit_is_attached_from_options(cli: Cli, filled: Path) -> None:
+    answer = cli(
+        *("edits", "attach", "--circuit", IOI.id[:9], "--circuit", NUMERALS.id[:9]),
+        *("--editor", "ROME", "--component", "m7", "--component", "gpt2/a9.h6"),
+        *("--request", "subject=Paris", "--hyperparameter", "layers=[5, 6]"),
+        *("--restriction", "layers", "--note", "by hand"),
+        *("--outcome", "metric=efficacy,protocol=teacher-forced,before=0.1,after=0.9,task=ioi"),
+        *("--outcome", '{"metric": "fluency, overall", "after": 2, "n_prompts": 7}'),
+        *("--format", "json"),
+    )
+    with Registry.open(filled) as registry:
+        edit = registry.edit(json.loads(answer.out)["edit"])
+        outcomes = registry.outcomes(edit.id)
+    assert edit.model == "gpt2"
+    assert set(edit.circuits) == {IOI.id, NUMERALS.id}
+    assert edit.components == ("m7", "a9.h6")
+    assert edit.request == {"subject": "Paris"}
+    assert edit.hyperparameters == {"layers": [5, 6]}
+    assert (edit.restriction, edit.note) == ("layers", "by hand")
+    assert {(o.metric, o.protocol, o.task, o.before, o.after, o.n_prompts) for o in outcomes} == {
+        ("efficacy", "teacher-forced", "ioi", 0.1, 0.9, None),
+        ("fluency, overall", "unknown", None, None, 2.0, 7),
+    }
+
+
+@pytest.mark.parametrize("kind", ["json", "yaml"])
+def test_an_edit_is_attached_from_a_file_and_found_by_what_it_puts_at_risk(
+    kind: str, cli: Cli, filled: Path, tmp_path: Path
+) -> None:
+    import yaml
+
+    path = tmp_path / f"edit.{kind}"
+    path.write_text(json.dumps(BY_HAND) if kind == "json" else yaml.safe_dump(BY_HAND))
+    answer = cli("edits", "attach", "--file", str(path), "--format", "json")
+    identifier = json.loads(answer.out)["edit"]
+    at_risk = cli("query", "tasks-at-risk", f"edit={identifier[:8]}", "--format", "json")
+    assert at_risk.code == 0, at_risk.err
+    touched = json.loads(cli("edits", "list", "--circuit", IOI.id, "--format", "json").out)
+    assert {row["edit"] for row in touched} == {identifier, EDIT.id}
+    shown = json.loads(cli("edits", "show", identifier, "--format", "json").out)
+    assert [o["metric"] for o in shown["outcomes"]] == ["efficacy", "specificity"]
+
+
+def test_the_same_edit_again_changes_nothing(cli: Cli, filled: Path, tmp_path: Path) -> None:
+    path = tmp_path / "edit.json"
+    path.write_text(json.dumps(BY_HAND))
+    once = cli("edits", "attach", "--file", str(path))
+    assert cli("edits", "attach", "--file", str(path)) == once
+    assert len(json.loads(cli("edits", "list", "--format", "json").out)) == 2
+
+
+def test_options_go_before_the_file(cli: Cli, filled: Path, tmp_path: Path) -> None:
+    path = tmp_path / "edit.json"
+    path.write_text(json.dumps(BY_HAND))
+    answer = cli("edits", "attach", "--file", str(path), "--editor", "ROME", "--format", "json")
+    with Registry.open(filled) as registry:
+        assert registry.edit(json.loads(answer.out)["edit"]).editor == "ROME"
+
+
+def test_a_task_that_only_an_outcome_names_is_mentioned(cli: Cli, filled: Path) -> None:
+    answer = cli(
+        *("edits", "attach", "--circuit", IOI.id, "--editor", "ROME"),
+        *("--outcome", "metric=efficacy,after=1,task=zsre"),
+    )
+    assert answer.err == "task 'zsre' is new in this registry\n"
+
+
+def test_rebuild_and_sync_say_what_they_did(cli: Cli, filled: Path) -> None:
+    before = cli("query", "circuits-of-task", "task=ioi").out
+    assert cli("rebuild").err.startswith("projected ")
+    assert cli("query", "circuits-of-task", "task=ioi").out == before
+    assert cli("sync").err == "nothing was pending\n"
+
+
+def test_what_a_graph_out_of_reach_missed_comes_with_the_next_sync(cli: Cli, filled: Path) -> None:
+    (away := ("--graph", "bolt://127.0.0.1:1"))
+    answer = cli(*away, "retract", IOI.id, "--reason", "wrong")
+    assert answer.code == 0
+    assert "warning: " in answer.err
+    assert "pending" in answer.err
+    assert cli(*away, "query", "circuits-of-task", "task=ioi").code == 1
+    assert cli("sync").err == "projected 1 changes\n"
+
+
+def test_migrate_says_what_is_pending_and_applies_it(cli: Cli, filled: Path) -> None:
+    assert cli("migrate", "--check").err == "nothing is pending\n"
+    for file in filled.glob("ledger.sqlite*"):
+        file.unlink()
+    (filled / "ledger.sqlite").touch()
+    pending = cli("migrate", "--check")
+    assert pending.code == 1
+    assert "pending; 'circuits migrate' applies" in pending.err
+    assert pending.out.splitlines()[0] == "revision"
+    assert cli("list").code == 1
+    assert cli("migrate").err.startswith("applied ")
+    assert cli("list").code == 0
+
+
+def test_a_backup_is_restored_elsewhere(cli: Cli, filled: Path, tmp_path: Path) -> None:
+    before = cli("list", "--format", "json").out
+    assert cli("backup", "all.zip").err.startswith("wrote all.zip: ")
+    (tmp_path / "new").mkdir()
+    answer = cli("restore", "all.zip", "new")
+    assert answer.err == f"restored 3 circuits into {tmp_path / 'new' / '.circuits'}\n"
+    assert cli("--home", "new", "list", "--format", "json").out == before
+    assert cli("--home", "new", "query", "circuits-of-task", "task=ioi").code == 0
+
+
+def test_a_file_that_is_no_backup_leaves_no_home(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    answer = cli("restore", "notes.txt", "new")
+    assert answer.code == 2
+    assert not (tmp_path / "new" / ".circuits").exists()
+
+
+def test_gc_lists_first_and_deletes_when_told(cli: Cli, filled: Path) -> None:
+    with Registry.open(filled) as registry:
+        address = registry.store_artifact(b"nobody needs this")
+    [path] = [path for path in (filled / "artifacts").rglob("*") if path.name.endswith(address[4:])]
+    hours_ago = time.time() - 2 * 3600
+    os.utime(path, (hours_ago, hours_ago))
+    assert json.loads(cli("gc", "--format", "json").out) == [{"artifact": address}]
+    assert path.exists()
+    assert cli("gc", "--apply").err == "1 artifacts, 17 bytes deleted\n"
+    assert not path.exists()
+    assert cli("doctor", "--thorough").code == 0
