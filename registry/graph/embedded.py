@@ -93,10 +93,7 @@ class EmbeddedGraph(GraphStore):
     def write(self, statements: Sequence[Statement]) -> None:
         """Run statements in one transaction of the graph in memory."""
         self._refuse_reader()
-        self._ask(
-            "write",
-            statements=[[s.text, checked_parameters(s.parameters)] for s in statements],
-        )
+        self._ask("write", statements=[[s.text, dict(s.parameters)] for s in statements])
         self._unsaved = True
 
     def clear(self) -> None:
@@ -198,7 +195,7 @@ class _Worker:
         """Send a request and wait for its answer; past the limit, end the process for good."""
         limit = None if timeout_seconds is None else timeout_seconds + _GRACE_SECONDS
         ends_at = None if limit is None else time.monotonic() + limit
-        body = json.dumps(request, allow_nan=False).encode()
+        body = _encoded(request)
         try:
             self._stdin.write(_HEADER.pack(len(body)) + body)
             self._stdin.flush()
@@ -258,6 +255,13 @@ class _Worker:
         last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         return ": ".join([f"the embedded graph engine ended unexpectedly ({how})", *last])
+
+
+def _encoded(request: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(request, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise QueryFailed(f"a parameter is no value of the graph: {error}") from None
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ class Neo4jGraph(GraphStore):
     def write(self, statements: Sequence[Statement]) -> None:
         """Run statements in one transaction, again where the server says it may help."""
         self._refuse_reader()
-        prepared = [(s.text, checked_parameters(s.parameters)) for s in statements]
+        prepared = [(s.text, dict(s.parameters)) for s in statements]
 
         def run_all(transaction: neo4j.ManagedTransaction) -> None:
             for text, values in prepared:
@@ -189,6 +189,8 @@ class Neo4jGraph(GraphStore):
     def _foreign_errors(self) -> Iterator[None]:
         try:
             yield
+        except (OverflowError, TypeError, ValueError) as error:
+            raise QueryFailed(f"a parameter is no value of the graph: {_line(error)}") from None
         except Neo4jError as error:
             raise self._translated(error) from None
         except (ServiceUnavailable, SessionExpired, OSError) as error:

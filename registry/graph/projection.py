@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +27,7 @@ from registry.graph.rows import (
     circuit_row,
     circuit_rows,
     component_row,
+    connection_row,
     edit_row,
     evaluation_row,
     model_row,
@@ -34,7 +36,6 @@ from registry.graph.rows import (
     run_row,
     task_row,
 )
-from registry.identifiers import parse_local
 from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger
 from registry.records import Circuit, CircuitState, Edit, Evaluation, Run
 
@@ -102,6 +103,7 @@ class _Batch:
 
     new: list[tuple[CircuitEntry, CircuitRows]] = field(default_factory=list)
     known: list[CircuitEntry] = field(default_factory=list)
+    said: list[tuple[str, list[Row]]] = field(default_factory=list)
     size: int = 0
 
     def __len__(self) -> int:
@@ -173,9 +175,17 @@ class _Projection:
             self._remove(part)
             yield len(part)
         present = [e for e in entries.values() if e is not None and not _is_retracted(e)]
-        for batch in self._batches(present):
-            self._add(batch)
-            yield len(batch)
+        # Reading and taking apart the next circuits goes on while the engine works on these.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="projection") as writer:
+            ahead: tuple[Future[None], int] | None = None
+            for batch in self._batches(present):
+                if ahead is not None:
+                    ahead[0].result()
+                    yield ahead[1]
+                ahead = writer.submit(self._add, batch), len(batch)
+            if ahead is not None:
+                ahead[0].result()
+                yield ahead[1]
 
     def _batches(self, entries: Sequence[CircuitEntry]) -> Iterator[_Batch]:
         known = self._present(statements.KNOWN_CIRCUITS, [entry.id for entry in entries])
@@ -185,35 +195,47 @@ class _Projection:
                 batch.known.append(entry)
                 batch.size += 1
             else:
-                rows = circuit_rows(self._source.document(entry.id))
+                rows = circuit_rows(entry.id, self._source.document(entry.id))
                 batch.new.append((entry, rows))
                 batch.size += 1 + len(rows.nodes) + len(rows.edges)
             if batch.size >= _EDGES_PER_TRANSACTION:
-                yield batch
+                yield self._with_what_is_said(batch)
                 batch = _Batch()
         if batch:
-            yield batch
+            yield self._with_what_is_said(batch)
 
     def _add(self, batch: _Batch) -> None:
-        components: dict[str, Row] = {}
-        connections: dict[str, Row] = {}
-        for _, rows in batch.new:
-            components.update(rows.components)
-            connections.update(rows.connections)
-        components = self._missing(statements.KNOWN_COMPONENTS, components, self._components)
-        connections = self._missing(statements.KNOWN_CONNECTIONS, connections, self._connections)
+        components = self._missing_components(
+            {
+                f"{rows.model}/{local}": (rows.model, local)
+                for _, rows in batch.new
+                for local in rows.locals
+            }
+        )
+        connections = self._missing_connections(
+            {
+                name: (rows.model, *ends)
+                for _, rows in batch.new
+                for name, ends in rows.connections.items()
+            }
+        )
         parts = [rows for _, rows in batch.new]
         self._write(
-            *_reference_statements(components, connections),
+            *_reference_statements(components),
+            (statements.ADD_CONNECTIONS, connections),
             (statements.ADD_CIRCUITS, [circuit_row(*new) for new in batch.new]),
             (statements.UPDATE_CIRCUITS, [circuit_row(entry) for entry in batch.known]),
             (statements.ADD_NODES, [row for rows in parts for row in rows.nodes]),
             (statements.ADD_EDGES, [row for rows in parts for row in rows.edges]),
             (statements.ADD_USES, [row for rows in parts for row in rows.uses]),
-            *self._said_about(batch.entries),
+            *batch.said,
         )
-        self._components.update(components)
-        self._connections.update(connections)
+        self._components.update(row["id"] for row in components)
+        self._connections.update(row["id"] for row in connections)
+
+    def _with_what_is_said(self, batch: _Batch) -> _Batch:
+        batch.said.extend(self._said_about(batch.entries))
+        return batch
 
     def _said_about(self, entries: Sequence[CircuitEntry]) -> Iterator[tuple[str, list[Row]]]:
         """What other records say of circuits; their own changes may have come before them."""
@@ -272,28 +294,33 @@ class _Projection:
 
     def _add_edit(self, edit: Edit) -> None:
         outcomes = [outcome_row(one) for one in self._source.ledger.outcomes(edit.id)]
-        parts = {
-            row["id"]: row
-            for row in (component_row(edit.model, parse_local(name)) for name in edit.components)
-        }
-        components = self._missing(statements.KNOWN_COMPONENTS, parts, self._components)
+        parts = {f"{edit.model}/{local}": (edit.model, local) for local in edit.components}
+        components = self._missing_components(parts)
         self._write(
-            *_reference_statements(components, {}),
+            *_reference_statements(components),
             (statements.MERGE_EDITS, [edit_row(edit)]),
             (statements.MODIFIES, [{"edit": edit.id, "component": name} for name in parts]),
             (statements.TARGETS, [{"edit": edit.id, "circuit": c} for c in edit.circuits]),
             (statements.MERGE_OUTCOMES, outcomes),
             (statements.OUTCOMES_ON_TASK, [row for row in outcomes if row["task"]]),
         )
-        self._components.update(components)
+        self._components.update(row["id"] for row in components)
 
     # -- the store -----------------------------------------------------------------------------
 
-    def _missing(self, text: str, wanted: dict[str, Row], known: set[str]) -> dict[str, Row]:
-        unknown = sorted(wanted.keys() - known)
-        found = self._present(text, unknown)
-        known |= found
-        return {key: wanted[key] for key in unknown if key not in found}
+    def _missing_components(self, wanted: Mapping[str, tuple[str, str]]) -> list[Row]:
+        unknown = sorted(wanted.keys() - self._components)
+        found = self._present(statements.KNOWN_COMPONENTS, unknown)
+        self._components |= found
+        return [component_row(*wanted[key]) for key in unknown if key not in found]
+
+    def _missing_connections(
+        self, wanted: Mapping[str, tuple[str, str, str, str | None]]
+    ) -> list[Row]:
+        unknown = sorted(wanted.keys() - self._connections)
+        found = self._present(statements.KNOWN_CONNECTIONS, unknown)
+        self._connections |= found
+        return [connection_row(*wanted[key]) for key in unknown if key not in found]
 
     def _present(self, text: str, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
@@ -374,16 +401,13 @@ class _Records:
 _TAKING_IDS = frozenset(statements.LABEL_COMPONENTS.values())
 
 
-def _reference_statements(
-    components: dict[str, Row], connections: dict[str, Row]
-) -> Iterator[tuple[str, list[Any]]]:
+def _reference_statements(components: Sequence[Row]) -> Iterator[tuple[str, list[Any]]]:
     by_kind: dict[str, list[str]] = defaultdict(list)
-    for key, row in components.items():
-        by_kind[row["properties"]["kind"]].append(key)
-    yield statements.ADD_COMPONENTS, list(components.values())
+    for row in components:
+        by_kind[row["properties"]["kind"]].append(row["id"])
+    yield statements.ADD_COMPONENTS, list(components)
     for kind, ids in by_kind.items():
         yield statements.LABEL_COMPONENTS[kind], ids
-    yield statements.ADD_CONNECTIONS, list(connections.values())
 
 
 def _is_retracted(entry: CircuitEntry) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from registry.identifiers import Connection, Local, parse_local
+from registry.identifiers import parse_local
 from registry.ledger.base import CircuitEntry
 from registry.records import (
     Circuit,
@@ -20,6 +20,7 @@ from registry.records import (
     Edit,
     Evaluation,
     Model,
+    Node,
     Outcome,
     PromptSet,
     Run,
@@ -32,6 +33,7 @@ __all__ = [
     "circuit_row",
     "circuit_rows",
     "component_row",
+    "connection_row",
     "edit_row",
     "evaluation_row",
     "model_row",
@@ -50,16 +52,18 @@ class CircuitRows:
     """Everything a circuit puts into the graph, apart from its own node.
 
     Attributes:
-        components: By id, what its nodes are instances of.
-        connections: By id, what its edges run over.
+        model: Its model.
+        locals: Local names of the components its nodes are instances of.
+        connections: By id, the local names and port of what its edges run over.
         nodes: One for each node.
         edges: One for each edge.
         uses: One for each connection, summed over positions.
         properties: What only the document says about the circuit itself.
     """
 
-    components: Mapping[str, Row]
-    connections: Mapping[str, Row]
+    model: str
+    locals: frozenset[str]
+    connections: Mapping[str, tuple[str, str, str | None]]
     nodes: Sequence[Row]
     edges: Sequence[Row]
     uses: Sequence[Row]
@@ -132,26 +136,27 @@ def circuit_row(entry: CircuitEntry, rows: CircuitRows | None = None) -> Row:
     }
 
 
-def circuit_rows(circuit: Circuit) -> CircuitRows:
-    """The circuit's nodes and edges, and the parts of the reference layer they stand on."""
-    model, prefix = circuit.model, f"{circuit.id}/"
+def circuit_rows(id: str, circuit: Circuit) -> CircuitRows:
+    """The circuit's nodes and edges, and the parts of the reference layer they stand on.
+
+    Args:
+        id: The circuit's id, which the caller knows; to compute it is half the work.
+        circuit: Its content.
+    """
+    model, prefix = circuit.model, f"{id}/"
     local_of = {node.key: node.component for node in circuit.nodes}
-    components = {
-        f"{model}/{local}": component_row(model, parse_local(local))
-        for local in set(local_of.values())
-    }
-    connections: dict[str, Row] = {}
+    connections: dict[str, tuple[str, str, str | None]] = {}
     uses: dict[str, Row] = {}
     edges: list[Row] = []
     for edge in circuit.edges:
         source, target = local_of[edge.source], local_of[edge.target]
         port = f"<{edge.port}>" if edge.port else ""
         name = f"{model}/{source}->{target}{port}"
-        if name not in connections:
-            connections[name] = _connection_row(model, source, target, edge)
-            uses[name] = _first_use(circuit.id, name, edge)
-        else:
+        if name in uses:
             _add_use(uses[name], edge)
+        else:
+            connections[name] = (source, target, edge.port)
+            uses[name] = _first_use(id, name, edge)
         edges.append(
             {
                 "source": prefix + edge.source,
@@ -162,29 +167,34 @@ def circuit_rows(circuit: Circuit) -> CircuitRows:
                 "rank": edge.rank,
             }
         )
-    nodes = [
-        {
-            "id": prefix + node.key,
-            "circuit": circuit.id,
-            "component": f"{model}/{node.component}",
-            "properties": {
-                "effect": node.effect,
-                "rank": node.rank,
-                "role": node.role,
-                "position": node.position,
-            },
-        }
-        for node in circuit.nodes
-    ]
-    properties = {"higher_is_better": circuit.higher_is_better, "kv_heads": circuit.kv_heads}
-    return CircuitRows(components, connections, nodes, edges, list(uses.values()), properties)
+    return CircuitRows(
+        model,
+        frozenset(local_of.values()),
+        connections,
+        [_node_row(id, model, node) for node in circuit.nodes],
+        edges,
+        list(uses.values()),
+        {"higher_is_better": circuit.higher_is_better, "kv_heads": circuit.kv_heads},
+    )
 
 
-def component_row(model: str, local: Local) -> Row:
-    """A part of a model, in the reference layer."""
+def connection_row(model: str, source: str, target: str, port: str | None) -> Row:
+    """A connection between two parts, in the reference layer, by their local names."""
+    local = f"{source}->{target}" + (f"<{port}>" if port else "")
+    return {
+        "id": f"{model}/{local}",
+        "source": f"{model}/{source}",
+        "target": f"{model}/{target}",
+        "properties": {"model": model, "local": local, "port": port},
+    }
+
+
+def component_row(model: str, name: str) -> Row:
+    """A part of a model, in the reference layer, by its local name."""
+    local = parse_local(name)
     properties = {
         "model": model,
-        "local": str(local),
+        "local": name,
         "kind": local.kind.value,
         "layer": local.layer,
         "head": local.head,
@@ -192,7 +202,7 @@ def component_row(model: str, local: Local) -> Row:
         "site": local.site,
         "basis": local.basis,
     }
-    return {"id": f"{model}/{local}", "model": model, "properties": properties}
+    return {"id": f"{model}/{name}", "model": model, "properties": properties}
 
 
 def evaluation_row(evaluation: Evaluation) -> Row:
@@ -231,18 +241,15 @@ def outcome_row(outcome: Outcome) -> Row:
     }
 
 
-def _connection_row(model: str, source: str, target: str, edge: Edge) -> Row:
-    connection = Connection(model, parse_local(source), parse_local(target), edge.port)
-    name = str(connection)
+def _node_row(circuit: str, model: str, node: Node) -> Row:
     return {
-        "id": name,
-        "source": f"{model}/{source}",
-        "target": f"{model}/{target}",
-        "properties": {
-            "model": model,
-            "local": name.partition("/")[2],
-            "port": edge.port,
-        },
+        "id": f"{circuit}/{node.key}",
+        "circuit": circuit,
+        "component": f"{model}/{node.component}",
+        "effect": node.effect,
+        "rank": node.rank,
+        "role": node.role,
+        "position": node.position,
     }
 
 

@@ -121,7 +121,7 @@ UNWIND $rows AS row
 MATCH (c:Circuit {id: row.circuit})
 MATCH (k:Component {id: row.component})
 CREATE (c)-[:HAS_NODE]->(n:Node {id: row.id})-[:INSTANCE_OF]->(k)
-SET n += row.properties
+SET n.effect = row.effect, n.rank = row.rank, n.role = row.role, n.position = row.position
 """
 ADD_EDGES = """
 UNWIND $rows AS row
