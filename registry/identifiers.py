@@ -198,6 +198,7 @@ def parse_component(text: str) -> Component:
     return Component(parse_model(model), parse_local(local))
 
 
+@lru_cache(maxsize=65_536)
 def parse_connection(text: str) -> Connection:
     """Read ``MODEL/LOCAL->LOCAL`` with ``<q>``, ``<k>`` or ``<v>`` where the target is a head.
 
@@ -221,6 +222,7 @@ def node_key(local: str | Local, position: str | None = None) -> str:
     return f"{local}@{position}" if position is not None else str(local)
 
 
+@lru_cache(maxsize=65_536)  # and the same nodes, once for each of their edges
 def parse_node_key(key: str) -> tuple[Local, str | None]:
     """Undo :func:`node_key`.
 
@@ -254,12 +256,13 @@ def can_feed(
     return _written_at(source) < _read_at(target, parallel_attn_mlp=parallel_attn_mlp)
 
 
+@lru_cache(maxsize=65_536)
 def sort_key(local: Local) -> tuple[int, int, str, int, int, str]:
     """Key that orders parts as the forward pass runs them, then by head or index."""
     absent = -1
     return (
         _written_at(local),
-        list(Kind).index(local.kind),
+        _KIND_ORDER[local.kind],
         local.site or "",
         absent if local.head is None else local.head,
         absent if local.index is None else local.index,
@@ -272,6 +275,7 @@ def to_component_level(local: Local) -> Local:
     return Local(Kind.INPUT) if local.kind in {Kind.EMBED, Kind.POS_EMBED} else local
 
 
+_KIND_ORDER = {kind: place for place, kind in enumerate(Kind)}
 _NEVER_READ = frozenset({Kind.INPUT, Kind.EMBED, Kind.POS_EMBED})
 # Moments of one block, in the order of a sequential block.
 _STEPS = 4
