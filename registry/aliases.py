@@ -11,8 +11,8 @@ MODEL_ALIASES = {
 
 
 def resolve_model(name: str) -> str:
-    """Return the slug an alias stands for; any other name comes back as it is."""
-    return MODEL_ALIASES.get(name, name)
+    """Return the slug an alias stands for, in capitals or not; other names come back unchanged."""
+    return MODEL_ALIASES.get(name.casefold(), name)
 
 
 def resolve_component(text: str) -> str:

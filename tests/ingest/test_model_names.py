@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.model_names import BUILT_IN, PlaceKind, locate, resolve
+from registry.aliases import MODEL_ALIASES
 from registry.errors import BadInput, NotFound
 from registry.identifiers import parse_model
 
@@ -100,3 +101,7 @@ def test_names_are_resolved_without_torch() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_every_alias_stands_for_a_model_built_in() -> None:
+    assert sorted(MODEL_ALIASES.values()) == sorted(entry.slug for entry in BUILT_IN)

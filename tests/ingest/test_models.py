@@ -423,7 +423,6 @@ class TestKeptModels:
         monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
         return BuiltIn(
             slug="tiny",
-            alias="t",
             package="tiny-weights",
             version="1.0",
             install="pip install tiny-weights==1.0",
