@@ -1,0 +1,160 @@
+"""Freeze a ledger as this version writes it, for later versions to upgrade and use.
+
+``make old`` runs ``python -m tests.old.make_old`` at each release and with each new revision. It
+writes ``ledger_REVISION.sql``, the whole database as SQL text, beside this file and never touches
+one that is there: what users have on their disks does not change either.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import tempfile
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from registry.ledger.base import Batch, Ledger, NewCircuit
+from registry.ledger.sql import migrate_ledger, open_ledger
+from registry.ledger.tables import REVISION
+from registry.records import (
+    Ablation,
+    Circuit,
+    CircuitLabels,
+    CircuitState,
+    Edge,
+    Edit,
+    Evaluation,
+    Level,
+    Model,
+    Node,
+    Outcome,
+    PromptSet,
+    Run,
+    RunStatus,
+    Sign,
+    SourceFile,
+    Task,
+)
+
+__all__ = ["fill", "main"]
+
+_FOLDER = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Write the frozen ledger of the present revision, unless there is one."""
+    frozen = _FOLDER / f"ledger_{REVISION}.sql"
+    if frozen.exists():
+        sys.stderr.write(f"{frozen.name} is frozen already\n")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        migrate_ledger(f"sqlite:///{path}")
+        with open_ledger(f"sqlite:///{path}") as ledger:
+            fill(ledger)
+        with closing(sqlite3.connect(path)) as database:
+            frozen.write_text("\n".join(database.iterdump()) + "\n", encoding="utf-8")
+
+
+def fill(ledger: Ledger) -> None:
+    """Record at least one row of every kind, some of them changed afterwards."""
+    moment = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
+    prompts = PromptSet(
+        id="a" * 64,
+        task="ioi",
+        seed=7,
+        n_prompts=80,
+        bos=False,
+        tokenizer="GPT2TokenizerFast",
+        model="gpt2",
+        share_correct=0.96,
+        share_top1=0.5,
+        artifact="b" * 64,
+    )
+    run = Run(
+        id="0" * 32,
+        job="edge-attribution",
+        version="0.1.0",
+        configuration={"model": "gpt2", "task": "ioi", "top": 2},
+        status=RunStatus.FINISHED,
+        started_at=moment,
+        finished_at=moment.replace(minute=31),
+        device="cpu",
+        packages={"torch": "2.9.0"},
+    )
+    found, published = _found(prompts.id), _published()
+    edit = Edit(
+        model="gpt2",
+        editor="ROME",
+        hyperparameters={"layers": [5]},
+        request={"prompt": "{} lives in", "subject": "Zoë", "target_new": "Kraków"},
+        restriction="circuit",
+        components=("m5",),
+        circuits=(found.id,),
+    )
+    ledger.record(
+        Batch(
+            models=[Model(slug="gpt2", weights_sha256="1" * 64, n_layers=12, n_heads=12)],
+            tasks=[
+                Task(slug="ioi", family="ioi", description="Indirect object identification"),
+                Task(slug="sequence/numerals", family="sequence"),
+            ],
+            prompt_sets=[prompts],
+            runs=[run],
+            circuits=[
+                NewCircuit(found, run.id, labels=CircuitLabels(title="IOI, 名前", tags=("old",))),
+                NewCircuit(
+                    published,
+                    source_file=SourceFile(name="ioi.json", sha256="c" * 64, format="acdc"),
+                    labels=CircuitLabels(author="Ada", notes=("from the appendix",)),
+                ),
+            ],
+            evaluations=[
+                Evaluation(circuit=found.id, task="ioi", measure="faithfulness", value=0.875),
+            ],
+            edits=[edit],
+            outcomes=[
+                Outcome(edit=edit.id, metric="efficacy", task="ioi", before=0.125, after=0.75)
+            ],
+        )
+    )
+    superseded = CircuitLabels(
+        state=CircuitState.SUPERSEDED, superseded_by=found.id, reason="made by hand"
+    )
+    ledger.relabel(published.id, superseded)
+
+
+def _found(prompt_set: str) -> Circuit:
+    return Circuit(
+        model="gpt2",
+        task="ioi",
+        prompt_set=prompt_set,
+        method="edge-attribution",
+        metric="logit_difference",
+        higher_is_better=True,
+        ablation=Ablation.RESAMPLE,
+        sign=Sign.HELPS_POSITIVE,
+        level=Level.EDGE,
+        universe_size=32_491,
+        nodes=(Node(component="a9.h6", rank=1), Node(component="a10.h7"), Node(component="logits")),
+        edges=(
+            Edge(source="a9.h6", target="a10.h7", port="k", effect=-0.25, rank=2),
+            Edge(source="a10.h7", target="logits", effect=1.5, rank=1),
+        ),
+        scores="d" * 64,
+    )
+
+
+def _published() -> Circuit:
+    return Circuit(
+        model="gpt2",
+        task="ioi",
+        method="published",
+        level=Level.NODE,
+        nodes=(Node(component="a9.h9", role="name mover", position="END"),),
+    )
+
+
+if __name__ == "__main__":
+    main()
