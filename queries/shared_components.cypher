@@ -29,7 +29,7 @@ WITH component.id AS id, slug, count(DISTINCT circuit.id) AS n_circuits,
                          THEN circuit.id END) AS n_signed,
      collect(abs(node.effect)) AS sizes,
      collect(CASE WHEN circuit.sign = 'helps-positive' THEN node.effect END) AS effects,
-     collect(node.role) AS roles
+     collect(DISTINCT node.role) AS roles
 ORDER BY id, slug
 WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits, collect(roles) AS roles,
      collect({

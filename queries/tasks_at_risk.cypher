@@ -14,34 +14,33 @@
 //   where none has signed effects.
 // returns outcomes: list[map] -- What was measured on the task after the edit: metric, protocol,
 //   before, after.
-MATCH (edit:Edit {id: $edit})-[:MODIFIES]->(component:Component)
+MATCH (edit:Edit {id: $edit})-[:MODIFIES]->(:Component)
       <-[:INSTANCE_OF]-(node:Node)<-[:HAS_NODE]-(circuit:Circuit)
 WHERE circuit.state = 'active'
-WITH edit, component, node, circuit
-ORDER BY circuit.task, circuit.id, component.id, node.id
 OPTIONAL MATCH (node)-[edge:EDGE]-(:Node)
-WITH edit, component, node, circuit, collect(DISTINCT edge.connection) AS connections
-ORDER BY circuit.task, circuit.id, component.id, node.id
-WITH edit, circuit.task AS task,
+WITH edit, circuit.task AS task, count(DISTINCT edge.connection) AS n_connections
+MATCH (edit)-[:MODIFIES]->(component:Component)
+      <-[:INSTANCE_OF]-(node:Node)<-[:HAS_NODE]-(circuit:Circuit)-[:FOR_TASK]->(:Task {id: task})
+WHERE circuit.state = 'active'
+WITH edit, task, n_connections, component, node, circuit
+ORDER BY task, component.id, circuit.id, node.id
+WITH edit, task, n_connections,
      collect(DISTINCT component.id) AS components,
      collect(DISTINCT circuit.id) AS circuits,
-     collect(connections) AS connections,
      max(abs(node.effect)) AS largest_effect,
      collect(CASE WHEN circuit.sign = 'helps-positive' THEN node.effect END) AS effects,
      count(DISTINCT CASE WHEN circuit.sign = 'helps-positive' AND node.effect IS NOT NULL
                          THEN circuit.id END) AS n_signed
 OPTIONAL MATCH (edit)-[:MEASURED]->(outcome:Outcome)-[:ON_TASK]->(:Task {id: task})
-WITH task, components, circuits, connections, largest_effect, effects, n_signed, outcome
+WITH task, n_connections, components, circuits, largest_effect, effects, n_signed, outcome
 ORDER BY outcome.metric, outcome.protocol, outcome.id
-WITH task, components, circuits, connections, largest_effect, effects, n_signed,
+WITH task, n_connections, components, circuits, largest_effect, effects, n_signed,
      collect(CASE WHEN outcome IS NOT NULL THEN {
        metric: outcome.metric, protocol: outcome.protocol,
        before: outcome.before, after: outcome.after
      } END) AS outcomes
 RETURN task, size(components) AS n_components, components, size(circuits) AS n_circuits, circuits,
-       size(reduce(known = [], some IN connections | known + [id IN some WHERE NOT id IN known]))
-         AS n_connections,
-       largest_effect,
+       n_connections, largest_effect,
        CASE WHEN n_signed > 0
             THEN reduce(total = 0.0, e IN effects | total + e) / n_signed END AS effect,
        outcomes
