@@ -127,27 +127,32 @@ def _as_matrix(anatomy: Anatomy, edges: Iterable[str]) -> Tensor:
 def _check_both_ends(model: Any, anatomy: Anatomy, batch: PromptBatch) -> None:
     """On one prompt: all edges must give the clean run, none the corrupt run."""
     one = PromptBatch(batch.index[:1], batch.clean[:1], batch.corrupt[:1])
-    every = torch.ones(
-        len(anatomy.space.senders),
-        len(anatomy.space.receivers),
-        device=anatomy.device,
-        dtype=anatomy.dtype,
-    )
-    all_edges, empty, full = _run_three(model, anatomy, every, one)
-    no_edges, _, _ = _run_three(model, anatomy, 0 * every, one)
-    require_close(anatomy, all_edges, full, "with every edge kept it gives other logits")
-    require_close(anatomy, no_edges, empty, "with every edge corrupted it gives other logits")
+    n_senders, n_receivers = len(anatomy.space.senders), len(anatomy.space.receivers)
+    every = torch.ones(n_senders, n_receivers, device=anatomy.device, dtype=anatomy.dtype)
+    empty, record = _run_corrupt(model, anatomy, one)
+    full = anatomy.run(model, one.clean, [])
+    for circuit, expected, kept in ((every, full, "kept"), (0 * every, empty, "corrupted")):
+        logits = anatomy.run(model, one.clean, _PatchedRun(anatomy, circuit, record).hooks())
+        require_close(anatomy, logits, expected, f"with every edge {kept} it gives other logits")
 
 
 def _run_three(
     model: Any, anatomy: Anatomy, circuit: Tensor, batch: PromptBatch
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits ``[batch, word]`` of the circuit, the corrupt run and the clean run."""
-    corrupt = Recording()
-    empty = anatomy.run(model, batch.corrupt, _recording_hooks(anatomy, corrupt))
+    empty, record = _run_corrupt(model, anatomy, batch)
     full = anatomy.run(model, batch.clean, [])
-    patched = _PatchedRun(anatomy, circuit, corrupt.values)
+    patched = _PatchedRun(anatomy, circuit, record)
     return anatomy.run(model, batch.clean, patched.hooks()), empty, full
+
+
+def _run_corrupt(
+    model: Any, anatomy: Anatomy, batch: PromptBatch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits of the corrupt run and what flowed in it."""
+    record = Recording()
+    logits = anatomy.run(model, batch.corrupt, _recording_hooks(anatomy, record))
+    return logits, record.values
 
 
 def _recording_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
@@ -177,6 +182,7 @@ class _PatchedRun:
         first = corrupt["blocks.0.hook_in"]
         # Of each sender, what it writes now minus what it wrote in the corrupt run.
         self._changes = first.new_zeros(len(self._space.senders), *first.shape)
+        self._normed = (-1, first)
         self._through_post_norm = any(block.post_norm is not None for block in anatomy.blocks)
         self._direct = circuit.clone()
         if self._through_post_norm:  # heads of such a block reach receivers through its norm
@@ -198,14 +204,23 @@ class _PatchedRun:
         self._changes[0] = value - self._corrupt["blocks.0.hook_in"]
 
     def _at_port(self, block: BlockParts, port: Port) -> Hook:
+        first = self._space.attention_columns(block.layer).start
         columns = self._space.port_columns(block.layer, port)
 
         def overwrite(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-            inputs = self._inputs(self._corrupt[block.at("hook_in")], columns)
-            projected = block.ports[port].apply(block.norm(inputs))
+            normed = self._normed_inputs(block)[columns.start - first : columns.stop - first]
+            projected = block.ports[port].apply(normed)
             return projected.permute(1, 2, 0, 3).reshape(value.shape)
 
         return overwrite
+
+    def _normed_inputs(self, block: BlockParts) -> Tensor:
+        """What all queries, keys and values of a block read, after the norm; made once."""
+        if self._normed[0] != block.layer:
+            columns = self._space.attention_columns(block.layer)
+            inputs = self._inputs(self._corrupt[block.at("hook_in")], columns)
+            self._normed = (block.layer, block.norm(inputs))
+        return self._normed[1]
 
     def _after_heads(self, block: BlockParts) -> Hook:
         name, rows = block.at("attn.o.hook_in"), self._space.head_rows(block.layer)
@@ -238,23 +253,25 @@ class _PatchedRun:
     def _inputs(self, corrupt: Tensor, columns: slice) -> Tensor:
         """What receivers that read at one moment read, ``[port, batch, pos, d_model]``."""
         n_sources = self._space.receivers[columns.start].n_sources
-        weights = self._direct[:n_sources, columns]
-        mixed = weights.mT @ self._changes[:n_sources].flatten(1)
-        inputs = corrupt + mixed.reshape(-1, *corrupt.shape)
+        inputs = corrupt + self._mix(self._direct[:n_sources, columns], 0)
         if self._through_post_norm:
             for block in self._anatomy.blocks:
                 rows = self._space.head_rows(block.layer)
                 if rows.stop <= n_sources:
-                    inputs += self._through(block, self._circuit[rows, columns], rows)
+                    inputs += self._through(block, self._circuit[rows, columns], rows.start)
         return inputs
 
-    def _through(self, block: BlockParts, weights: Tensor, rows: slice) -> Tensor:
+    def _mix(self, weights: Tensor, first: int) -> Tensor:
+        """Changes of the senders from row ``first`` on, summed with ``weights`` for each port."""
+        used = weights.any(1).nonzero().flatten()  # few, in a circuit; most rows need no reading
+        mixed = weights[used].mT @ self._changes[first + used].flatten(1)
+        return mixed.reshape(-1, *self._changes.shape[1:])
+
+    def _through(self, block: BlockParts, weights: Tensor, first: int) -> Tensor:
         """What a block's attention changes for some receivers, its post-norm computed again."""
+        mixed = self._mix(weights, first)
         if block.post_norm is None:
-            mixed = weights.mT @ self._changes[rows].flatten(1)
-            return mixed.reshape(-1, *self._changes.shape[1:])
-        corrupt = self._corrupt[block.at("attn.hook_out")]
-        mixed = weights.mT @ self._changes[rows].flatten(1)
-        raw = corrupt + mixed.reshape(-1, *corrupt.shape)
-        change: Tensor = block.post_norm(raw) - block.post_norm(corrupt)
+            return mixed
+        raw = self._corrupt[block.at("attn.hook_out")]
+        change: Tensor = block.post_norm(raw + mixed) - block.post_norm(raw)
         return change
