@@ -38,7 +38,7 @@ SETTINGS = (
         "graph",
         "URL",
         "kglite:///HOME/graph.kgl",
-        "Graph: kglite:///PATH (absolute with a fourth slash, as SQLite's), bolt://, neo4j:// or neo4j+s://.",
+        "Graph: kglite:///PATH (absolute with a fourth slash), bolt://, neo4j:// or neo4j+s://.",
     ),
     Setting("graph_user", "NAME", "neo4j", "User of a Neo4j graph."),
     Setting("graph_database", "NAME", "the server's default", "Database of a Neo4j graph."),

@@ -161,6 +161,7 @@ class GraphAccess:
             store.checkpoint()
             ledger.acknowledge(changes)
             done += len(changes)
+        store.checkpoint()  # a new schema is to be seen even where nothing was pending
         return done
 
     def _connect(self, *, writing: bool) -> GraphStore:

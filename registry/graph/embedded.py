@@ -103,8 +103,8 @@ class EmbeddedGraph(GraphStore):
         self._unsaved = True
 
     def checkpoint(self) -> None:
-        """Replace the file by the graph in memory, atomically."""
-        if self._writing:
+        """Replace the file by the graph in memory, atomically; nothing where nothing was written."""
+        if self._unsaved:
             self._ask("checkpoint")
             self._unsaved = False
 

@@ -310,3 +310,9 @@ def test_an_edge_between_unlisted_nodes_is_refused() -> None:
             nodes=(Node(component="a9.h6"),),
             edges=(Edge(source="a9.h6", target="logits"),),
         )
+
+
+def test_a_new_registry_has_a_graph_that_can_be_read(home: Path) -> None:
+    with Registry.init(home) as registry:
+        assert registry.status().graph.startswith("ready")
+        assert len(registry.cypher(CIRCUITS_IN_GRAPH)) == 0
