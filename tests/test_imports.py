@@ -1,0 +1,178 @@
+"""What starts quickly, and what is not imported on the way; looked at in fresh processes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from registry import Registry
+from registry.cli.main import COMMANDS, ROOT_OPTIONS, Command, commands, root_help
+from tests import examples
+
+ENGINES = {"kglite", "neo4j"}
+TORCH = {"torch", "transformers", "transformer_lens"}
+LARGE = {"pandas", "sqlalchemy", "alembic", "pydantic", "networkx", "matplotlib", "numpy"}
+IMPORTED = "import sys, json; {}; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+HELP = "from registry.cli.main import main; main(['--help'])"
+RUN_ALL = """
+import json, sys
+from registry.cli.main import main
+lines, unwanted = json.loads(sys.argv[1])
+found = {}
+for line in lines:
+    assert main(line) == 0, line
+    if new := set(unwanted) & set(sys.modules):
+        found[" ".join(line)] = sorted(new)
+        unwanted = sorted(set(unwanted) - new)
+print(json.dumps(found), file=sys.stderr)
+"""
+TIMES_A_BARE_START = 10
+
+
+def modules_after(statement: str, folder: Path | None = None) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED.format(statement)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    with Registry.init(folder / ".circuits") as registry:
+        registry.record(examples.GPT2, *examples.TASKS)
+        registry.record(examples.circuit(1), examples.circuit(3, task="sequence/numerals"))
+        edit, outcome = examples.edit(examples.circuit(1))
+        registry.attach_edit(edit, [outcome])
+    return folder
+
+
+@pytest.mark.parametrize("statement", ["import registry", "import queries", "import ingest", HELP])
+def test_a_package_and_the_help_import_nothing_large(statement: str) -> None:
+    assert modules_after(statement) & (ENGINES | TORCH | LARGE) == set()
+
+
+def test_the_help_does_without_what_parses_command_lines() -> None:
+    assert modules_after(HELP) & {"typer", "click", "rich", "yaml"} == set()
+
+
+def test_the_facade_imports_neither_torch_nor_an_engine() -> None:
+    assert modules_after("from registry import Registry") & (ENGINES | TORCH | {"pandas"}) == set()
+
+
+def test_the_help_of_a_command_imports_neither_torch_nor_an_engine() -> None:
+    lines = [[command.name, "--help"] for command in commands()]
+    assert offenders(lines, ENGINES | TORCH | {"pandas", "sqlalchemy"}) == {}
+
+
+A, B = examples.circuit(1).id, examples.circuit(3, task="sequence/numerals").id
+READING = f"""
+status
+doctor
+list
+show {A}
+query
+query circuits-of-task task=ioi
+query nearest-circuits circuit={A}
+query shared-components tasks=ioi,sequence/numerals
+query shared-connections tasks=ioi,sequence/numerals
+query where-used component=gpt2/m0
+query edits-touching circuit={A}
+cypher 'MATCH (c:Circuit) RETURN c.id AS id'
+shared --task ioi --task sequence/numerals
+compare {A} {B}
+edits list
+sync
+gc
+"""
+
+
+def test_asking_needs_no_torch_and_keeps_the_embedded_engine_out_of_this_process(
+    project: Path,
+) -> None:
+    lines = [shlex.split(line) for line in READING.strip().splitlines()]
+    assert offenders(lines, ENGINES | TORCH | {"pandas"}, project) == {}
+
+
+def offenders(
+    lines: list[list[str]], unwanted: set[str], folder: Path | None = None
+) -> dict[str, list[str]]:
+    """Run commands one after the other in one fresh process; which first imported what unwanted."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, json.dumps([lines, sorted(unwanted)])],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[str]] = json.loads(done.stderr.splitlines()[-1])
+    return found
+
+
+def test_the_help_answers_within_ten_times_a_bare_start() -> None:
+    """Best of several, taken in turns: another process's load hits both."""
+    bare, helping = [], []
+    for _ in range(3):
+        for _ in range(6):
+            bare.append(seconds([sys.executable, "-c", "pass"]))
+            helping.append(seconds([sys.executable, "-c", HELP]))
+        if min(helping) < TIMES_A_BARE_START * min(bare):
+            return
+    pytest.fail(f"circuits --help takes {min(helping):.3f} s, bare Python {min(bare):.3f} s")
+
+
+def seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+    return time.perf_counter() - started
+
+
+# -- what the help knows without importing ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_help_of_the_root_is_the_first_line_of_the_command(command: Command) -> None:
+    from registry.cli.root import command_group
+
+    built = command_group(command.load()).commands[command.name]
+    assert (built.help or "").partition("\n")[0] == command.help
+
+
+def test_commands_of_other_packages_are_listed_with_the_first_line_of_their_docstrings() -> None:
+    from registry.cli.root import command_group
+
+    others = [command for command in commands() if command not in COMMANDS]
+    assert {"discover", "shared", "compare"} <= {command.name for command in others}
+    for command in others:
+        built = command_group(command.load()).commands[command.name]
+        assert command.help
+        assert (built.help or "").partition("\n")[0] == command.help
+        assert command.help in root_help()
+
+
+def test_the_root_takes_the_options_its_help_lists() -> None:
+    from registry.cli import root
+
+    app = root.typer.Typer(cls=root.LazyGroup, add_completion=False)
+    app.callback()(root._root)
+    taken = {name for option in root.get_group(app).params for name in option.opts}
+    assert taken | {"--help"} == {option for option, _, _ in ROOT_OPTIONS}
+
+
+def test_python_m_registry_is_the_command_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "registry", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("circuits ")
