@@ -46,13 +46,9 @@ def open_on(server: Neo4jServer | None, home: Path) -> Registry:
         return Registry.init(home)
     with server.open() as store:
         store.clear()
-    where = {
-        "graph": server.url,
-        "graph_user": server.user,
-        "graph_password": server.password,
-    }
     Registry.init(home).close()
-    return Registry.open(settings=load_settings(home, **where))
+    where = {"graph": server.url, "graph_user": server.user, "graph_password": server.password}
+    return Registry.open(settings=load_settings(home).model_copy(update=where))
 
 
 def test_every_query_has_an_example_here() -> None:

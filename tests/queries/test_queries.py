@@ -1,0 +1,139 @@
+"""What named queries mean, checked against sets and sums in Python."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import combinations
+
+import pytest
+
+from queries.compare import compare
+from registry import Registry
+from registry.errors import BadInput, NotFound
+from registry.records import Circuit
+from tests import examples
+from tests.queries import small_registry
+
+SLUGS = [task.slug for task in examples.TASKS]
+CIRCUITS = [examples.circuit(seed, task=SLUGS[seed % 3]) for seed in range(24)]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry.init(tmp_path_factory.mktemp("random") / "registry") as registry:
+        registry.record(examples.GPT2, *examples.TASKS, *CIRCUITS)
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry.init(tmp_path_factory.mktemp("small") / "registry") as registry:
+        small_registry.fill(registry)
+        yield registry
+
+
+def effects_by_task(circuits: list[Circuit]) -> dict[str, dict[str, list[float]]]:
+    """Effects of every connection in every circuit, by connection and task."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for circuit in circuits:
+        for edge in circuit.edges:
+            assert edge.effect is not None
+            found[f"{circuit.model}/{edge.connection}"][circuit.task].append(edge.effect)
+    return found
+
+
+@pytest.mark.parametrize("tasks", [SLUGS[:2], SLUGS, [SLUGS[0], SLUGS[2]]])
+@pytest.mark.parametrize("min_tasks", [1, 2, None])
+def test_shared_connections_are_an_intersection_of_unions(
+    registry: Registry, tasks: list[str], min_tasks: int | None
+) -> None:
+    known = effects_by_task([circuit for circuit in CIRCUITS if circuit.task in tasks])
+    least = min_tasks or len(tasks)
+    rows = registry.query("shared-connections", tasks=tasks, min_tasks=min_tasks)
+    assert {row["connection"] for row in rows} == {
+        name for name, uses in known.items() if len(uses) >= least
+    }
+    for row in rows:
+        uses = known[row["connection"]]
+        assert row["n_tasks"] == len(uses)
+        assert row["n_circuits"] == sum(map(len, uses.values()))
+        assert [use["task"] for use in row["tasks"]] == sorted(uses)
+        for use in row["tasks"]:
+            effects = uses[use["task"]]
+            assert use["effect"] == pytest.approx(sum(effects) / len(effects))
+            assert use["magnitude"] == pytest.approx(sum(map(abs, effects)) / len(effects))
+
+
+def test_shared_components_are_an_intersection_of_unions(registry: Registry) -> None:
+    used: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for circuit in CIRCUITS:
+        for node in circuit.nodes:
+            used[f"gpt2/{node.component}"][circuit.task].append(node.effect or 0.0)
+    rows = registry.query("shared-components", tasks=SLUGS, min_tasks=2)
+    assert {row["component"] for row in rows} == {n for n, u in used.items() if len(u) >= 2}
+    for row in rows:
+        for use in row["tasks"]:
+            effects = used[row["component"]][use["task"]]
+            assert use["n_circuits"] == len(effects)
+            assert use["effect"] == pytest.approx(sum(effects) / len(effects))
+
+
+def test_the_nearest_circuits_are_those_of_the_largest_jaccard(registry: Registry) -> None:
+    given, *others = CIRCUITS
+    similarity = {other.id: compare(given, other).edges.iou or 0.0 for other in others}
+    expected = sorted((-value, id_) for id_, value in similarity.items() if value > 0)[:7]
+    rows = registry.query("nearest-circuits", circuit=given.id[:10], limit=7)
+    assert [(-row["similarity"], row["circuit"]) for row in rows] == expected
+
+
+def test_a_pair_intersection_holds_what_both_have(registry: Registry) -> None:
+    pairs = list(combinations(CIRCUITS[:6], 2))
+    for a, b in pairs:
+        rows = registry.query("pair-intersection", a=a.id, b=b.id)
+        shared = {f"gpt2/{name}" for name in compare(a, b).shared_edges}
+        assert {row["connection"] for row in rows} == shared
+    assert any(compare(a, b).shared_edges for a, b in pairs)
+
+
+def test_superseded_and_retracted_circuits_count_nowhere(small: Registry) -> None:
+    gone = {small_registry.SUPERSEDED.id, small_registry.RETRACTED.id}
+    used = {row["circuit"] for row in small.query("where-used", component="gpt2/a9.h6")}
+    of_task = {row["circuit"] for row in small.query("circuits-of-task", task="capitals")}
+    near = {row["circuit"] for row in small.query("nearest-circuits", circuit="34b2")}
+    assert used
+    assert of_task
+    assert near
+    assert not gone & (used | of_task | near)
+    shared = small.query("shared-components", tasks=["ioi", "capitals"])
+    assert "gpt2/a0.h1" not in {row["component"] for row in shared}
+
+
+def test_effects_without_a_sign_are_sizes_alone(small: Registry) -> None:
+    rows = small.query("shared-connections", tasks=["ioi", "sequence/months"])
+    for row in rows:
+        (months,) = (use for use in row["tasks"] if use["task"] == "sequence/months")
+        assert months["effect"] is None
+        assert months["magnitude"] > 0
+
+
+def test_positions_of_one_component_add_up(small: Registry) -> None:
+    rows = small.query("shared-components", tasks=["ioi"], method="published")
+    (head,) = (row for row in rows if row["component"] == "gpt2/a9.h6")
+    assert head["tasks"] == [{"task": "ioi", "n_circuits": 1, "effect": 0.875, "magnitude": 0.875}]
+
+
+def test_a_model_alias_is_understood(small: Registry) -> None:
+    rows = small.query("where-used", component="smollm2/a4.kv2")
+    assert [row["circuit"] for row in rows] == [small_registry.GROUPED.id]
+
+
+def test_an_edit_that_touches_no_circuit_puts_no_task_at_risk(small: Registry) -> None:
+    assert len(small.query("tasks-at-risk", edit=small_registry.AIMED.id)) == 0
+
+
+def test_a_task_nobody_recorded_is_named(small: Registry) -> None:
+    with pytest.raises(NotFound, match="no task 'iou'; nearest: ioi"):
+        small.query("shared-components", tasks=["ioi", "iou"])
+    with pytest.raises(BadInput, match="has no parameter 'tusks'"):
+        small.query("shared-components", tusks=["ioi"])
