@@ -103,7 +103,7 @@ class EmbeddedGraph(GraphStore):
         self._unsaved = True
 
     def checkpoint(self) -> None:
-        """Replace the file by the graph in memory, atomically; nothing where nothing was written."""
+        """Replace the file by the graph in memory, atomically, if anything was written."""
         if self._unsaved:
             self._ask("checkpoint")
             self._unsaved = False

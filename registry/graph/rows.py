@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
-_LARGEST_WHOLE_NUMBER = 2**63 - 1
+_WHOLE_NUMBERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ def _finite_sum(effects: Sequence[float]) -> float:
 def _properties(values: Mapping[str, Any]) -> Row:
     """Leave whole numbers beyond 64 bits, such as a generator's seed, as text."""
     return {
-        name: str(value) if isinstance(value, int) and abs(value) > _LARGEST_WHOLE_NUMBER else value
+        name: str(value) if isinstance(value, int) and value not in _WHOLE_NUMBERS else value
         for name, value in values.items()
     }
 

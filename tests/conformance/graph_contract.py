@@ -1,0 +1,489 @@
+"""What every graph store owes, as tests; and the projection, which has to come out the same on all.
+
+The fixtures ``graph`` (empty, open for writing) and ``reopen`` (opens the same graph again) decide
+which engine it is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.errors import GraphError, GraphOutdated, GraphRefused, QueryFailed, QueryTimeout
+from registry.graph.base import GraphStore, Statement
+from registry.graph.projection import project
+from registry.graph.schema import GraphState, begin_rebuild, check, prepare, schema_version
+from registry.ledger.base import Batch, Change, ChangeKind, Ledger, NewCircuit
+from registry.ledger.sql import migrate_ledger, open_ledger
+from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Evaluation, Level, Node
+from tests import examples
+
+Reopen = Callable[..., GraphStore]
+FOREVER = """
+UNWIND range(1, 100000) AS a UNWIND range(1, 100000) AS b UNWIND range(1, 100000) AS c
+WITH a, b, c WHERE a + b + c = 0 RETURN count(*) AS n
+"""
+WAYS_OUT = [
+    "LOAD CSV FROM 'file:///etc/hostname' AS line RETURN line",
+    "load\tcsv FROM 'file:///etc/hostname' AS line RETURN line",
+    "LOAD // a comment\n CSV FROM 'file:///etc/hostname' AS line RETURN line",
+    "LOAD /* a comment */ CSV FROM 'file:///etc/hostname' AS line RETURN line",
+    "`LOAD` CSV FROM 'file:///etc/hostname' AS line RETURN line",
+    "LO\\u0041D CSV FROM 'file:///etc/hostname' AS line RETURN line",
+    "CALL { LOAD CSV FROM 'http://localhost:1/' AS line RETURN line } RETURN line",
+    "RETURN 1 AS n; LOAD CSV FROM 'file:///etc/hostname' AS line RETURN line",
+    "EXPLAIN LOAD CSV FROM 'file:///etc/hostname' AS line RETURN line",
+    "MATCH (n) // '\r LOAD CSV FROM 'file:///etc/hostname' AS line RETURN line",
+    "CALL apoc.load.json('http://localhost:1/') YIELD value RETURN value",
+    "CALL `apoc`.load.json('http://localhost:1/') YIELD value RETURN value",
+    "RETURN apoc.cypher.runFirstColumnSingle('LOAD CSV ...', {}) AS n",
+    "CALL db.cdc.enable()",
+    "CALL dbms.listConfig() YIELD value RETURN value",
+    "SHOW TRANSACTIONS YIELD transactionId AS t TERMINATE TRANSACTIONS t",
+]
+WRITES = [
+    "CREATE (n:Circuit {id: 'x'})",
+    "MATCH (n) SET n.id = 'x' RETURN n.id",
+    "MATCH (n) DETACH DELETE n",
+    "MATCH (n) REMOVE n.id RETURN 1 AS one",
+    "UNWIND [1] AS i MERGE (n:Circuit {id: 'x'}) RETURN n.id",
+    "WITH 1 AS one FOREACH (i IN [1] | CREATE (:Circuit {id: 'x'}))",
+    "CREATE CONSTRAINT model_ids FOR (n:Model) REQUIRE n.id IS UNIQUE",
+    "DROP CONSTRAINT model_id",
+    "CALL { CREATE (n:Circuit {id: 'x'}) RETURN n } RETURN 1 AS one",
+    "ALTER CURRENT USER SET PASSWORD FROM 'a' TO 'b'",
+]
+
+
+class Records:
+    """A real ledger beside the circuits' documents: all that the projection reads."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        url = f"sqlite:///{folder / 'ledger.db'}"
+        migrate_ledger(url)
+        self.ledger: Ledger = open_ledger(url)
+        self._documents: dict[str, Circuit] = {}
+
+    def document(self, circuit: str) -> Circuit:
+        """The circuit, read from its content as the artifact store would."""
+        return Circuit.model_validate_json(self._documents[circuit].document)
+
+    def add(self, circuits: Iterable[Circuit], **others: Any) -> None:
+        """Record circuits with their model and tasks, and other records with them."""
+        known = list(circuits)
+        self._documents.update({circuit.id: circuit for circuit in known})
+        batch = {"models": [examples.GPT2], "tasks": examples.TASKS, **others}
+        self.ledger.record(Batch(circuits=[NewCircuit(c) for c in known], **batch))
+
+    def retract(self, circuit: Circuit) -> None:
+        """Mark a circuit as no longer held true."""
+        labels = CircuitLabels(state=CircuitState.RETRACTED, reason="a bug")
+        self.ledger.relabel(circuit.id, labels)
+
+    def changes(self) -> list[Change]:
+        """One change for every record."""
+        self.ledger.requeue_everything()
+        return list(self.ledger.pending())
+
+
+def filled(records: Records) -> tuple[Circuit, Circuit]:
+    """Two circuits that share parts, an evaluation, an edit and its outcome."""
+    first, second = examples.circuit(1), examples.circuit(2, task="sequence/numerals")
+    edit, outcome = examples.edit(first, "m3", "a11.h11")
+    records.add([first, second], evaluations=[examples.faithfulness(first)], edits=[edit],
+                outcomes=[outcome])  # fmt: skip
+    return first, second
+
+
+def dump(store: GraphStore) -> list[Any]:
+    """All nodes and relationships with their properties, in a fixed order."""
+    nodes = store.read("MATCH (n) RETURN labels(n) AS labels, properties(n) AS properties")
+    links = store.read(
+        "MATCH (a)-[r]->(b)"
+        " RETURN labels(a) AS source_labels, a.id AS source, type(r) AS kind,"
+        " properties(r) AS properties, labels(b) AS target_labels, b.id AS target"
+    )
+    return sorted(
+        [
+            *(("node", sorted(n["labels"]), own(n["properties"], n["labels"])) for n in nodes),
+            *(
+                ("link", sorted(k["source_labels"]), k["source"], k["kind"],
+                 own(k["properties"]), sorted(k["target_labels"]), k["target"])
+                for k in links
+            ),
+        ],
+        key=repr,
+    )  # fmt: skip
+
+
+def own(properties: dict[str, Any], labels: Iterable[str] = ()) -> list[tuple[str, Any]]:
+    """Properties without those an engine makes up; only circuits have a title of their own."""
+    made_up = {"type", "name"} | (set() if "Circuit" in labels else {"title"})
+    return sorted((key, value) for key, value in properties.items() if key not in made_up)
+
+
+def count(store: GraphStore) -> int:
+    """How many nodes there are."""
+    found: int = store.read("MATCH (n) RETURN count(n) AS n").values[0][0]
+    return found
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterable[Records]:
+    made = Records(tmp_path / "records")
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture
+def prepared(graph: GraphStore, records: Records) -> GraphStore:
+    prepare(graph, records.ledger.registry_id)
+    return graph
+
+
+class GraphContract:
+    # -- reading and writing -------------------------------------------------------------------
+
+    def test_values_come_back_as_they_went_in(self, graph: GraphStore) -> None:
+        values = {
+            "texts": ["", "a'b\"c`d\\e", "две\n строки", "日本語 العربية 🧠", "\x01\x7f"],
+            "whole": [0, -1, 2**63 - 1, -(2**63)],
+            "floats": [0.1, 1e308, -1.7976931348623157e308, 5e-324, 1.0, -2.5],
+            "flags": [True, False],
+        }
+        text = "MERGE (n:Model {id: $id}) SET n += $properties"
+        graph.write([Statement(text, {"id": "x", "properties": {**values, "unknown": None}})])
+        row = graph.read(
+            "MATCH (n:Model) RETURN n.texts AS texts, n.whole AS whole, n.floats AS floats,"
+            " n.flags AS flags, n.unknown AS unknown"
+        )
+        assert row.to_dicts() == [{**values, "unknown": None}]
+        assert [type(value) for value in row.values[0][2]] == [float] * 6
+
+    def test_parameters_are_values_never_text(self, graph: GraphStore) -> None:
+        evil = "'}) DETACH DELETE (n) //"
+        assert graph.read("RETURN $a AS a, $b AS b", {"a": evil, "b": {"c": [evil]}}).values == (
+            (evil, {"c": [evil]}),
+        )
+
+    def test_columns_are_known_without_rows(self, graph: GraphStore) -> None:
+        rows = graph.read("MATCH (n:Model) WHERE n.id = 'none' RETURN n.id AS id, 1 AS one")
+        assert (rows.columns, rows.values, rows.truncated) == (("id", "one"), (), False)
+
+    def test_a_row_limit_cuts_off_and_says_so(self, graph: GraphStore) -> None:
+        text = "UNWIND range(1, 10) AS n RETURN n ORDER BY n"
+        assert graph.read(text, max_rows=3).values == ((1,), (2,), (3,))
+        assert graph.read(text, max_rows=3).truncated
+        assert not graph.read(text, max_rows=10).truncated
+
+    def test_a_transaction_is_all_or_nothing(self, graph: GraphStore) -> None:
+        good = Statement("CREATE (n:Model {id: 'one'})")
+        with pytest.raises(QueryFailed):
+            graph.write([good, Statement("CREATE (n:Model {id: 'two'}) RETURN nonsense(")])
+        with pytest.raises(QueryFailed):
+            graph.write([good, Statement("UNWIND [0] AS z CREATE (n:Model {id: 'two', p: 1 / z})")])
+        assert count(graph) == 0
+        graph.write([good])
+        assert count(graph) == 1
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 2**63, b"bytes", "half \ud800", {1, 2}])
+    def test_what_is_no_value_of_a_graph_is_refused(self, graph: GraphStore, value: Any) -> None:
+        with pytest.raises(QueryFailed, match="parameter v"):
+            graph.read("RETURN $v AS v", {"v": value})
+        with pytest.raises(QueryFailed, match="parameter v"):
+            graph.read("RETURN $v AS v", {"v": [{"inner": value}]})
+
+    def test_a_second_node_of_an_id_is_refused(self, prepared: GraphStore) -> None:
+        prepared.write([Statement("CREATE (n:Circuit {id: 'x'})")])
+        with pytest.raises(QueryFailed):
+            prepared.write([Statement("CREATE (n:Circuit {id: 'x'})")])
+
+    @pytest.mark.parametrize("text", WRITES)
+    def test_reading_cannot_write(self, prepared: GraphStore, text: str) -> None:
+        before = dump(prepared)
+        with pytest.raises(QueryFailed):
+            prepared.read(text)
+        assert dump(prepared) == before
+
+    @pytest.mark.parametrize("text", WAYS_OUT)
+    def test_reading_cannot_leave_the_graph(self, graph: GraphStore, text: str) -> None:
+        with pytest.raises(QueryFailed):
+            graph.read(text)
+
+    def test_words_of_forbidden_clauses_are_free_as_values(self, graph: GraphStore) -> None:
+        text = (
+            "// LOAD CSV\nWITH 'LOAD CSV; CALL apoc.x()' AS load /* CALL apoc.x() */ RETURN load;"
+        )
+        assert graph.read(text).values == (("LOAD CSV; CALL apoc.x()",),)
+
+    @pytest.mark.parametrize("text", ["RETURN", "MATCH (n RETURN n", "", "RETURN $missing AS m"])
+    def test_a_broken_statement_is_refused_in_one_line(self, graph: GraphStore, text: str) -> None:
+        with pytest.raises(QueryFailed) as caught:
+            graph.read(text)
+        assert str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_query_is_stopped_at_its_limit_and_the_store_stays_usable(
+        self, graph: GraphStore
+    ) -> None:
+        began = time.monotonic()
+        with pytest.raises(QueryTimeout, match="time limit"):
+            graph.read(FOREVER, timeout_seconds=0.5)
+        assert time.monotonic() - began < 30
+        assert graph.read("RETURN 1 AS one").values == ((1,),)
+
+    def test_a_reader_sees_what_was_checkpointed(self, graph: GraphStore, reopen: Reopen) -> None:
+        graph.write([Statement("CREATE (n:Model {id: 'one'})")])
+        graph.checkpoint()
+        with reopen(writing=False) as reader:
+            assert count(reader) == 1
+            graph.write([Statement("CREATE (n:Model {id: 'two'})")])
+            graph.checkpoint()
+            assert count(reader) == 2
+
+    def test_a_reader_cannot_write(self, graph: GraphStore, reopen: Reopen) -> None:
+        with reopen(writing=False) as reader:
+            with pytest.raises(GraphError, match="reading only"):
+                reader.write([Statement("CREATE (n:Model {id: 'x'})")])
+            with pytest.raises(GraphError, match="reading only"):
+                reader.clear()
+
+    def test_closing_twice_is_harmless(self, reopen: Reopen) -> None:
+        store = reopen(writing=False)
+        store.close()
+        store.close()
+
+    def test_the_engine_names_its_version(self, graph: GraphStore) -> None:
+        name, _, version = graph.version().partition(" ")
+        assert name.lower() == graph.engine
+        assert version[0].isdigit()
+
+    # -- what engines are known to differ in -----------------------------------------------------
+
+    def test_a_float_divided_by_zero_is_infinite(self, graph: GraphStore) -> None:
+        assert graph.read("RETURN 1.0 / 0.0 AS x").values == ((math.inf,),)
+
+    def test_a_missing_title_is_null(self, graph: GraphStore) -> None:
+        graph.write([Statement("CREATE (n:Model {id: 'x'})")])
+        assert graph.read("MATCH (n:Model) RETURN n.title AS title").values == ((None,),)
+
+    def test_a_quantified_path_is_understood(self, graph: GraphStore) -> None:
+        assert graph.read("MATCH ((a)-[:EDGE]->(b)){1,2} RETURN count(*) AS n").values == ((0,),)
+
+    # -- marker and schema -----------------------------------------------------------------------
+
+    def test_an_empty_graph_is_prepared_and_marked(self, graph: GraphStore) -> None:
+        assert check(graph, "mine") is GraphState.EMPTY
+        assert prepare(graph, "mine") is GraphState.EMPTY
+        assert check(graph, "mine") is prepare(graph, "mine") is GraphState.READY
+
+    def test_another_registrys_graph_is_refused(self, graph: GraphStore) -> None:
+        prepare(graph, "mine")
+        before = dump(graph)
+        for touch in (check, prepare, begin_rebuild):
+            with pytest.raises(GraphRefused, match="belongs to registry mine, not to yours"):
+                touch(graph, "yours")
+        assert dump(graph) == before
+
+    def test_a_graph_that_nobody_marked_is_refused(self, graph: GraphStore) -> None:
+        graph.write([Statement("CREATE (n:Something {id: 'x'})")])
+        for touch in (check, prepare, begin_rebuild):
+            with pytest.raises(GraphRefused, match="no registry wrote"):
+                touch(graph, "mine")
+        assert count(graph) == 1
+
+    def test_a_newer_schema_is_refused(self, graph: GraphStore) -> None:
+        prepare(graph, "mine")
+        graph.write([Statement("MATCH (r:Registry) SET r.schema_version = 999")])
+        for touch in (check, prepare, begin_rebuild):
+            with pytest.raises(GraphOutdated, match="version 999, newer"):
+                touch(graph, "mine")
+
+    def test_an_older_schema_is_refused_to_readers_and_migrated_by_writers(
+        self, graph: GraphStore
+    ) -> None:
+        graph.write([Statement("CREATE (r:Registry {id: 'mine', schema_version: 0})")])
+        with pytest.raises(GraphOutdated, match="version 0, this program needs"):
+            check(graph, "mine")
+        assert prepare(graph, "mine") is GraphState.READY
+        version = graph.read("MATCH (r:Registry) RETURN r.schema_version AS v").values
+        assert version == ((schema_version(),),)
+
+    def test_a_rebuild_that_was_killed_is_found(self, graph: GraphStore) -> None:
+        prepare(graph, "mine")
+        graph.write([Statement("MATCH (r:Registry) SET r.state = 'rebuilding'")])
+        assert check(graph, "mine") is GraphState.REBUILDING
+        assert prepare(graph, "mine") is GraphState.REBUILDING
+        begin_rebuild(graph, "mine")
+        assert check(graph, "mine") is GraphState.READY
+
+    def test_clearing_leaves_nothing(self, prepared: GraphStore, records: Records) -> None:
+        filled(records)
+        project(prepared, records.changes(), records)
+        prepared.clear()
+        assert dump(prepared) == []
+        assert len(prepared.read("SHOW CONSTRAINTS")) == 0
+
+    # -- projection ------------------------------------------------------------------------------
+
+    def test_projecting_twice_changes_nothing(self, prepared: GraphStore, records: Records) -> None:
+        filled(records)
+        project(prepared, records.changes(), records)
+        once = dump(prepared)
+        project(prepared, records.changes(), records)
+        assert dump(prepared) == once
+
+    def test_any_order_gives_the_same_graph(self, prepared: GraphStore, records: Records) -> None:
+        filled(records)
+        changes = records.changes()
+        project(prepared, changes, records)
+        forwards = dump(prepared)
+        begin_rebuild(prepared, records.ledger.registry_id)
+        for change in reversed(changes):
+            project(prepared, [change], records)
+        assert dump(prepared) == forwards
+
+    def test_a_circuit_is_there_with_all_it_has(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, _ = filled(records)
+        project(prepared, records.changes(), records)
+        row = prepared.read(
+            "MATCH (c:Circuit)-[:FOR_TASK]->(t:Task), (c)-[:OF_MODEL]->(m:Model) WHERE c.id = $id"
+            " RETURN t.id AS task, m.id AS model, c.title AS title, c.state AS state,"
+            " c.faithfulness AS faithfulness, c.kv_heads AS kv_heads, c.n_edges AS n_edges",
+            {"id": first.id},
+        )
+        assert row.values == (("ioi", "gpt2", "", "active", 0.85, "grouped", len(first.edges)),)
+        edges = prepared.read(
+            "MATCH (c:Circuit)-[:HAS_NODE]->(:Node)-[e:EDGE]->(t:Node),"
+            " (t)-[:INSTANCE_OF]->(k:Component) WHERE c.id = $id"
+            " RETURN e.connection AS connection, e.port AS port, e.effect AS effect, e.rank AS rank, k.id AS target",
+            {"id": first.id},
+        )
+        assert sorted(edges.values) == sorted(
+            (f"gpt2/{e.connection}", e.port, e.effect, e.rank, f"gpt2/{e.target}")
+            for e in first.edges
+        )
+
+    def test_effects_are_summed_over_positions(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        records.add([circuit_with_positions()])
+        project(prepared, records.changes(), records)
+        used = prepared.read(
+            "MATCH (:Circuit)-[u:USES]->(k:Connection) RETURN k.local AS local, u.effect AS effect,"
+            " u.rank AS rank, u.positions AS positions ORDER BY local"
+        )
+        assert used.values == (
+            ("a0.h1->m3", -0.25, 2, 2),
+            ("input->m3", None, None, 1),
+        )
+
+    def test_retracting_takes_everything_that_nobody_else_uses(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, second = filled(records)
+        project(prepared, records.changes(), records)
+        records.retract(first)
+        project(prepared, records.changes(), records)
+        after = dump(prepared)
+        assert [row[0] for row in prepared.read("MATCH (c:Circuit) RETURN c.id AS id").values] == [
+            second.id
+        ]
+        assert len(prepared.read("MATCH (e:Evaluation) RETURN e.id AS id")) == 0
+        begin_rebuild(prepared, records.ledger.registry_id)
+        project(prepared, records.changes(), records)
+        assert dump(prepared) == after
+
+    def test_retracting_and_taking_it_back_changes_nothing(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, _ = filled(records)
+        project(prepared, records.changes(), records)
+        before = dump(prepared)
+        records.retract(first)
+        project(prepared, records.changes(), records)
+        records.ledger.relabel(first.id, CircuitLabels())
+        project(prepared, records.changes(), records)
+        assert dump(prepared) == before
+
+    def test_labels_reach_the_graph_and_leave_it(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, second = filled(records)
+        asked = (
+            "MATCH (c:Circuit) WHERE c.id = $id RETURN c.title AS t, c.tags AS g, c.author AS a,"
+        )
+        asked += " c.state AS s, c.superseded_by AS b"
+        given = CircuitLabels(title="名", tags=("a", "b"), author="Ada", superseded_by=second.id,
+                              state=CircuitState.SUPERSEDED)  # fmt: skip
+        for labels, seen in (
+            (given, ("名", ["a", "b"], "Ada", "superseded", second.id)),
+            (CircuitLabels(), ("", [], None, "active", None)),
+        ):
+            records.ledger.relabel(first.id, labels)
+            project(prepared, records.changes(), records)
+            assert prepared.read(asked, {"id": first.id}).values == (seen,)
+
+    def test_a_later_evaluation_alone_reaches_its_circuit(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, _ = filled(records)
+        project(prepared, records.changes(), records)
+        later = Evaluation(circuit=first.id, task="ioi", measure="faithfulness", value=0.5)
+        records.ledger.record(Batch(evaluations=[later]))
+        project(prepared, [Change(1, ChangeKind.EVALUATION, later.id)], records)
+        rows = prepared.read(
+            "MATCH (e:Evaluation)-[:OF]->(c:Circuit) RETURN e.value AS value,"
+            " c.faithfulness AS latest ORDER BY value"
+        )
+        assert rows.values == ((0.5, 0.5), (0.85, 0.5))
+
+    def test_no_circuit_is_ever_half_there(self, prepared: GraphStore, records: Records) -> None:
+        whole = circuit_with_positions()
+        broken = examples.circuit(3)
+        records.add([whole, broken])
+        # A node that stands in the way makes the transaction fail near its end.
+        last = f"{broken.id}/{broken.nodes[-1].key}"
+        prepared.write([Statement("CREATE (n:Node {id: $id})", {"id": last})])
+        before = dump(prepared)
+        only = [c for c in records.changes() if c.key in {whole.id, broken.id}]
+        with pytest.raises(QueryFailed):
+            project(prepared, only, records)
+        assert dump(prepared) == before
+
+    def test_progress_reaches_the_end(self, prepared: GraphStore, records: Records) -> None:
+        filled(records)
+        changes = records.changes()
+        told: list[tuple[int, int]] = []
+        project(prepared, changes, records, progress=lambda done, of: told.append((done, of)))
+        assert told[-1] == (len(changes), len(changes))
+        assert told == sorted(told)
+
+
+def circuit_with_positions() -> Circuit:
+    """Two edges over one connection at different positions, and one without an effect."""
+    return Circuit(
+        model="gpt2",
+        task="ioi",
+        method="hand",
+        level=Level.EDGE,
+        nodes=(
+            Node(component="a0.h1", position="S1"),
+            Node(component="a0.h1", position="S2"),
+            Node(component="input"),
+            Node(component="m3", position="END"),
+        ),
+        edges=(
+            Edge(source="a0.h1@S1", target="m3@END", effect=0.25, rank=3),
+            Edge(source="a0.h1@S2", target="m3@END", effect=-0.5, rank=2),
+            Edge(source="input", target="m3@END"),
+        ),
+    )
