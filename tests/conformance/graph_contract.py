@@ -364,7 +364,8 @@ class GraphContract:
         edges = prepared.read(
             "MATCH (c:Circuit)-[:HAS_NODE]->(:Node)-[e:EDGE]->(t:Node),"
             " (t)-[:INSTANCE_OF]->(k:Component) WHERE c.id = $id"
-            " RETURN e.connection AS connection, e.port AS port, e.effect AS effect, e.rank AS rank, k.id AS target",
+            " RETURN e.connection AS connection, e.port AS port, e.effect AS effect,"
+            " e.rank AS rank, k.id AS target",
             {"id": first.id},
         )
         assert sorted(edges.values) == sorted(
