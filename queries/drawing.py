@@ -35,7 +35,7 @@ _INK = "#1d2733"
 _FAINT = "#6b7783"
 _BAND = "#f6f8fa"
 _INCHES = 0.74
-_WIDEST, _THINNEST = 5.0, 0.8  # points
+_WIDEST, _THINNEST = 4.2, 0.8  # points
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +333,9 @@ def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
     n_tasks = len(picture.tasks)
     drawn = {_colour(len(edge.effects), picture) for edge in edges}
     names = {
-        _SHARED_BY_ALL: f"used by all {n_tasks}" if n_tasks > 1 else "edge of the circuit",
+        _SHARED_BY_ALL: {1: "edge of the circuit", 2: "used by both"}.get(
+            n_tasks, f"used by all {n_tasks}"
+        ),
         _SHARED_BY_SOME: "used by some, not all",
         _OWN: "used by one alone",
     }
