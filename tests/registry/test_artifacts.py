@@ -210,7 +210,11 @@ class TestFailures:
         kept = store.put(b"small")
         data = os.urandom(_LARGE)
         (tmp_path / "large").write_bytes(data)
-        for attempt in (lambda: store.put(data), lambda: store.put_file(tmp_path / "large")):
+        attempts: list[Callable[[], str]] = [
+            lambda: store.put(data),
+            lambda: store.put_file(tmp_path / "large"),
+        ]
+        for attempt in attempts:
             with pytest.raises(StorageError, match=r"the disk is full; free some space") as caught:
                 attempt()
             assert "\n" not in str(caught.value)
