@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_group
 
 from registry import Registry
 from registry.cli.main import COMMANDS, ROOT_OPTIONS, Command, commands, root_help
@@ -32,6 +36,20 @@ for line in lines:
         unwanted = sorted(set(unwanted) - new)
 print(json.dumps(found), file=sys.stderr)
 """
+HELLO = '''
+"""Commands of another package."""
+import typer
+
+def commands(app):
+    app.command("hello")(hello)
+
+def hello(name: str):
+    """Greet somebody.
+
+    More.
+    """
+    typer.echo(f"hello {name}")
+'''
 TIMES_A_BARE_START = 10
 
 
@@ -162,12 +180,52 @@ def test_commands_of_other_packages_are_listed_with_the_first_line_of_their_docs
         assert command.help in root_help()
 
 
+def test_commands_of_other_packages_are_those_that_their_metadata_names() -> None:
+    named = {(entry.name, entry.value) for entry in entry_points(group="circuits.commands")}
+    ours = set(COMMANDS)
+    assert {(c.name, c.target) for c in commands() if c not in ours} == named
+
+
+def test_a_package_that_cannot_be_imported_leaves_the_help_and_other_commands_alone(
+    tmp_path: Path,
+) -> None:
+    metadata = tmp_path / "broken-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[console_scripts]\nx = y:z\n\n[circuits.commands]\n"
+        "broken = broken_commands:commands [extra]\nhello = hello_commands:commands\n"
+    )
+    (tmp_path / "hello_commands.py").write_text(HELLO)
+
+    def circuits(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "registry", *arguments],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    shown = circuits("--help")
+    assert shown.returncode == 0
+    assert "  broken    (cannot be read: broken_commands:commands)\n" in shown.stdout
+    assert "  hello     Greet somebody.\n" in shown.stdout
+    assert circuits("hello", "Ada").stdout == "hello Ada\n"
+    failed = circuits("broken")
+    assert failed.returncode == 1
+    assert failed.stderr == (
+        "error: the command 'broken' cannot be loaded from broken_commands:commands: No module "
+        "named 'broken_commands'; repair or uninstall the package it comes from\n"
+    )
+
+
 def test_the_root_takes_the_options_its_help_lists() -> None:
     from registry.cli import root
 
-    app = root.typer.Typer(cls=root.LazyGroup, add_completion=False)
+    app = typer.Typer(cls=root.LazyGroup, add_completion=False)
     app.callback()(root._root)
-    taken = {name for option in root.get_group(app).params for name in option.opts}
+    taken = {name for option in get_group(app).params for name in option.opts}
     assert taken | {"--help"} == {option for option, _, _ in ROOT_OPTIONS}
 
 

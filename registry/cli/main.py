@@ -9,14 +9,12 @@ read from their source, as running it would import whatever they need.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from registry.settings_table import SETTINGS
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 __all__ = ["COMMANDS", "ROOT_OPTIONS", "Command", "commands", "find_command", "main", "root_help"]
 
@@ -31,11 +29,23 @@ class Command(NamedTuple):
     help: str
 
     def load(self) -> Callable[[Any], None]:
-        """Import the module and return the function that registers the command."""
+        """Import the module and return the function that registers the command.
+
+        Raises:
+            CircuitsError: The package the command comes from is broken.
+        """
         from importlib import import_module
 
+        from registry.errors import CircuitsError
+
         module, _, attribute = self.target.partition(":")
-        found: Callable[[Any], None] = getattr(import_module(module), attribute)
+        try:
+            found: Callable[[Any], None] = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise CircuitsError(
+                f"the command {self.name!r} cannot be loaded from {self.target}: {error}; "
+                "repair or uninstall the package it comes from"
+            ) from error
         return found
 
 
@@ -135,27 +145,68 @@ def find_command(name: str) -> Command | None:
     return None
 
 
-def _entry_points() -> list[EntryPoint]:
-    from importlib.metadata import entry_points
+class _Entry(NamedTuple):
+    """An entry point: its name and its ``module:function``."""
 
-    return sorted(entry_points(group=COMMANDS_GROUP), key=lambda entry: entry.name)
+    name: str
+    value: str
 
 
-def _help_in_source(entry: EntryPoint) -> str:
+def _entry_points() -> list[_Entry]:
+    """Entries of our group in the installed packages, by name; the first package of a name wins.
+
+    Reads their ``entry_points.txt`` itself: ``importlib.metadata`` takes longer to import and to
+    answer than everything else the help does.
+    """
+    found: dict[str, _Entry] = {}
+    for folder in sys.path:
+        for text in _entry_point_files(folder or os.curdir):
+            for entry in _entries(text):
+                found.setdefault(entry.name, entry)
+    return sorted(found.values())
+
+
+def _entry_point_files(folder: str) -> Iterator[str]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:  # a zip, or a folder that is not there
+        return
+    for name in names:
+        if name.endswith((".dist-info", ".egg-info")):
+            try:
+                with open(os.path.join(folder, name, "entry_points.txt"), encoding="utf-8") as file:
+                    yield file.read()
+            except (OSError, UnicodeDecodeError):
+                continue
+
+
+def _entries(text: str) -> Iterator[_Entry]:
+    section = ""
+    for line in text.splitlines() if f"[{COMMANDS_GROUP}]" in text else ():
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if name.startswith("["):
+            section = name
+        elif section == f"[{COMMANDS_GROUP}]" and equals:
+            yield _Entry(name, value.partition(" ")[0])  # without extras, which pip is to mind
+
+
+def _help_in_source(entry: _Entry) -> str:
     """First line of the docstring of the function named like the command, else of the module."""
     import ast
     from importlib.util import find_spec
 
+    module = entry.value.partition(":")[0]
     try:
-        spec = find_spec(entry.module)
+        spec = find_spec(module)
         loader: Any = spec.loader if spec else None
-        tree = ast.parse(loader.get_source(entry.module))
+        tree = ast.parse(loader.get_source(module))
     except Exception:  # noqa: BLE001 - a broken package must not take the help away
         return f"(cannot be read: {entry.value})"
     names = {entry.name, entry.name.replace("-", "_")}
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     documented = next((node for node in functions if node.name in names), tree)
-    return (ast.get_docstring(documented) or "").partition("\n")[0]
+    # Cleaning the docstring would import inspect.
+    return (ast.get_docstring(documented, clean=False) or "").strip().partition("\n")[0]
 
 
 def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:
