@@ -90,14 +90,15 @@ def _command(command: Any, name: str) -> Iterator[str]:
     # typer brings its own click, whose classes have no public names; their methods do.
     context = command.context_class(command, info_name=name)
     yield f"## {name}" if name.count(" ") == 1 else f"### {name}"
-    yield f"```\n{' '.join([name, *command.collect_usage_pieces(context)])}\n```"
+    yield f"```text\n{' '.join([name, *command.collect_usage_pieces(context)])}\n```"
     yield from _prose(command.help or "")
     records = [parameter.get_help_record(context) for parameter in command.params]
     rows = [(f"`{_cell(what)}`", _cell(text)) for what, text in filter(None, records)]
     if rows:
         yield _table(("", ""), rows)
-    for each in getattr(command, "commands", {}).values():
-        yield from _command(each, f"{name} {each.name}")
+    if hasattr(command, "list_commands"):
+        for inner in command.list_commands(context):
+            yield from _command(command.get_command(context, inner), f"{name} {inner}")
 
 
 # -- queries ---------------------------------------------------------------------------------------
