@@ -14,54 +14,69 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
 CIRCUITS = Path(sys.executable).with_name("circuits")
 TASKS = ("ioi", "sequence/numerals", "sequence/number-words")
-
-# An edit as somebody might have made it elsewhere: where it was applied and what it changed.
-EDIT = {
-    "model": "smollm2",
-    "editor": "fine-tuning",
-    "request": {
-        "prompt": "When Mary and John went to the store, John gave a drink to",
-        "target_new": " John",
-        "ground_truth": " Mary",
-    },
-    "restriction": "circuit",
-    "note": "attached by hand in the demo",
-}
-OUTCOMES = [
-    {"metric": "efficacy", "protocol": "teacher-forced", "task": "ioi", "before": 0.0, "after": 1.0}
-]
+HEADS_OF_SEVERAL_TASKS = """\
+MATCH (c:Circuit)-[:HAS_NODE]->(n:Node)-[:INSTANCE_OF]->(head:Component)
+WHERE head.kind = 'head' AND n.effect > 0
+WITH head.local AS head, count(c) AS circuits, collect(c.task) AS tasks, sum(n.effect) AS effect
+WHERE circuits > 1
+RETURN head, tasks, effect ORDER BY effect DESC, head LIMIT 8"""
 
 
 def say(text: str) -> None:
     """Print a line of explanation, set off from commands and their output."""
-    sys.stdout.write(f"\n# {text}\n")
-    sys.stdout.flush()
+    _write(f"\n# {text}\n")
 
 
-def circuits(*arguments: str) -> None:
-    """Print a command as one would type it, and run it."""
-    sys.stdout.write(f"\n$ {shlex.join(['circuits', *arguments])}\n")
-    sys.stdout.flush()
-    subprocess.run([CIRCUITS, *arguments], cwd=OUTPUT, check=True)
+def circuits(*arguments: str, head: int | None = None, into: str | None = None) -> None:
+    """Print a command as one would type it, and run it.
+
+    Args:
+        arguments: What follows ``circuits``.
+        head: Show so many lines of its output alone.
+        into: Write its output to a file of that name instead.
+    """
+    typed = shlex.join(["circuits", *arguments])
+    typed += f" | head -n {head}" if head else ""
+    typed += f" > {into}" if into else ""
+    _write(f"\n$ {typed}\n")
+    answer = _run(arguments, capture=bool(head or into))
+    if into:
+        (OUTPUT / into).write_text(answer, encoding="utf-8")
+    elif head:
+        _write("".join(answer.splitlines(keepends=True)[:head]))
 
 
-def ask(*arguments: str) -> list[dict[str, object]]:
-    """Run a reading command silently and return its rows."""
-    command = [CIRCUITS, *arguments, "--format", "json"]
-    answer = subprocess.run(command, cwd=OUTPUT, check=True, stdout=subprocess.PIPE)
-    rows: list[dict[str, object]] = json.loads(answer.stdout)
+def ask(*arguments: str) -> list[dict[str, Any]]:
+    """Run a reading command in silence and return its rows."""
+    rows: list[dict[str, Any]] = json.loads(_run((*arguments, "--format", "json"), capture=True))
     return rows
 
 
-def newest(task: str) -> str:
-    """Id of the newest circuit of a task, as short as it is shown."""
-    return str(ask("list", "--task", task, "--limit", "1")[0]["circuit"])[:12]
+def circuit_of(task: str) -> str:
+    """Id of the circuit of a task, as short as tables show it."""
+    return str(ask("list", "--task", task)[0]["circuit"])[:12]
+
+
+def _run(arguments: Sequence[str], *, capture: bool) -> str:
+    command = [str(CIRCUITS), *arguments]
+    stdout = subprocess.PIPE if capture else None
+    answer = subprocess.run(command, cwd=OUTPUT, check=False, stdout=stdout, text=True)
+    if answer.returncode:  # the command has said in a line why
+        raise SystemExit(answer.returncode)
+    return answer.stdout or ""
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -69,43 +84,49 @@ def main() -> None:
     started = time.monotonic()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir()
-    # A registry of the user's own must not be what the demo fills.
+    # Settings of the user's own must not lead the demo to a registry of the user's own.
     for name in [name for name in os.environ if name.startswith("CIRCUITS_")]:
         del os.environ[name]
+    discover()
+    compare()
+    attach_an_edit()
+    say(f"Done in {time.monotonic() - started:.0f} s. The registry and the drawings are in")
+    _write(f"# {OUTPUT.name}/; go on there: cd {OUTPUT.name} && ../.venv/bin/circuits query\n")
 
-    say("A registry is a folder, as with git.")
+
+def discover() -> None:
+    """Find the circuits of three tasks."""
+    say("A registry is a folder, which commands find from below it, as git does.")
     circuits("init")
-
-    say("Discover a circuit for each of three tasks, on a model of 135 million parameters.")
+    say("Find the circuits of three tasks in a language model of 135 million parameters.")
     for task in TASKS:
-        circuits("discover", "edge-attribution", "--model", "smollm2", "--task", task)
+        options = ("--model", "smollm2", "--task", task, "--prompts", "16")
+        circuits("--log-level", "info", "discover", "edge-attribution", *options)
     circuits("list")
 
-    say("Which parts do the three tasks share? As a table, and as a drawing.")
+
+def compare() -> None:
+    """Ask what the circuits have in common."""
     tasks = [word for task in TASKS for word in ("--task", task)]
-    circuits("shared", *tasks, "--out", "shared.svg", "--out", "shared.png")
-
+    say("Which parts do all three tasks share? As a table, and as a drawing.")
+    circuits("shared", *tasks, "--out", "shared.svg", head=24)
+    circuits("shared", *tasks, "--out", "shared.png", "--format", "json", into="shared.json")
     say("How alike are two of the circuits?")
-    circuits("compare", newest("ioi"), newest("sequence/numerals"))
+    circuits("compare", circuit_of(TASKS[1]), circuit_of(TASKS[2]))
+    say("Any other question in Cypher: heads that help more than one task.")
+    circuits("cypher", HEADS_OF_SEVERAL_TASKS)
 
-    say("Any other question, in Cypher: the heads of more than one task with their effects.")
-    circuits(
-        "cypher",
-        "MATCH (t:Task)<-[:FOR_TASK]-(:Circuit)-[:HAS_NODE]->(n:Node)-[:INSTANCE_OF]->(c:Component) "
-        "WHERE c.kind = 'head' WITH c.local AS head, collect(t.id) AS tasks, "
-        "sum(n.effect) AS effect WHERE size(tasks) > 1 "
-        "RETURN head, tasks, effect ORDER BY effect DESC, head LIMIT 5",
-    )
 
-    say("Attach an edit, made elsewhere, to the circuit it was aimed at ...")
-    edit = EDIT | {"circuits": [newest("ioi")], "outcomes": OUTCOMES}
-    (OUTPUT / "edit.json").write_text(json.dumps(edit, indent=2) + "\n", encoding="utf-8")
-    circuits("edits", "attach", "edit.json")
-
-    say("... and find the other tasks whose circuits use the same parts, so may have changed too.")
-    circuits("query", "tasks-at-risk", "--edit", str(ask("edits", "list")[0]["edit"])[:12])
-
-    say(f"Done in {time.monotonic() - started:.0f} s. Registry and drawings: demo-output/")
+def attach_an_edit() -> None:
+    """Attach a made-up edit by hand, and find the tasks it may have changed."""
+    say("Attach an edit made elsewhere (this one is invented) to the circuit it was aimed at ...")
+    what = ("--circuit", circuit_of("ioi"), "--editor", "ROME", "--component", "m18")
+    why = ("--request", "subject=Mary", "--request", "target_new= John")
+    measured = "metric=efficacy,protocol=teacher-forced,task=ioi,before=0.03,after=0.96"
+    circuits("edits", "attach", *what, *why, "--outcome", measured)
+    say("... and ask which tasks run through what it modified, so may have changed as well.")
+    edit = str(ask("edits", "list")[-1]["edit"])[:12]
+    circuits("query", "tasks-at-risk", f"edit={edit}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -105,7 +106,7 @@ def test_a_documented_command_has_the_name_and_options_it_is_shown_with(line: st
     name, *rest = words
     command = find_command(name)
     assert command is not None, f"no command {name!r}"
-    parser = command_group(command.load()).commands[name]
+    parser: Any = command_group(command.load()).commands[name]
     while hasattr(parser, "list_commands") and rest:
         parser = parser.get_command(None, rest.pop(0))
     known = {option for p in parser.params for option in (*p.opts, *p.secondary_opts)}
