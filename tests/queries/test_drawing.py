@@ -43,7 +43,7 @@ def picture(n_edges: int, seed: int = 1, **changes: Any) -> Picture:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_no_two_labels_overlap_and_none_leaves_the_page(seed: int) -> None:
     figure = figure_of(picture(120, seed))
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     (axes,) = figure.axes
     boxes = {
         f"{text.get_text()!r} ({place})": text.get_window_extent()

@@ -42,7 +42,7 @@ def registry(home: Path) -> Iterator[Registry]:
         yield registry
 
 
-def with_graph(home: Path, url: str, **others: object) -> Settings:
+def with_graph(home: Path, url: str, **others: str) -> Settings:
     return load_settings(home, graph=url, **others)
 
 
