@@ -13,11 +13,12 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,8 @@ _ID = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SHOWN_DIGITS = 12
 _SLICE = 32_768  # characters
+_GAP = 2  # columns between two of a table
+_FOLDED = 24  # a text longer than this may be folded on a terminal
 _WIDE = 100_000  # columns; a table that is piped is never folded
 
 
@@ -163,31 +166,36 @@ def _section_table(section: Section) -> str:
 
 
 def _table(rows: Rows, *, header: bool = True) -> str:
+    """Draw a table; on a terminal, texts are folded to its width, short values never are."""
     # Imported here: JSON and CSV, which scripts call in loops, do without.
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     interactive = sys.stdout.isatty()
-    table = Table(box=None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, show_header=header, pad_edge=False, padding=(0, _GAP, 0, 0))
+    needed = 0
     for index, column in enumerate(rows.columns):
-        cells = [row[index] for row in rows.values]
-        numeric = any(cells) and all(_is_number(cell) or cell is None for cell in cells)
+        values = [row[index] for row in rows.values]
+        texts = [*(cell_text(value) for value in values), _one_line(column) if header else ""]
+        width = max(map(cell_len, texts))
+        least = min(width, _FOLDED)
+        needed += least + _GAP
         table.add_column(
             Text(_one_line(column), style="bold"),
-            justify="right" if numeric else "left",
-            no_wrap=not interactive or _holds_ids(cells),
+            justify="right" if _is_numeric(values) else "left",
+            min_width=least,
+            no_wrap=not interactive or width <= _FOLDED,
             overflow="fold",
         )
     for row in rows.values:
         table.add_row(*(Text(cell_text(value)) for value in row))
     buffer = io.StringIO()
-    console = Console(
-        file=buffer,
-        width=None if interactive else _WIDE,
-        force_terminal=interactive,
-        highlight=False,
-    )
+    console = Console(file=buffer, force_terminal=interactive, highlight=False, width=_WIDE)
+    if interactive:
+        # Where even this does not fit, the terminal wraps lines: better than words cut in two.
+        console.width = max(get_terminal_size().columns, needed)
     console.print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))
 
@@ -218,8 +226,11 @@ def _one_line(text: str) -> str:
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_numeric(values: Sequence[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in known
+    )
 
 
 def _narrowed(rows: Rows, columns: Sequence[str] | None) -> Rows:
@@ -227,10 +238,6 @@ def _narrowed(rows: Rows, columns: Sequence[str] | None) -> Rows:
         return rows
     places = [rows.columns.index(column) for column in columns]
     return Rows(tuple(columns), tuple(tuple(row[p] for p in places) for row in rows.values))
-
-
-def _holds_ids(cells: Iterable[Any]) -> bool:
-    return any(isinstance(cell, str) and _ID.search(cell) for cell in cells)
 
 
 # -- JSON and CSV ----------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -49,6 +52,27 @@ def test_a_table_keeps_markup_and_other_scripts_as_they_are(
     assert (
         capsys.readouterr().out == "title             n\n[red]数字[/red]   1\nab               22\n"
     )
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", ["40", "100"])
+def test_on_a_terminal_texts_are_folded_and_ids_and_short_values_are_not(
+    columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    row = ("ab" * 32, "sequence/number-words", 0.25, "many words " * 20)
+    show_rows(Rows(("circuit", "task", "faithfulness", "title"), (row,)), Format.TABLE)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    assert len(lines) > 2
+    assert lines[1].startswith("abababababab  sequence/number-words          0.25  many words ")
+    assert max(map(len, lines)) <= max(int(columns), 12 + 21 + 12 + 24 + 4 * 2)
 
 
 def test_json_holds_what_json_lacks_as_text(capsys: pytest.CaptureFixture[str]) -> None:
