@@ -57,6 +57,7 @@ def shared(
     circuits shared --task ioi,sequence/numerals,sequence/months --min-tasks 2 --format json
     """
     tasks = _tasks(task or (), min_tasks)
+    _check_drawable(out)
     choice = {"tasks": tasks, "model": model, "method": method}
     with open_registry(context) as registry:
         components = registry.query("shared-components", min_tasks=min_tasks, **choice)
@@ -93,6 +94,7 @@ def compare(
     """
     from queries.compare import compare as compare_circuits
 
+    _check_drawable(out)
     with open_registry(context) as registry:
         first, second = registry.circuit(a).circuit, registry.circuit(b).circuit
         comparison = compare_circuits(first, second)
@@ -167,6 +169,13 @@ def _overlaps(comparison: Comparison) -> Rows:
 
 
 # -- drawing ---------------------------------------------------------------------------------------
+
+
+def _check_drawable(out: Path | None) -> None:
+    if out is not None:
+        from queries.drawing import check_suffix
+
+        check_suffix(out)
 
 
 def _draw(picture: Picture, out: Path) -> None:

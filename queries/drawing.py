@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from queries.layout import Layout
 
-__all__ = ["DrawnEdge", "Picture", "draw", "figure_of", "strongest"]
+__all__ = ["DrawnEdge", "Picture", "check_suffix", "draw", "figure_of", "strongest"]
 
 SUFFIXES = (".svg", ".png", ".pdf")
 MAX_EDGES = 60
@@ -83,8 +83,7 @@ def draw(picture: Picture, path: Path) -> None:
         BadInput: The suffix is another, or there is no edge to draw.
         MissingExtra: matplotlib is not installed.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise BadInput(f"cannot draw to {str(path)!r}; name a file that ends in .svg, .png or .pdf")
+    check_suffix(path)
     figure = figure_of(picture)
     # Files of equal pictures are equal: no date, and no random ids in SVG.
     from matplotlib import rc_context
@@ -92,6 +91,16 @@ def draw(picture: Picture, path: Path) -> None:
     with rc_context({"svg.hashsalt": "circuits", "svg.fonttype": "none"}):
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         figure.savefig(path, dpi=160, metadata=metadata.get(path.suffix.lower()))
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file that could not be drawn, before work is done for it.
+
+    Raises:
+        BadInput: It does not end in one of the formats.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise BadInput(f"cannot draw to {str(path)!r}; name a file that ends in .svg, .png or .pdf")
 
 
 def strongest(picture: Picture) -> tuple[DrawnEdge, ...]:

@@ -9,8 +9,8 @@
 // returns n_connections: integer -- How many connections it has.
 // returns n_shared: integer -- How many of them the given circuit has too.
 // returns similarity: number -- Shared connections over all connections of the two (Jaccard), 0 to 1.
-MATCH (given:Circuit {id: $circuit})-[:USES]->(:Connection)<-[:USES]-(near:Circuit)
-WITH near.id AS id, count(*) AS n_shared
+MATCH (:Circuit {id: $circuit})-[:USES]->(:Connection)<-[:USES]-(other:Circuit)
+WITH other.id AS id, count(*) AS n_shared
 MATCH (given:Circuit {id: $circuit})
 MATCH (near:Circuit {id: id})
 WHERE near.state = 'active' AND id <> $circuit

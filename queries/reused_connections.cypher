@@ -12,10 +12,10 @@
 // returns n_active: integer -- How many of them are active.
 // returns n_tasks: integer -- How many tasks the active ones have.
 // An unlabelled end lets both engines read the number of relationships without visiting them.
-MATCH (connection:Connection)
-WITH connection, COUNT { (connection)<-[:USES]-() } AS n_circuits
+MATCH (link:Connection)
+WITH link, COUNT { (link)<-[:USES]-() } AS n_circuits
 WHERE n_circuits >= $min_circuits
-WITH connection.id AS id, n_circuits
+WITH link.id AS id, n_circuits
 ORDER BY n_circuits DESC, id
 LIMIT $limit
 MATCH (circuit:Circuit)-[:USES]->(:Connection {id: id})

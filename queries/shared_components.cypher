@@ -21,9 +21,9 @@ WHERE circuit.state = 'active'
   AND ($method IS NULL OR circuit.method = $method)
 WITH slug, circuit
 ORDER BY slug, circuit.id
-MATCH (circuit)-[:HAS_NODE]->(node:Node)-[:INSTANCE_OF]->(component:Component)
+MATCH (circuit)-[:HAS_NODE]->(node:Node)-[:INSTANCE_OF]->(part:Component)
 // Nodes of one component at several positions add up within their circuit.
-WITH component.id AS id, slug, count(DISTINCT circuit.id) AS n_circuits,
+WITH part.id AS id, slug, count(DISTINCT circuit.id) AS n_circuits,
      count(DISTINCT CASE WHEN node.effect IS NOT NULL THEN circuit.id END) AS n_sized,
      count(DISTINCT CASE WHEN node.effect IS NOT NULL AND circuit.sign = 'helps-positive'
                          THEN circuit.id END) AS n_signed,

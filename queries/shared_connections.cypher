@@ -21,8 +21,8 @@ WHERE circuit.state = 'active'
   AND ($method IS NULL OR circuit.method = $method)
 WITH slug, circuit
 ORDER BY slug, circuit.id
-MATCH (circuit)-[uses:USES]->(connection:Connection)
-WITH connection.id AS id, slug, count(*) AS n_circuits, collect(abs(uses.effect)) AS sizes,
+MATCH (circuit)-[uses:USES]->(link:Connection)
+WITH link.id AS id, slug, count(*) AS n_circuits, collect(abs(uses.effect)) AS sizes,
      collect(CASE WHEN circuit.sign = 'helps-positive' THEN uses.effect END) AS effects
 ORDER BY id, slug
 WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits,

@@ -15,13 +15,14 @@
 // returns outcomes: list[map] -- What was measured on the task after the edit: metric, protocol,
 //   before, after.
 MATCH (edit:Edit {id: $edit})-[:MODIFIES]->(:Component)
-      <-[:INSTANCE_OF]-(node:Node)<-[:HAS_NODE]-(circuit:Circuit)
-WHERE circuit.state = 'active'
-OPTIONAL MATCH (node)-[edge:EDGE]-(:Node)
-WITH edit, circuit.task AS task, count(DISTINCT edge.connection) AS n_connections
+      <-[:INSTANCE_OF]-(touched:Node)<-[:HAS_NODE]-(user:Circuit)
+WHERE user.state = 'active'
+OPTIONAL MATCH (touched)-[edge:EDGE]-(:Node)
+// The embedded engine still holds what an aggregation drops: names before and after it differ.
+WITH edit, user.task AS task, count(DISTINCT edge.connection) AS n_connections
 MATCH (edit)-[:MODIFIES]->(component:Component)
-      <-[:INSTANCE_OF]-(node:Node)<-[:HAS_NODE]-(circuit:Circuit)-[:FOR_TASK]->(:Task {id: task})
-WHERE circuit.state = 'active'
+      <-[:INSTANCE_OF]-(node:Node)<-[:HAS_NODE]-(circuit:Circuit)
+WHERE circuit.state = 'active' AND circuit.task = task
 WITH edit, task, n_connections, component, node, circuit
 ORDER BY task, component.id, circuit.id, node.id
 WITH edit, task, n_connections,

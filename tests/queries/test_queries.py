@@ -128,6 +128,65 @@ def test_a_model_alias_is_understood(small: Registry) -> None:
     assert [row["circuit"] for row in rows] == [small_registry.GROUPED.id]
 
 
+def test_tasks_at_risk_are_those_whose_circuits_hold_what_an_edit_modified(
+    registry: Registry,
+) -> None:
+    modified = ("input", "m3", "a5.h7", *(node.component for node in CIRCUITS[0].nodes[:3]))
+    edit, outcome = examples.edit(CIRCUITS[0], *modified)
+    registry.attach_edit(edit, [outcome])
+    rows = registry.query("tasks-at-risk", edit=edit.id)
+    assert {row["task"] for row in rows} == set(SLUGS)
+    for row in rows:
+        hit = {
+            circuit.id: [node for node in circuit.nodes if node.component in edit.components]
+            for circuit in CIRCUITS
+            if circuit.task == row["task"]
+        }
+        nodes = [node for found in hit.values() for node in found]
+        touching = {
+            edge.connection
+            for circuit in CIRCUITS
+            for edge in circuit.edges
+            if circuit.id in hit and {edge.source, edge.target} & set(edit.components)
+        }
+        assert set(row["circuits"]) == {id_ for id_, found in hit.items() if found}
+        assert set(row["components"]) == {f"gpt2/{node.component}" for node in nodes}
+        assert (row["n_circuits"], row["n_components"]) == (
+            len(row["circuits"]),
+            len(row["components"]),
+        )
+        assert row["n_connections"] == len(touching)
+        effects = [node.effect or 0.0 for node in nodes]
+        assert row["largest_effect"] == max(map(abs, effects))
+        assert row["effect"] == pytest.approx(sum(effects) / row["n_circuits"])
+        assert len(row["outcomes"]) == (row["task"] == outcome.task)
+
+
+def test_where_used_lists_every_circuit_with_the_component(registry: Registry) -> None:
+    for component in ("input", "m3", "a5.h7"):
+        rows = registry.query("where-used", component=f"gpt2/{component}")
+        users = [c for c in CIRCUITS if component in {node.component for node in c.nodes}]
+        assert sorted(row["circuit"] for row in rows) == sorted(c.id for c in users)
+        for row in rows:
+            (circuit,) = (c for c in users if c.id == row["circuit"])
+            assert row["n_in"] == sum(edge.target == component for edge in circuit.edges)
+            assert row["n_out"] == sum(edge.source == component for edge in circuit.edges)
+
+
+def test_reused_connections_count_circuits_and_tasks(registry: Registry) -> None:
+    known = effects_by_task(CIRCUITS)
+    counts = {name: sum(map(len, uses.values())) for name, uses in known.items()}
+    rows = registry.query("reused-connections", min_circuits=3, limit=1000)
+    assert {row["connection"]: row["n_circuits"] for row in rows} == {
+        name: count for name, count in counts.items() if count >= 3
+    }
+    for row in rows:
+        assert (row["n_active"], row["n_tasks"]) == (
+            row["n_circuits"],
+            len(known[row["connection"]]),
+        )
+
+
 def test_an_edit_that_touches_no_circuit_puts_no_task_at_risk(small: Registry) -> None:
     assert len(small.query("tasks-at-risk", edit=small_registry.AIMED.id)) == 0
 
