@@ -110,7 +110,8 @@ def read_prompt_file(path: Path, task: str | None = None) -> PromptFile:
 
 def _read(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines(), which would also end a line at separators that texts may hold.
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path.name} is not UTF-8 text (byte {error.start})") from error
     except OSError as error:
@@ -188,9 +189,9 @@ def _read_csv(
     columns = [column.strip() for column in next(rows)]
     if len(numbered) == 1:
         raise BadInput(f"{name} holds no prompts below its columns' names")
+    at = first + 1
     try:
         for row in rows:
-            at = first - 1 + rows.line_num
             if row and len(row) != len(columns):
                 raise BadInput(
                     f"{name}, line {at}: {len(row)} columns where the first line names "
@@ -198,8 +199,9 @@ def _read_csv(
                 )
             if any(row):
                 yield at, _pair(name, at, dict(zip(columns, row, strict=True)))
+            at = first + rows.line_num
     except csv.Error as error:
-        raise BadInput(f"{name}, line {first - 1 + rows.line_num}: {error}") from error
+        raise BadInput(f"{name}, line {at}: {error}") from error
 
 
 def _pair(name: str, at: int, found: Mapping[str, Any]) -> PromptPair:

@@ -1,0 +1,65 @@
+"""Which prompts are kept, what is counted, and the file that keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from ingest.tasks import TokenPair, find_task
+from ingest.tasks.prompts import Judge, KeptPrompts, Verdict, keep_answered
+from registry.errors import TooFewPrompts
+from tests.ingest.tasks.words import WholeWords
+
+
+def _every(nth: int) -> Judge:
+    """A model that is right on every n-th prompt it is ever asked, and sure on every second."""
+    asked = 0
+
+    def judge(pairs: Sequence[TokenPair]) -> list[Verdict]:
+        nonlocal asked
+        said = []
+        for _ in pairs:
+            said.append(Verdict(correct=asked % nth == 0, top1=asked % (2 * nth) == 0))
+            asked += 1
+        return said
+
+    return judge
+
+
+def _keep(judge: Judge, n: int | None, at_least: int = 1, bos_id: int | None = None) -> KeptPrompts:
+    return keep_answered(
+        find_task("ioi"), judge, encode=WholeWords(), model="m", bos_id=bos_id, seed=1, n=n,
+        at_least=at_least,
+    )  # fmt: skip
+
+
+def test_shares_are_of_the_prompts_that_were_asked() -> None:
+    kept = _keep(_every(4), 16)
+    assert len(kept.pairs) == 16
+    assert kept.n_drawn == 64
+    assert (kept.share_correct, kept.share_top1) == (0.25, 0.125)
+
+
+def test_kept_prompts_are_the_answered_ones_in_the_order_drawn() -> None:
+    drawn = find_task("ioi").make(1, 32, WholeWords())
+    assert _keep(_every(4), 8).pairs == drawn[::4]
+
+
+def test_too_few_right_answers_end_in_an_error_that_counts_them() -> None:
+    with pytest.raises(TooFewPrompts, match="in 3 of 256 prompts of ioi; at least 5 are needed"):
+        _keep(_every(100), 20, at_least=5)
+
+
+def test_the_file_is_named_by_its_hash_and_tells_prompts_and_bos_apart() -> None:
+    plain, again, with_bos = (_keep(_every(1), 4, bos_id=bos) for bos in (None, None, 999))
+    assert plain.record == again.record
+    assert plain.record.id == hashlib.sha256(plain.artifact).hexdigest()
+    assert plain.record.id != with_bos.record.id
+    header, first, *rest = map(json.loads, with_bos.artifact.decode().splitlines())
+    assert header == {"format": "circuits-prompts/1", "task": "ioi", "model": "m", "bos": True}
+    assert (first["clean_ids"][0], first["corrupt_ids"][0]) == (999, 999)
+    assert first["clean"] == with_bos.pairs[0].text.clean
+    assert len(rest) == 3
