@@ -201,6 +201,8 @@ class _Worker:
             self._stdin.flush()
             (length,) = _HEADER.unpack(self._receive(_HEADER.size, ends_at))
             reply: dict[str, Any] = json.loads(self._receive(length, ends_at))
+        except GraphError:  # among them QueryTimeout, which is an OSError too
+            raise
         except (OSError, EOFError):
             raise GraphUnavailable(self._obituary()) from None
         except BaseException:

@@ -173,9 +173,9 @@ class Neo4jGraph(GraphStore):
                 pass
 
     def _drop_all(self, kind: str) -> None:
-        for row in self.read(_SCHEMA[kind]):
-            name = str(row["name"]).replace("`", "``")
-            self.write([Statement(f"DROP {kind} `{name}` IF EXISTS")])
+        names = [str(row["name"]).replace("`", "``") for row in self.read(_SCHEMA[kind])]
+        if names:
+            self.write([Statement(f"DROP {kind} `{name}` IF EXISTS") for name in names])
 
     @contextlib.contextmanager
     def _session(self, access: str) -> Iterator[neo4j.Session]:
@@ -189,6 +189,8 @@ class Neo4jGraph(GraphStore):
     def _foreign_errors(self) -> Iterator[None]:
         try:
             yield
+        except GraphError:  # among them QueryTimeout, which is an OSError too
+            raise
         except (OverflowError, TypeError, ValueError) as error:
             raise QueryFailed(f"a parameter is no value of the graph: {_line(error)}") from None
         except Neo4jError as error:

@@ -102,4 +102,4 @@ def _refuse_credentials(url: str, scheme: str) -> None:
 
 
 def _without_credentials(url: str) -> str:
-    return re.sub(r"//[^/]*@", "//", url)
+    return re.sub(r".*@", "...@", url)

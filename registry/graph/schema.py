@@ -142,9 +142,8 @@ def _state(marker: _Marker) -> GraphState:
 def _migrate(store: GraphStore, registry_id: str, *, after: int) -> None:
     pending = [migration for migration in _migrations() if migration.number > after]
     for migration in pending:
-        # One statement a transaction: Neo4j does not mix schema and data changes in one.
-        for text in migration.statements:
-            store.write([Statement(text)])
+        # Apart from the marker: Neo4j does not mix changes of schema and data in a transaction.
+        store.write([Statement(text) for text in migration.statements])
     if pending:
         _mark(store, registry_id, _Marker(pending[-1].number, _READY))
 

@@ -134,6 +134,15 @@ def count(store: GraphStore) -> int:
     return found
 
 
+def is_refused(store: GraphStore, text: str) -> bool:
+    """Whether a question is not answered."""
+    try:
+        store.read(text)
+    except QueryFailed:
+        return True
+    return False
+
+
 @pytest.fixture
 def records(tmp_path: Path) -> Iterable[Records]:
     made = Records(tmp_path / "records")
@@ -192,29 +201,24 @@ class GraphContract:
         graph.write([good])
         assert count(graph) == 1
 
-    @pytest.mark.parametrize("value", [math.nan, math.inf, 2**63, b"bytes", "half \ud800", {1, 2}])
-    def test_what_is_no_value_of_a_graph_is_refused(self, graph: GraphStore, value: Any) -> None:
-        with pytest.raises(QueryFailed, match="parameter v"):
-            graph.read("RETURN $v AS v", {"v": value})
-        with pytest.raises(QueryFailed, match="parameter v"):
-            graph.read("RETURN $v AS v", {"v": [{"inner": value}]})
+    def test_what_is_no_value_of_a_graph_is_refused(self, graph: GraphStore) -> None:
+        for value in (math.nan, math.inf, 2**63, b"bytes", "half \ud800", {1, 2}):
+            for given in (value, [{"inner": value}]):
+                with pytest.raises(QueryFailed, match="parameter v"):
+                    graph.read("RETURN $v AS v", {"v": given})
 
     def test_a_second_node_of_an_id_is_refused(self, prepared: GraphStore) -> None:
         prepared.write([Statement("CREATE (n:Circuit {id: 'x'})")])
         with pytest.raises(QueryFailed):
             prepared.write([Statement("CREATE (n:Circuit {id: 'x'})")])
 
-    @pytest.mark.parametrize("text", WRITES)
-    def test_reading_cannot_write(self, prepared: GraphStore, text: str) -> None:
+    def test_reading_cannot_write(self, prepared: GraphStore) -> None:
         before = dump(prepared)
-        with pytest.raises(QueryFailed):
-            prepared.read(text)
+        assert not [text for text in WRITES if not is_refused(prepared, text)]
         assert dump(prepared) == before
 
-    @pytest.mark.parametrize("text", WAYS_OUT)
-    def test_reading_cannot_leave_the_graph(self, graph: GraphStore, text: str) -> None:
-        with pytest.raises(QueryFailed):
-            graph.read(text)
+    def test_reading_cannot_leave_the_graph(self, graph: GraphStore) -> None:
+        assert not [text for text in WAYS_OUT if not is_refused(graph, text)]
 
     def test_words_of_forbidden_clauses_are_free_as_values(self, graph: GraphStore) -> None:
         text = (
@@ -222,12 +226,12 @@ class GraphContract:
         )
         assert graph.read(text).values == (("LOAD CSV; CALL apoc.x()",),)
 
-    @pytest.mark.parametrize("text", ["RETURN", "MATCH (n RETURN n", "", "RETURN $missing AS m"])
-    def test_a_broken_statement_is_refused_in_one_line(self, graph: GraphStore, text: str) -> None:
-        with pytest.raises(QueryFailed) as caught:
-            graph.read(text)
-        assert str(caught.value)
-        assert "\n" not in str(caught.value)
+    def test_a_broken_statement_is_refused_in_one_line(self, graph: GraphStore) -> None:
+        for text in ("RETURN", "MATCH (n RETURN n", "", "RETURN $missing AS m"):
+            with pytest.raises(QueryFailed) as caught:
+                graph.read(text)
+            assert str(caught.value)
+            assert "\n" not in str(caught.value)
 
     def test_a_query_is_stopped_at_its_limit_and_the_store_stays_usable(
         self, graph: GraphStore
