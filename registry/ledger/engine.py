@@ -117,6 +117,9 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with foreign_errors(engine.url), engine.connect() as connection:
         connection = connection.execution_options(**{_IMMEDIATE: True})
+        if engine.dialect.name == "postgresql":
+            # Whatever the server's default: each statement must see what the writer before left.
+            connection = connection.execution_options(isolation_level="READ COMMITTED")
         with connection.begin():
             if engine.dialect.name == "postgresql":
                 connection.execute(text(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'"))

@@ -59,6 +59,9 @@ def _holding_advisory(engine: Engine, registry_id: str, timeout_seconds: float) 
             _acquire_advisory(connection, key, timeout_seconds)
         yield
     finally:
+        with contextlib.suppress(SQLAlchemyError):  # the server may be gone, and the lock with it
+            # Said aloud, as a server notices only some time later that a connection was closed.
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))
         with contextlib.suppress(SQLAlchemyError):
             connection.close()
 
