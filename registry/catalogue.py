@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -32,7 +32,7 @@ from types import MappingProxyType
 from typing import Any
 
 from registry.errors import BadIdentifier, BadInput
-from registry.identifiers import parse_component, parse_connection, parse_model
+from registry.parameters import TYPES, Parameter, Resolver
 
 __all__ = [
     "TYPES",
@@ -40,6 +40,7 @@ __all__ = [
     "NamedQuery",
     "Parameter",
     "bind",
+    "collect",
     "load_catalogue",
     "parse_query",
     "read_folder",
@@ -47,37 +48,7 @@ __all__ = [
 
 QUERIES_GROUP = "circuits.queries"
 
-Resolver = Callable[[str], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A value a query asks for.
-
-    Attributes:
-        type: One of :data:`TYPES`, or ``list[...]`` of one.
-        required: It has no default.
-        default: What stands for it where it is not given.
-    """
-
-    name: str
-    type: str
-    help: str
-    required: bool = True
-    default: Any = None
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def is_list(self) -> bool:
-        """Whether several values may be given."""
-        return self.type.startswith("list[")
-
-    @property
-    def item_type(self) -> str:
-        """Type of one value."""
-        return self.type[len("list[") : -1] if self.is_list else self.type
+_COLUMN_TYPES = ("string", "integer", "number", "boolean", "map")
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,90 +308,8 @@ def _value(
             )
         return parameter.default
     try:
-        return _read(parameter, value, resolve.get(parameter.item_type, str))
+        return parameter.read(value, resolve.get(parameter.item_type, str))
     except BadIdentifier:
         raise
     except BadInput as error:
         raise BadInput(f"{parameter.name} of query {query.name!r}: {error}") from error
-
-
-def _read(parameter: Parameter, value: Any, resolve: Resolver) -> Any:
-    if not parameter.is_list:
-        return _read_item(parameter.item_type, value, resolve)
-    items = _split_list(value) if isinstance(value, str) else value
-    if isinstance(items, Mapping) or not isinstance(items, Iterable):
-        raise BadInput(f"expected {parameter.type}, got {value!r}")
-    return list(dict.fromkeys(_read_item(parameter.item_type, item, resolve) for item in items))
-
-
-def _split_list(text: str) -> list[str]:
-    items = [item.strip() for item in text.split(",")]
-    if not all(items):
-        raise BadInput(f"expected values separated by commas, got {text!r}")
-    return items
-
-
-def _read_item(type_: str, value: Any, resolve: Resolver) -> Any:
-    read = TYPES[type_](value)
-    return resolve(read) if type_ in _NAMING else read
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadInput(f"expected text, got {value!r}")
-    return value
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadInput(f"expected a whole number, got {value!r}")
-    return value
-
-
-def _count(value: Any) -> int:
-    number = _integer(value)
-    if number < 1:
-        raise BadInput(f"expected a whole number from 1, got {value!r}")
-    return number
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value) if not isinstance(value, bool) else None
-    except (TypeError, ValueError):
-        number = None
-    if number is None or number - number != 0:  # NaN and infinity differ from themselves
-        raise BadInput(f"expected a number, got {value!r}")
-    return number
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "yes": True, "false": False, "no": False}
-    if not isinstance(value, str) or value.strip().lower() not in words:
-        raise BadInput(f"expected true or false, got {value!r}")
-    return words[value.strip().lower()]
-
-
-TYPES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
-    {
-        "string": _text,
-        "integer": _integer,
-        "count": _count,
-        "number": _number,
-        "boolean": _boolean,
-        "model": lambda value: parse_model(_text(value)),
-        "task": _text,
-        "circuit": _text,
-        "edit": _text,
-        "component": lambda value: str(parse_component(_text(value))),
-        "connection": lambda value: str(parse_connection(_text(value))),
-    }
-)
-"""How a value of each type is read. ``count`` is a whole number from 1."""
-
-_NAMING = frozenset({"model", "task", "circuit", "edit", "component", "connection"})
-_COLUMN_TYPES = ("string", "integer", "number", "boolean", "map")
