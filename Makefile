@@ -54,6 +54,9 @@ golden: $(DEV) ## Write the exact outputs in tests/golden anew; then read the di
 docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
 	$(BIN)/python docs/generate.py
 
+old: $(DEV) ## Keep a ledger as this version writes it, for later versions to upgrade
+	$(BIN)/python -m tests.old.make_old
+
 bench: $(DEV) ## Measure projection and queries on each engine
 	$(BIN)/python benchmarks/graph.py
 
