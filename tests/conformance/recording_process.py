@@ -12,7 +12,7 @@ from dataclasses import replace
 from registry.ledger.base import NewCircuit
 from registry.ledger.sql import open_ledger
 from registry.records import CircuitLabels, Evaluation
-from tests.conformance.ledger_contract import DESCRIBED, RUN, circuit
+from tests.conformance.ledger_examples import DESCRIBED, RUN, circuit
 
 
 def main(url: str, first: int, n_circuits: int) -> None:

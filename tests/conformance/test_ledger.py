@@ -10,8 +10,8 @@ import pytest
 from registry.errors import LedgerError
 from registry.ledger.base import CircuitFilter, Ledger
 from registry.ledger.sql import migrate_ledger, open_ledger
-from tests.conformance.ledger_contract import (
-    LedgerContract,
+from tests.conformance.ledger_contract import LedgerContract
+from tests.conformance.ledger_examples import (
     circuit,
     contents,
     everything,

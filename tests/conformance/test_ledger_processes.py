@@ -16,7 +16,7 @@ from registry.errors import GraphBusy
 from registry.ledger.base import Batch, ChangeKind, Ledger
 from registry.ledger.sql import migrate_ledger, open_ledger
 from registry.records import Task
-from tests.conformance.ledger_contract import circuit
+from tests.conformance.ledger_examples import circuit
 from tests.conformance.test_ledger import DATABASES, new_url
 
 _KILLS = 5

@@ -1,0 +1,332 @@
+"""The half of the ledger's contract that is about writing."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from registry.errors import BadInput, CircuitsError, IncompatibleModel, NotFound
+from registry.ledger.base import Batch, ChangeKind, Ledger, NewCircuit, Recorded
+from registry.records import (
+    CircuitLabels,
+    CircuitState,
+    Edit,
+    Evaluation,
+    Model,
+    Outcome,
+    Run,
+    RunStatus,
+    SourceFile,
+    Task,
+)
+from tests import strategies
+from tests.conformance.ledger_examples import (
+    DESCRIBED,
+    FILE,
+    GPT2,
+    IOI,
+    NOON,
+    NUMERALS,
+    PROMPTS,
+    RUN,
+    circuit,
+    contents,
+    everything,
+    record_circuit,
+)
+
+# A ledger is filled further by each example; every example asks only for what it recorded.
+anything = settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.differing_executors,
+    ],
+)
+
+_numbers = itertools.count(1)
+
+
+class RecordingContract:
+    # -- recording ---------------------------------------------------------------------------
+
+    def test_a_new_ledger_has_an_id_and_no_records(self, ledger: Ledger) -> None:
+        assert len(ledger.registry_id) == 32
+        assert int(ledger.registry_id, 16) > 0
+        assert (ledger.models(), ledger.tasks(), ledger.prompt_sets(), ledger.runs()) == ((),) * 4
+        assert (ledger.circuits(), ledger.evaluations(), ledger.edits()) == ((),) * 3
+        assert (ledger.pending(), ledger.pending_count()) == ((), 0)
+        assert ledger.artifacts() == frozenset()
+
+    def test_every_kind_of_record_comes_back_equal(self, ledger: Ledger) -> None:
+        batch = everything()
+        recorded = ledger.record(batch)
+        entry = ledger.circuit(recorded.circuits[0])
+        found = batch.circuits[0].circuit
+        assert ledger.models() == (GPT2,)
+        assert ledger.tasks() == (IOI, NUMERALS)
+        assert ledger.prompt_sets() == (PROMPTS,)
+        assert ledger.runs() == (RUN,)
+        assert ledger.evaluations() == tuple(batch.evaluations)
+        assert ledger.edits() == tuple(batch.edits)
+        assert ledger.outcomes(batch.edits[0].id) == tuple(batch.outcomes)
+        shared = ("id", "model", "task", "prompt_set", "method", "metric", "ablation", "sign")
+        for name in (*shared, "level", "universe_size", "scores"):
+            assert getattr(entry, name) == getattr(found, name), name
+        assert (entry.n_nodes, entry.n_edges) == (2, 1)
+        assert entry.labels == batch.circuits[0].labels
+        assert (entry.runs, entry.source_files) == ((RUN.id,), (FILE,))
+        assert entry.faithfulness == 0.8
+        assert entry.recorded_at.tzinfo is UTC
+
+    def test_what_is_new_is_reported_once(self, ledger: Ledger) -> None:
+        batch = everything()
+        assert ledger.record(batch) == Recorded(
+            (batch.circuits[0].circuit.id,),
+            (batch.evaluations[0].id,),
+            (batch.edits[0].id,),
+            (batch.outcomes[0].id,),
+        )
+        assert ledger.record(batch) == Recorded()
+
+    def test_recording_twice_changes_nothing(self, ledger: Ledger) -> None:
+        ledger.record(everything())
+        once, waiting = contents(ledger), ledger.pending()
+        ledger.record(everything())
+        assert contents(ledger) == once
+        assert ledger.pending() == waiting
+
+    def test_a_batch_may_repeat_itself(self, ledger: Ledger) -> None:
+        batch = everything()
+        ledger.record(
+            replace(
+                batch,
+                models=[*batch.models, *batch.models],
+                circuits=[*batch.circuits, *batch.circuits],
+                evaluations=[*batch.evaluations, *batch.evaluations],
+            )
+        )
+        assert len(ledger.models()) == len(ledger.circuits()) == len(ledger.evaluations()) == 1
+
+    @anything
+    @given(data=st.data())
+    def test_any_records_come_back_equal(self, ledger: Ledger, data: st.DataObject) -> None:
+        unused = f"{next(_numbers):032x}"  # other examples' records are still there
+        model, task = data.draw(strategies.models()), data.draw(strategies.tasks())
+        model = model.model_copy(update={"slug": unused + model.slug})
+        task = task.model_copy(update={"slug": unused + task.slug})
+        prompts = data.draw(strategies.prompt_sets(task.slug, model.slug))
+        prompts = prompts.model_copy(update={"id": unused + prompts.id[32:]})
+        run = data.draw(strategies.runs()).model_copy(update={"id": unused})
+        found = data.draw(strategies.circuits(model.slug, task.slug, prompts.id))
+        labels = data.draw(strategies.circuit_labels())
+        file = data.draw(strategies.maybe(strategies.source_files()))
+        measured = data.draw(strategies.evaluations(found.id, task.slug))
+        edit = data.draw(strategies.edits(model.slug, (found.id,)))
+        outcome = data.draw(strategies.outcomes(edit.id, task.slug))
+        ledger.record(
+            Batch(
+                [model],
+                [task],
+                [prompts],
+                [run],
+                [NewCircuit(found, run.id, file, labels)],
+                [measured],
+                [edit],
+                [outcome],
+            )
+        )
+        assert model in ledger.models()
+        assert task in ledger.tasks()
+        assert prompts in ledger.prompt_sets(task.slug)
+        assert run in ledger.runs()
+        entry = ledger.circuit(found.id)
+        assert (entry.labels, entry.runs) == (labels, (run.id,))
+        assert entry.source_files == ((file,) if file else ())
+        assert [one.id for one in ledger.evaluations(found.id)] == [measured.id]
+        assert ledger.evaluations(found.id) == (measured,)
+        assert ledger.edit(edit.id) == edit
+        assert ledger.edit(edit.id).id == edit.id
+        assert ledger.outcomes(edit.id) == (outcome,)
+
+    def test_a_circuit_found_again_gains_the_run_and_keeps_its_labels(self, ledger: Ledger) -> None:
+        ledger.record(everything())
+        ledger.acknowledge(ledger.pending())
+        again = RUN.model_copy(update={"id": "1" * 32, "started_at": NOON - timedelta(days=1)})
+        new = NewCircuit(circuit(), again.id, labels=CircuitLabels(title="another"))
+        assert ledger.record(Batch(runs=[again], circuits=[new])).circuits == ()
+        entry = ledger.circuit(circuit().id)
+        assert entry.runs == (RUN.id, again.id)
+        assert entry.labels.title == "IOI"
+        assert [(c.kind, c.key) for c in ledger.pending()] == [
+            (ChangeKind.RUN, again.id),
+            (ChangeKind.CIRCUIT, entry.id),
+        ]
+
+    def test_a_circuit_imported_again_gains_the_file_once(self, ledger: Ledger) -> None:
+        ledger.record(everything())
+        other = SourceFile(name="../ioi (1).json", sha256="d" * 64, format="acdc")
+        for _ in range(2):
+            ledger.record(Batch(circuits=[NewCircuit(circuit(), source_file=other)]))
+        assert ledger.circuit(circuit().id).source_files == (FILE, other)
+
+    def test_a_run_is_brought_up_to_date(self, ledger: Ledger) -> None:
+        begun = RUN.model_copy(update={"status": RunStatus.RUNNING, "finished_at": None})
+        ledger.record(Batch(runs=[begun]))
+        failed = begun.model_copy(
+            update={"status": RunStatus.FAILED, "finished_at": NOON, "error": "out of memory"}
+        )
+        ledger.record(Batch(runs=[failed]))
+        assert ledger.runs() == (failed,)
+
+    def test_a_moment_in_another_zone_comes_back_as_the_same_moment(self, ledger: Ledger) -> None:
+        there = datetime.fromisoformat("2026-03-01T23:30:00.000001+05:45")
+        ledger.record(Batch(runs=[Run(id="2" * 32, job="j", version="1", started_at=there)]))
+        (run,) = ledger.runs()
+        assert run.started_at == there
+        assert run.started_at.utcoffset() == timedelta(0)
+
+    # -- models ------------------------------------------------------------------------------
+
+    def test_a_model_is_filled_in_where_nothing_was_said(self, ledger: Ledger) -> None:
+        ledger.record(Batch(models=[Model(slug="gpt2", n_layers=12, source="hub")]))
+        fuller = GPT2.model_copy(update={"source": "a folder", "parallel_attn_mlp": True})
+        ledger.record(Batch(models=[fuller]))
+        expected = fuller.model_copy(update={"source": "hub"})
+        assert ledger.models() == (expected,)
+        ledger.record(Batch(models=[Model(slug="gpt2")]))
+        assert ledger.models() == (expected,)
+
+    @pytest.mark.parametrize(
+        ("field", "other", "name"),
+        [
+            ("weights_sha256", "fedcba98" + "0" * 56, "gpt2@fedcba98"),
+            ("n_layers", 13, "gpt2@11111111"),
+            ("d_vocab", 50_304, "gpt2@11111111"),
+        ],
+    )
+    def test_other_weights_or_shape_are_refused_with_a_name_to_use(
+        self, ledger: Ledger, field: str, other: Any, name: str
+    ) -> None:
+        stored = GPT2.model_copy(update={"d_vocab": 50_257})
+        ledger.record(Batch(models=[stored]))
+        impostor = stored.model_copy(update={field: other})
+        with pytest.raises(IncompatibleModel, match=f"{field} .*{other}.*'{name}'"):
+            ledger.record(Batch(models=[impostor], tasks=[IOI]))
+        assert ledger.models() == (stored,)
+        assert ledger.tasks() == ()
+        ledger.record(Batch(models=[impostor.model_copy(update={"slug": name})]))
+        assert len(ledger.models()) == 2
+
+    # -- refusals ----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        ("kind", "batch"),
+        [
+            ("task", Batch(prompt_sets=[PROMPTS.model_copy(update={"task": "nowhere"})])),
+            ("model", Batch(prompt_sets=[PROMPTS.model_copy(update={"model": "nowhere"})])),
+            ("model", Batch(circuits=[NewCircuit(circuit(model="nowhere"))])),
+            ("task", Batch(circuits=[NewCircuit(circuit(task="nowhere"))])),
+            ("prompt set", Batch(circuits=[NewCircuit(circuit(prompt_set="e" * 64))])),
+            ("run", Batch(circuits=[NewCircuit(circuit(), run="e" * 32)])),
+            (
+                "circuit",
+                Batch(
+                    circuits=[NewCircuit(circuit(), labels=CircuitLabels(superseded_by="e" * 64))]
+                ),
+            ),
+            (
+                "circuit",
+                Batch(evaluations=[Evaluation(circuit="e" * 64, task="ioi", measure="m", value=1)]),
+            ),
+            ("model", Batch(edits=[Edit(model="nowhere", editor="ROME")])),
+            ("circuit", Batch(edits=[Edit(model="gpt2", editor="ROME", circuits=("e" * 64,))])),
+            ("edit", Batch(outcomes=[Outcome(edit="e" * 64, metric="m")])),
+        ],
+    )
+    def test_a_record_that_refers_to_nothing_is_refused_with_its_whole_batch(
+        self, ledger: Ledger, kind: str, batch: Batch
+    ) -> None:
+        ledger.record(DESCRIBED)
+        before, waiting = contents(ledger), ledger.pending()
+        added = replace(batch, tasks=[Task(slug="capitals", family="capitals")])
+        with pytest.raises(NotFound, match=f"no {kind} '(nowhere|e+)'"):
+            ledger.record(added)
+        assert contents(ledger) == before
+        assert ledger.pending() == waiting
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    def test_a_number_that_is_none_is_refused_however_it_got_into_a_record(
+        self, ledger: Ledger, value: float
+    ) -> None:
+        ledger.record(everything())
+        before = contents(ledger)
+        measured = Evaluation(circuit=circuit().id, task="ioi", measure="m", value=1)
+        smuggled = measured.model_copy(update={"value": value})
+        run = RUN.model_copy(update={"id": "3" * 32, "configuration": {"rate": [value]}})
+        for batch in (Batch(evaluations=[smuggled]), Batch(runs=[run])):
+            with pytest.raises((CircuitsError, ValueError), match=r"finite|JSON compliant"):
+                ledger.record(batch)
+        assert contents(ledger) == before
+
+    @pytest.mark.parametrize(
+        ("batch", "text"),
+        [
+            (Batch(tasks=[Task(slug="t", family="t", description="a\x00b")]), "NUL"),
+            (Batch(models=[Model(slug="m", n_layers=2**63)]), "64 bits"),
+        ],
+    )
+    def test_what_not_every_database_can_hold_is_refused_by_all(
+        self, ledger: Ledger, batch: Batch, text: str
+    ) -> None:
+        with pytest.raises(BadInput, match=text):
+            ledger.record(batch)
+        assert (ledger.tasks(), ledger.models()) == ((), ())
+
+    # -- labels ------------------------------------------------------------------------------
+
+    def test_labels_are_replaced_and_the_change_waits(self, ledger: Ledger) -> None:
+        old = record_circuit(ledger, 0, title="first", tags=("x", "y"))
+        new = record_circuit(ledger, 1)
+        ledger.acknowledge(ledger.pending())
+        labels = CircuitLabels(
+            tags=("z", "x"),
+            notes=("注記", "נ"),
+            author="Σωκράτης",
+            state=CircuitState.SUPERSEDED,
+            superseded_by=new,
+            reason="corrupt prompts",
+        )
+        ledger.relabel(old, labels)
+        assert ledger.circuit(old).labels == labels
+        assert [(c.kind, c.key) for c in ledger.pending()] == [(ChangeKind.CIRCUIT, old)]
+
+    def test_labels_of_or_by_an_unknown_circuit_are_refused(self, ledger: Ledger) -> None:
+        known = record_circuit(ledger, 0, title="first")
+        ledger.acknowledge(ledger.pending())
+        with pytest.raises(NotFound, match="no circuit 'ffff"):
+            ledger.relabel("f" * 64, CircuitLabels())
+        with pytest.raises(NotFound, match="no circuit 'eeee"):
+            ledger.relabel(known, CircuitLabels(superseded_by="e" * 64))
+        with pytest.raises(BadInput, match="cannot supersede itself"):
+            ledger.relabel(known, CircuitLabels(superseded_by=known))
+        assert ledger.circuit(known).labels == CircuitLabels(title="first")
+        assert ledger.pending_count() == 0
+
+    def test_circuits_of_one_batch_may_supersede_each_other(self, ledger: Ledger) -> None:
+        newer = circuit(1)
+        older = NewCircuit(
+            circuit(0),
+            labels=CircuitLabels(state=CircuitState.SUPERSEDED, superseded_by=newer.id),
+        )
+        ledger.record(replace(DESCRIBED, circuits=[older, NewCircuit(newer)]))
+        assert ledger.circuit(circuit(0).id).labels.superseded_by == newer.id
