@@ -380,7 +380,6 @@ class Registry:
             registry = cls.open(settings=settings)
             try:
                 backups.load(backup, registry._ledger, registry._artifacts)
-                registry._ledger.requeue_everything()
             except BaseException:
                 registry.close()
                 raise
