@@ -1,0 +1,259 @@
+"""Measure the graph: how fast circuits are projected, and how long the named queries take.
+
+For 100 and 1,000 circuits of 500 edges on each engine. Circuits are synthetic: ten tasks on GPT-2
+small, edges drawn so that some components are hubs, as in real circuits, and circuits of one task
+share more. Projection is timed from the outbox to the committed graph, reading and validating each
+circuit's document included; the embedded engine's checkpoint is timed apart.
+
+    python benchmarks/graph.py [--circuits 100 1000] [--engines kglite neo4j] [--repeat 7]
+
+Neo4j is started as for tests (Java 17 and Maven), or CIRCUITS_TEST_NEO4J names a running server,
+which is emptied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from registry.catalogue import NamedQuery, bind, load_catalogue
+from registry.graph.base import GraphStore
+from registry.graph.embedded import EmbeddedGraph
+from registry.graph.projection import project
+from registry.graph.schema import begin_rebuild, prepare
+from registry.identifiers import can_feed, parse_local
+from registry.ledger.base import Batch, Ledger, NewCircuit
+from registry.ledger.sql import migrate_ledger, open_ledger
+from registry.records import Circuit, Edge, Edit, Level, Model, Node, Outcome, Sign, Task
+
+MODEL = Model(slug="gpt2", n_layers=12, n_heads=12, n_kv_heads=12, d_model=768, d_head=64)
+TASKS = tuple(Task(slug=f"synthetic/t{number}", family="synthetic") for number in range(10))
+N_EDGES = 500
+UNIVERSE = 32_491
+Key = tuple[str, str, str | None]
+
+
+class Source:
+    """A ledger in a file, and the circuits' documents in memory."""
+
+    def __init__(self, ledger: Ledger, circuits: Sequence[Circuit]) -> None:
+        self.ledger = ledger
+        self._documents = {circuit.id: circuit.document for circuit in circuits}
+
+    def document(self, circuit: str) -> Circuit:
+        """Read and validate a document, as from the artifact store."""
+        return Circuit.model_validate_json(self._documents[circuit])
+
+
+def parameters(circuits: Sequence[Circuit], edit: Edit) -> dict[str, dict[str, Any]]:
+    """What each named query is asked for; a query that is not listed here is an error."""
+    tasks = [task.slug for task in TASKS]
+    # Two circuits of one task, found on the same hubs.
+    first, second = circuits[0], circuits[len(TASKS)]
+    return {
+        "circuits-of-task": {"task": tasks[0]},
+        "edits-touching": {"circuit": first.id},
+        "nearest-circuits": {"circuit": first.id, "limit": 10},
+        "pair-intersection": {"a": first.id, "b": second.id},
+        "reused-connections": {"min_circuits": max(2, len(circuits) // 20)},
+        "shared-components": {"tasks": tasks[:3]},
+        "shared-connections": {"tasks": tasks[:3]},
+        "tasks-at-risk": {"edit": edit.id},
+        "where-used": {"component": "gpt2/a9.h6"},
+    }
+
+
+def universe() -> list[Key]:
+    """Every edge of GPT-2 small."""
+    heads = [f"a{layer}.h{head}" for layer in range(12) for head in range(12)]
+    names = ["input", *heads, *(f"m{layer}" for layer in range(12)), "logits"]
+    edges: list[Key] = [
+        (source, target, port)
+        for source, target in itertools.product(names, names)
+        for port in (("q", "k", "v") if target.startswith("a") else (None,))
+        if can_feed(parse_local(source), parse_local(target), port)
+    ]
+    if len(edges) != UNIVERSE:
+        raise SystemExit(f"expected {UNIVERSE} edges, made {len(edges)}")
+    return edges
+
+
+def make_circuits(n: int) -> list[Circuit]:
+    """``n`` circuits in turn over the tasks; the same for the same ``n``."""
+    draw, edges = random.Random(0), universe()
+    names = sorted({name for edge in edges for name in edge[:2]})
+    everywhere = {name: draw.paretovariate(1.5) for name in names}
+    weights = []
+    for _ in TASKS:
+        hubs = {name: everywhere[name] * draw.paretovariate(1.5) for name in names}
+        weights.append(list(itertools.accumulate(hubs[s] * hubs[t] for s, t, _ in edges)))
+    return [
+        _circuit(draw, edges, weights[number % len(TASKS)], number, TASKS[number % len(TASKS)])
+        for number in range(n)
+    ]
+
+
+def _circuit(
+    draw: random.Random, edges: list[Key], weights: list[float], number: int, task: Task
+) -> Circuit:
+    chosen: set[Key] = set()
+    while len(chosen) < N_EDGES:
+        chosen.update(draw.choices(edges, cum_weights=weights, k=N_EDGES - len(chosen)))
+    ordered = sorted(chosen, key=str)
+    return Circuit(
+        model=MODEL.slug, task=task.slug, method="synthetic", parameters={"number": number},
+        sign=Sign.HELPS_POSITIVE, level=Level.EDGE, universe_size=UNIVERSE,
+        nodes=tuple(
+            Node(component=name, effect=draw.gauss(0, 1))
+            for name in sorted({name for edge in ordered for name in edge[:2]})
+        ),
+        edges=tuple(
+            Edge(source=source, target=target, port=port, effect=draw.gauss(0, 1), rank=rank)
+            for rank, (source, target, port) in enumerate(ordered, start=1)
+        ),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def recorded(circuits: Sequence[Circuit], folder: Path) -> Iterator[tuple[Source, Edit]]:
+    """A ledger that holds the circuits and one edit with an outcome on each task."""
+    url = f"sqlite:///{folder / 'ledger.db'}"
+    migrate_ledger(url)
+    edit = Edit(model=MODEL.slug, editor="ROME", components=("m5", "a9.h6"),
+                circuits=(circuits[0].id,))  # fmt: skip
+    outcomes = [
+        Outcome(edit=edit.id, metric="accuracy", task=task.slug, before=1.0, after=0.5)
+        for task in TASKS
+    ]
+    with open_ledger(url) as ledger:
+        ledger.record(Batch(models=[MODEL], tasks=TASKS, edits=[edit], outcomes=outcomes,
+                            circuits=[NewCircuit(circuit) for circuit in circuits]))  # fmt: skip
+        yield Source(ledger, circuits), edit
+
+
+def measure_projection(store: GraphStore, source: Source, n_circuits: int) -> None:
+    """Project everything pending into an empty graph and print the rates."""
+    changes = source.ledger.pending()
+    wall, processor = time.perf_counter(), time.process_time()
+    project(store, changes, source)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    began = time.perf_counter()
+    store.checkpoint()
+    saved = time.perf_counter() - began
+    edges = n_circuits * N_EDGES
+    (rows,) = store.read("MATCH (n) RETURN count(n) AS n").values[0]
+    (links,) = store.read("MATCH ()-[r]->() RETURN count(r) AS n").values[0]
+    print(
+        f"  projection      {edges / wall:10,.0f} edges/s   {(rows + links) / wall:10,.0f} rows/s"
+        f"   ({wall:.1f} s, of which {processor:.1f} s of this process; {rows:,} nodes,"
+        f" {links:,} relationships)"
+    )
+    print(f"  checkpoint      {saved * 1000:10,.0f} ms")
+
+
+def measure_queries(store: GraphStore, asked: Mapping[str, Mapping[str, Any]], repeat: int) -> None:
+    """Print each named query's median time and number of rows."""
+    for name, query in load_catalogue().items():
+        given = bind(query, dict(asked[name]))
+        times, n_rows = [], 0
+        for _ in range(repeat):
+            began = time.perf_counter()
+            n_rows = len(store.read(query.text, given, timeout_seconds=300))
+            times.append(time.perf_counter() - began)
+        first, median = times[0] * 1000, statistics.median(times) * 1000
+        print(f"  {name:<20} {median:8.1f} ms   (first {first:.0f} ms, {n_rows:,} rows)")
+
+
+def refuse_unlisted(catalogue: Mapping[str, NamedQuery], asked: Mapping[str, Any]) -> None:
+    """End where a named query has no parameters here, or a parameter's query is gone."""
+    if catalogue.keys() != asked.keys():
+        raise SystemExit(
+            f"queries and parameters differ: {sorted(catalogue.keys() ^ asked.keys())}"
+        )
+
+
+@contextlib.contextmanager
+def kglite_graph(folder: Path) -> Iterator[tuple[GraphStore, GraphStore]]:
+    """A writer and a reader of a new embedded graph."""
+    path = folder / "graph.kgl"
+    with EmbeddedGraph(path, writing=True) as writer, EmbeddedGraph(path, writing=False) as reader:
+        yield writer, reader
+
+
+@contextlib.contextmanager
+def neo4j_graph(folder: Path) -> Iterator[tuple[GraphStore, GraphStore]]:
+    """A writer and a reader of a Neo4j that has nothing in it."""
+    del folder
+    # As a script, this folder is on the path and the tests are not.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tests.servers.neo4j import Neo4jServer, running_server
+
+    with contextlib.ExitStack() as stack:
+        given = os.environ.get("CIRCUITS_TEST_NEO4J")
+        server = (
+            Neo4jServer(
+                given,
+                os.environ.get("CIRCUITS_GRAPH_USER", "neo4j"),
+                SecretStr(os.environ.get("CIRCUITS_GRAPH_PASSWORD", "")),
+            )
+            if given
+            else stack.enter_context(running_server())
+        )
+        with server.open() as writer, server.open(writing=False) as reader:
+            writer.clear()
+            yield writer, reader
+
+
+def measure(engine: str, circuits: Sequence[Circuit], repeat: int) -> None:
+    """Print everything for one engine and number of circuits."""
+    opened = {"kglite": kglite_graph, "neo4j": neo4j_graph}[engine]
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="circuits-bench-")))
+        source, edit = stack.enter_context(recorded(circuits, folder))
+        asked = parameters(circuits, edit)
+        refuse_unlisted(load_catalogue(), asked)
+        writer, reader = stack.enter_context(opened(folder))
+        print(f"{writer.version()}, {len(circuits):,} circuits of {N_EDGES} edges", flush=True)
+        identity = source.ledger.registry_id
+        prepare(writer, identity)
+        if engine == "neo4j":
+            # A server that has just started compiles; what counts is how it runs.
+            project(writer, source.ledger.pending()[:40], source)
+            begin_rebuild(writer, identity)
+        measure_projection(writer, source, len(circuits))
+        began = time.perf_counter()
+        reader.read("RETURN 1 AS one")
+        print(f"  opening to read {(time.perf_counter() - began) * 1000:10,.0f} ms", flush=True)
+        measure_queries(reader, asked, repeat)
+        began = time.perf_counter()
+        begin_rebuild(writer, identity)
+        print(f"  emptying        {(time.perf_counter() - began) * 1000:10,.0f} ms\n", flush=True)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--circuits", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--engines", nargs="+", default=["kglite", "neo4j"])
+    parser.add_argument("--repeat", type=int, default=7)
+    options = parser.parse_args()
+    for n in options.circuits:
+        circuits = make_circuits(n)
+        for engine in options.engines:
+            measure(engine, circuits, options.repeat)
+
+
+if __name__ == "__main__":
+    main()
