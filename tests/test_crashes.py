@@ -44,9 +44,7 @@ with Registry.open() as registry:
 
 
 @pytest.fixture(params=["kglite", pytest.param("neo4j", marks=pytest.mark.neo4j)])
-def home(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new registry on each engine, which every process finds through the environment."""
     if request.param == "neo4j":
         server = request.getfixturevalue("empty_neo4j")
