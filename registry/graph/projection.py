@@ -328,9 +328,9 @@ class _Projection:
             found.update(row[0] for row in self._store.read(text, {"ids": part}).values)
         return found
 
-    def _write(self, *parts: tuple[str, list[Row]]) -> None:
+    def _write(self, *parts: tuple[str, Sequence[Any]]) -> None:
         written = [
-            Statement(text, {"ids" if text in _TAKING_IDS else "rows": rows})
+            Statement(text, {"ids" if text in _TAKING_IDS else "rows": list(rows)})
             for text, rows in parts
             if rows
         ]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from registry.identifiers import parse_local
 from registry.ledger.base import CircuitEntry
@@ -29,7 +29,10 @@ from registry.records import (
 
 __all__ = [
     "CircuitRows",
+    "EdgeRow",
+    "NodeRow",
     "Row",
+    "UseRow",
     "circuit_row",
     "circuit_rows",
     "component_row",
@@ -45,6 +48,39 @@ __all__ = [
 
 Row = dict[str, Any]
 _WHOLE_NUMBERS = range(-(2**63), 2**63)
+
+
+class NodeRow(NamedTuple):
+    """A node of a circuit. Rows of which there are many are tuples: names would double the work."""
+
+    id: str
+    circuit: str
+    component: str
+    effect: float | None
+    rank: int | None
+    role: str | None
+    position: str | None
+
+
+class EdgeRow(NamedTuple):
+    """An edge of a circuit."""
+
+    source: str
+    target: str
+    connection: str
+    port: str | None
+    effect: float | None
+    rank: int | None
+
+
+class UseRow(NamedTuple):
+    """A circuit's use of a connection, summed over positions."""
+
+    circuit: str
+    connection: str
+    effect: float | None
+    rank: int | None
+    positions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +100,9 @@ class CircuitRows:
     model: str
     locals: frozenset[str]
     connections: Mapping[str, tuple[str, str, str | None]]
-    nodes: Sequence[Row]
-    edges: Sequence[Row]
-    uses: Sequence[Row]
+    nodes: Sequence[NodeRow]
+    edges: Sequence[EdgeRow]
+    uses: Sequence[UseRow]
     properties: Row
 
 
@@ -146,27 +182,19 @@ def circuit_rows(id: str, circuit: Circuit) -> CircuitRows:
     model, prefix = circuit.model, f"{id}/"
     local_of = {node.key: node.component for node in circuit.nodes}
     connections: dict[str, tuple[str, str, str | None]] = {}
-    uses: dict[str, Row] = {}
-    edges: list[Row] = []
+    uses: dict[str, UseRow] = {}
+    edges: list[EdgeRow] = []
     for edge in circuit.edges:
         source, target = local_of[edge.source], local_of[edge.target]
         port = f"<{edge.port}>" if edge.port else ""
         name = f"{model}/{source}->{target}{port}"
         if name in uses:
-            _add_use(uses[name], edge)
+            uses[name] = _with_another(uses[name], edge)
         else:
             connections[name] = (source, target, edge.port)
-            uses[name] = _first_use(id, name, edge)
-        edges.append(
-            {
-                "source": prefix + edge.source,
-                "target": prefix + edge.target,
-                "connection": name,
-                "port": edge.port,
-                "effect": edge.effect,
-                "rank": edge.rank,
-            }
-        )
+            uses[name] = UseRow(id, name, edge.effect, edge.rank, 1)
+        ends = prefix + edge.source, prefix + edge.target
+        edges.append(EdgeRow(*ends, name, edge.port, edge.effect, edge.rank))
     return CircuitRows(
         model,
         frozenset(local_of.values()),
@@ -241,34 +269,26 @@ def outcome_row(outcome: Outcome) -> Row:
     }
 
 
-def _node_row(circuit: str, model: str, node: Node) -> Row:
-    return {
-        "id": f"{circuit}/{node.key}",
-        "circuit": circuit,
-        "component": f"{model}/{node.component}",
-        "effect": node.effect,
-        "rank": node.rank,
-        "role": node.role,
-        "position": node.position,
-    }
+def _node_row(circuit: str, model: str, node: Node) -> NodeRow:
+    return NodeRow(
+        f"{circuit}/{node.key}",
+        circuit,
+        f"{model}/{node.component}",
+        node.effect,
+        node.rank,
+        node.role,
+        node.position,
+    )
 
 
-def _first_use(circuit: str, connection: str, edge: Edge) -> Row:
-    return {
-        "circuit": circuit,
-        "connection": connection,
-        "effect": edge.effect,
-        "rank": edge.rank,
-        "positions": 1,
-    }
-
-
-def _add_use(use: Row, edge: Edge) -> None:
-    effects = [effect for effect in (use["effect"], edge.effect) if effect is not None]
-    ranks = [rank for rank in (use["rank"], edge.rank) if rank is not None]
-    use["effect"] = _finite_sum(effects) if effects else None
-    use["rank"] = min(ranks, default=None)
-    use["positions"] += 1
+def _with_another(use: UseRow, edge: Edge) -> UseRow:
+    effects = [effect for effect in (use.effect, edge.effect) if effect is not None]
+    ranks = [rank for rank in (use.rank, edge.rank) if rank is not None]
+    return use._replace(
+        effect=_finite_sum(effects) if effects else None,
+        rank=min(ranks, default=None),
+        positions=use.positions + 1,
+    )
 
 
 def _finite_sum(effects: Sequence[float]) -> float:

@@ -1,6 +1,6 @@
 """The Cypher that the projection writes; the same text on every engine.
 
-``$rows`` is a list of maps. What is shared by circuits is merged on its id; what belongs to one
+``$rows`` is a list of maps, or of tuples where there are many. What is shared by circuits is merged on its id; what belongs to one
 circuit is created, in the transaction that creates the circuit and never otherwise, so that the
 constraints turn a second creation into an error instead of a duplicate.
 """
@@ -116,25 +116,25 @@ MATCH (c:Circuit {id: row.circuit})
 MERGE (r:Run {id: row.run})
 MERGE (r)-[:PRODUCED]->(c)
 """
+# Rows of these are NodeRow, EdgeRow and UseRow of registry.graph.rows, by place.
 ADD_NODES = """
 UNWIND $rows AS row
-MATCH (c:Circuit {id: row.circuit})
-MATCH (k:Component {id: row.component})
-CREATE (c)-[:HAS_NODE]->(n:Node {id: row.id})-[:INSTANCE_OF]->(k)
-SET n.effect = row.effect, n.rank = row.rank, n.role = row.role, n.position = row.position
+MATCH (c:Circuit {id: row[1]})
+MATCH (k:Component {id: row[2]})
+CREATE (c)-[:HAS_NODE]->(n:Node {id: row[0]})-[:INSTANCE_OF]->(k)
+SET n.effect = row[3], n.rank = row[4], n.role = row[5], n.position = row[6]
 """
 ADD_EDGES = """
 UNWIND $rows AS row
-MATCH (s:Node {id: row.source})
-MATCH (t:Node {id: row.target})
-CREATE (s)-[:EDGE {connection: row.connection, port: row.port, effect: row.effect,
-  rank: row.rank}]->(t)
+MATCH (s:Node {id: row[0]})
+MATCH (t:Node {id: row[1]})
+CREATE (s)-[:EDGE {connection: row[2], port: row[3], effect: row[4], rank: row[5]}]->(t)
 """
 ADD_USES = """
 UNWIND $rows AS row
-MATCH (c:Circuit {id: row.circuit})
-MATCH (k:Connection {id: row.connection})
-CREATE (c)-[:USES {effect: row.effect, rank: row.rank, positions: row.positions}]->(k)
+MATCH (c:Circuit {id: row[0]})
+MATCH (k:Connection {id: row[1]})
+CREATE (c)-[:USES {effect: row[2], rank: row[3], positions: row[4]}]->(k)
 """
 
 # -- what is said about circuits ---------------------------------------------------------------

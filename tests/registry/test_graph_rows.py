@@ -31,13 +31,13 @@ from tests import examples, strategies
 @given(strategies.circuits())
 def test_rows_hold_every_node_and_edge_and_nothing_else(circuit: Circuit) -> None:
     rows = circuit_rows(circuit.id, circuit)
-    assert [row["id"] for row in rows.nodes] == [f"{circuit.id}/{n.key}" for n in circuit.nodes]
-    assert [(row["source"], row["target"], row["port"]) for row in rows.edges] == [
+    assert [row.id for row in rows.nodes] == [f"{circuit.id}/{n.key}" for n in circuit.nodes]
+    assert [(row.source, row.target, row.port) for row in rows.edges] == [
         (f"{circuit.id}/{e.source}", f"{circuit.id}/{e.target}", e.port) for e in circuit.edges
     ]
     assert rows.locals == {node.component for node in circuit.nodes}
     assert set(rows.connections) == {f"{circuit.model}/{edge.connection}" for edge in circuit.edges}
-    assert sum(use["positions"] for use in rows.uses) == len(circuit.edges)
+    assert sum(use.positions for use in rows.uses) == len(circuit.edges)
 
 
 @given(strategies.circuits())
@@ -72,8 +72,8 @@ def test_effects_that_overflow_together_stay_finite() -> None:
                Edge(source="m0@2", target="logits", effect=1.7e308)),
     )  # fmt: skip
     (use,) = circuit_rows(circuit.id, circuit).uses
-    assert math.isfinite(use["effect"])
-    assert use["effect"] > 1.7e308
+    assert math.isfinite(use.effect)
+    assert use.effect > 1.7e308
 
 
 def entry(**changes: Any) -> CircuitEntry:
