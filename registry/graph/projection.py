@@ -225,9 +225,9 @@ class _Projection:
             (statements.ADD_CONNECTIONS, connections),
             (statements.ADD_CIRCUITS, [circuit_row(*new) for new in batch.new]),
             (statements.UPDATE_CIRCUITS, [circuit_row(entry) for entry in batch.known]),
-            (statements.ADD_NODES, [row for rows in parts for row in rows.nodes]),
-            (statements.ADD_EDGES, [row for rows in parts for row in rows.edges]),
-            (statements.ADD_USES, [row for rows in parts for row in rows.uses]),
+            (statements.ADD_NODES, [list(row) for rows in parts for row in rows.nodes]),
+            (statements.ADD_EDGES, [list(row) for rows in parts for row in rows.edges]),
+            (statements.ADD_USES, [list(row) for rows in parts for row in rows.uses]),
             *batch.said,
         )
         self._components.update(row["id"] for row in components)
@@ -328,9 +328,9 @@ class _Projection:
             found.update(row[0] for row in self._store.read(text, {"ids": part}).values)
         return found
 
-    def _write(self, *parts: tuple[str, Sequence[Any]]) -> None:
+    def _write(self, *parts: tuple[str, list[Any]]) -> None:
         written = [
-            Statement(text, {"ids" if text in _TAKING_IDS else "rows": list(rows)})
+            Statement(text, {"ids" if text in _TAKING_IDS else "rows": rows})
             for text, rows in parts
             if rows
         ]

@@ -1,8 +1,8 @@
 """The Cypher that the projection writes; the same text on every engine.
 
-``$rows`` is a list of maps, or of tuples where there are many. What is shared by circuits is merged on its id; what belongs to one
-circuit is created, in the transaction that creates the circuit and never otherwise, so that the
-constraints turn a second creation into an error instead of a duplicate.
+``$rows`` is a list of maps, or of tuples where there are many. What is shared by circuits is merged
+on its id; what belongs to one circuit is created, in the transaction that creates the circuit and
+never otherwise, so that the constraints turn a second creation into an error, not a duplicate.
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ def test_effects_that_overflow_together_stay_finite() -> None:
                Edge(source="m0@2", target="logits", effect=1.7e308)),
     )  # fmt: skip
     (use,) = circuit_rows(circuit.id, circuit).uses
+    assert use.effect is not None
     assert math.isfinite(use.effect)
     assert use.effect > 1.7e308
 
