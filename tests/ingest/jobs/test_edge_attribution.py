@@ -60,7 +60,7 @@ def test_edges_and_nodes_are_ranked_from_the_strongest(
     _discover(registry, tiny_model)
     circuit = registry.circuit(registry.circuits()[0].id).circuit
     by_rank = sorted(circuit.edges, key=lambda edge: edge.rank or 0)
-    effects = [edge.effect or 0.0 for edge in by_rank]
+    effects = [abs(edge.effect or 0.0) for edge in by_rank]
     assert [edge.rank for edge in by_rank] == list(range(1, len(circuit.edges) + 1))
     assert effects == sorted(effects, reverse=True)
     (logits,) = (node for node in circuit.nodes if node.component == "logits")
@@ -221,7 +221,9 @@ def test_a_task_or_a_file_is_needed() -> None:
 @pytest.mark.model
 @pytest.mark.slow
 def test_smollm2_has_a_faithful_ioi_circuit(registry: Registry) -> None:
-    outcome = _discover(registry, Path("smollm2"), task="ioi", prompts=8, edges=None)
+    outcome = _discover(
+        registry, Path("smollm2"), task="ioi", prompts=8, edges=None, select="signed"
+    )
     (prompts,) = registry.ledger.prompt_sets()
     assert prompts.share_correct is not None
     assert prompts.share_correct > 0.9
