@@ -43,7 +43,7 @@ def circuits(*arguments: str, head: int | None = None, into: str | None = None) 
         head: Show so many lines of its output alone.
         into: Write its output to a file of that name instead.
     """
-    typed = shlex.join(["circuits", *arguments])
+    typed = " ".join(["circuits", *map(_quoted, arguments)])
     typed += f" | head -n {head}" if head else ""
     typed += f" > {into}" if into else ""
     _write(f"\n$ {typed}\n")
@@ -63,6 +63,12 @@ def ask(*arguments: str) -> list[dict[str, Any]]:
 def circuit_of(task: str) -> str:
     """Id of the circuit of a task, as short as tables show it."""
     return str(ask("list", "--task", task)[0]["circuit"])[:12]
+
+
+def _quoted(argument: str) -> str:
+    # shlex breaks a Cypher text with single quotes into pieces nobody would type.
+    is_cypher = "'" in argument and not set(argument) & set('"$`\\\\!')
+    return f'"{argument}"' if is_cypher else shlex.quote(argument)
 
 
 def _run(arguments: Sequence[str], *, capture: bool) -> str:
