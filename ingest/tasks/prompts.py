@@ -20,7 +20,7 @@ from registry.records import PromptSet, canonical_json
 __all__ = ["Judge", "KeptPrompts", "Verdict", "keep_answered", "with_bos"]
 
 _FORMAT = "circuits-prompts/1"
-_DRAWN_AT_ONCE = 32
+_FEWEST_AT_ONCE, _MOST_AT_ONCE = 8, 32
 _DRAWN_PER_KEPT = 8
 
 
@@ -130,8 +130,9 @@ def keep_answered(
     asked: list[TokenPair] = []
     verdicts: list[Verdict] = []
     kept: list[TokenPair] = []
-    limit = None if n is None else _DRAWN_PER_KEPT * max(n, _DRAWN_AT_ONCE)
-    for chunk in _chunks(islice(drawn, limit)):
+    limit = None if n is None else _DRAWN_PER_KEPT * max(n, _MOST_AT_ONCE)
+    remaining = islice(drawn, limit)
+    while chunk := list(islice(remaining, _how_many(n, len(kept)))):
         answers = judge(chunk)
         asked += chunk
         verdicts += answers
@@ -153,9 +154,10 @@ def keep_answered(
     )
 
 
-def _chunks(pairs: Iterator[TokenPair]) -> Iterator[list[TokenPair]]:
-    while chunk := list(islice(pairs, _DRAWN_AT_ONCE)):
-        yield chunk
+def _how_many(n: int | None, n_kept: int) -> int:
+    """How many prompts to draw next: as many as are missing, within bounds."""
+    missing = _MOST_AT_ONCE if n is None else n - n_kept
+    return max(_FEWEST_AT_ONCE, min(missing, _MOST_AT_ONCE))
 
 
 def _require_enough(task: str, model: str, n_kept: int, n_asked: int, at_least: int) -> None:
