@@ -106,13 +106,20 @@ def compare(
 
 
 def by_task(rows: Rows, tasks: Sequence[str]) -> Rows:
-    """Replace the column ``tasks`` by one for each task, which holds the mean effect there."""
+    """Replace the column ``tasks`` by one for each task, which holds the mean effect there.
+
+    What most tasks use comes first, and of that what does most in them, whatever its sign.
+    """
     kept = [column for column in rows.columns if column != "tasks"]
     values = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (-row["n_tasks"], -_strength(row))):
         effects = {use["task"]: use["effect"] for use in row["tasks"]}
         values.append((*(row[column] for column in kept), *(effects.get(task) for task in tasks)))
     return Rows((*kept, *tasks), tuple(values), rows.truncated)
+
+
+def _strength(row: Mapping[str, Any]) -> float:
+    return sum(use["magnitude"] or 0.0 for use in row["tasks"])
 
 
 def _tasks(given: Sequence[str], min_tasks: int | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def test_an_installed_wheel_is_not_the_checkout_and_has_no_torch(installed: Run)
     assert answer.stdout.splitlines()[-1] == "[]"
 
 
-def test_an_installed_wheel_creates_a_registry_and_answers_a_named_query(installed: Run) -> None:
+def test_an_installed_wheel_creates_a_registry_and_finds_its_files(installed: Run) -> None:
     for command in (
         ["init"],
         ["query"],
@@ -177,3 +178,26 @@ def test_every_dependency_of_every_extra_is_pinned_exactly() -> None:
     extras = PROJECT["project"]["optional-dependencies"].values()
     optional = [text for extra in extras for text in extra]
     assert _names_with_dependencies(PROJECT["project"]["dependencies"] + optional) <= pinned
+
+
+RECORD_BY_HAND = """
+from registry import Registry
+from registry.records import Circuit, Node
+with Registry.open() as registry:
+    registry.record(
+        Circuit(model="gpt2", task="ioi", method="by hand", level="node",
+                nodes=(Node(component="a9.h9", role="name mover"),))
+    )
+"""
+
+
+def test_an_installed_wheel_answers_a_named_query(installed: Run) -> None:
+    assert installed("circuits", "init").returncode == 0
+    recorded = installed("python", "-c", RECORD_BY_HAND)
+    assert recorded.returncode == 0, recorded.stderr
+    answer = installed(
+        "circuits", "query", "where-used", "component=gpt2/a9.h9", "--format", "json"
+    )
+    assert answer.returncode == 0, answer.stderr
+    (row,) = json.loads(answer.stdout)
+    assert (row["task"], row["role"]) == ("ioi", "name mover")

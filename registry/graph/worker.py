@@ -20,6 +20,7 @@ import json
 import os
 import struct
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,9 @@ from typing import Any, BinaryIO
 import kglite
 
 _HEADER = struct.Struct(">I")
+# A killed writer's engine ends only when it has done what it was doing; that is waited for.
+_LEASE_PATIENCE_SECONDS = 5.0
+_LEASE_POLL_SECONDS = 0.05
 Reply = dict[str, Any]
 
 
@@ -99,7 +103,14 @@ class Engine:
 
     def _open_for_writing(self) -> Any:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        return kglite.open(str(self._path), durable="off", lock=True)
+        patience_ends = time.monotonic() + _LEASE_PATIENCE_SECONDS
+        while True:
+            try:
+                return kglite.open(str(self._path), durable="off", lock=True)
+            except kglite.WriterLeaseHeldError:
+                if time.monotonic() > patience_ends:
+                    raise
+                time.sleep(_LEASE_POLL_SECONDS)
 
     def _take_newer_checkpoint(self) -> None:
         try:
