@@ -48,7 +48,7 @@ def test_shared_as_a_table_names_the_tasks_and_as_csv_holds_connections(home: Pa
     assert "components" in table.stdout
     assert "sequence/months" in table.stdout
     rows = list(csv.DictReader(io.StringIO(circuits(home, *asked, "--format", "csv").stdout)))
-    assert [row["connection"] for row in rows] == ["gpt2/input->a0.h1<v>", "gpt2/m9->logits"]
+    assert [row["connection"] for row in rows] == ["gpt2/m9->logits", "gpt2/input->a0.h1<v>"]
 
 
 def test_fewer_tasks_of_those_given_may_be_enough(home: Path) -> None:
