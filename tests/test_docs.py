@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from registry import errors
+from registry import Registry, errors
 from registry.cli.main import find_command
 from registry.cli.root import command_group
 
@@ -208,3 +208,13 @@ def test_the_example_environment_names_every_variable_of_the_compose_file_and_no
     given = dict(re.findall(r"^#?([A-Z0-9_]+)=(.*)$", "\n".join(lines), re.MULTILINE))
     assert wanted == set(given)
     assert {name: value for name, value in given.items() if "PASSWORD" in name and value} == {}
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    with Registry.init() as registry:
+        exec(compile(code, "README.md", "exec"), {})
+        (entry,) = registry.circuits()
+        assert registry.query("where-used", component="gpt2/a9.h9").to_dicts()[0]["effect"] == 1.9
+    assert entry.method == "by hand"
