@@ -155,7 +155,7 @@ class EmbeddedGraph(GraphStore):
             case "busy":
                 raise GraphBusy(f"the graph {self._path} is in use: {text}")
             case "timeout":
-                raise QueryTimeout(f"the query was stopped at its time limit: {text}")
+                raise QueryTimeout(text)
             case "outdated":
                 raise GraphOutdated(
                     f"the graph {self._path} is not readable by this version of the embedded"

@@ -210,6 +210,10 @@ def _text(error: Exception) -> str:
         return f"process {error.holder.get('pid')} is writing to it"
     if isinstance(error, Failure):
         return error.text
+    if isinstance(error, kglite.CypherTimeoutError):
+        return "the query was stopped at its time limit; ask for less, or allow more time"
+    if isinstance(error, kglite.ReadOnlyError):
+        return "a query may only read; the graph is written by the registry alone"
     # The engine's message goes on with the statement and a caret; the first line says it all.
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
