@@ -8,7 +8,7 @@ correct answer minus wrong one; positive helps. Equal configurations give equal 
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.jobs.base import Configuration, Finding
+from ingest.jobs.edge_records import edge_circuit, faithfulness, scores_file
 from ingest.jobs.progress import Progress
 from ingest.model_names import locate
 from ingest.tasks.base import PromptSource, TokenPair
@@ -26,18 +27,7 @@ from ingest.tasks.prompts import KeptPrompts, keep_answered
 from ingest.tasks.user_file import PromptFile, read_prompt_file
 from registry.errors import BadInput
 from registry.ledger.base import Batch, NewCircuit
-from registry.records import (
-    Ablation,
-    Circuit,
-    CircuitLabels,
-    Edge,
-    Evaluation,
-    Level,
-    Model,
-    Node,
-    Sign,
-    Task,
-)
+from registry.records import CircuitLabels, Model, Task
 
 if TYPE_CHECKING:
     from ingest.discovery import CircuitEvaluation, EdgeScores, PrunedCircuit
@@ -48,8 +38,6 @@ __all__ = ["JOB", "EdgeAttribution", "EdgeAttributionConfiguration"]
 _DEFAULT_PROMPTS = 32
 _DEFAULT_EDGES_SHARE = 0.02
 _MIN_PROMPTS = 8
-_METRIC = "logit_difference"
-_SCORES_FORMAT = "circuits-edge-scores/1"
 
 
 class EdgeAttributionConfiguration(Configuration):
@@ -316,10 +304,18 @@ def _finding(
     chosen: PrunedCircuit,
     measured: CircuitEvaluation,
 ) -> Finding:
-    matrix = _scores_file(scores)
+    matrix = scores_file(scores)
     prompt_set = kept.record
-    circuit = _circuit(prepared, prompt_set.id, scores, chosen, _address(matrix))
-    evaluations = _evaluations(circuit, measured)
+    circuit = edge_circuit(
+        model=prepared.model.slug,
+        task=prepared.source.slug,
+        prompt_set=prompt_set.id,
+        version=JOB.version,
+        scores=scores,
+        chosen=chosen,
+        address=hashlib.sha256(matrix).hexdigest(),
+    )
+    evaluations = faithfulness(circuit, measured)
     source, labels = prepared.source, prepared.configuration
     batch = Batch(
         models=(prepared.model,),
@@ -345,93 +341,3 @@ def _finding(
         "share_top1": prompt_set.share_top1,
     }
     return Finding(batch, (kept.artifact, matrix), summary)
-
-
-def _circuit(
-    prepared: _Prepared,
-    prompt_set: str,
-    scores: EdgeScores,
-    chosen: PrunedCircuit,
-    address: str,
-) -> Circuit:
-    selection = {"top": chosen.n_selected, "by": chosen.by, "dangling_removed": chosen.n_pruned}
-    return Circuit(
-        model=prepared.model.slug,
-        task=prepared.source.slug,
-        prompt_set=prompt_set,
-        method="edge-attribution",
-        parameters={"gradient": "clean", "positions": "summed", "version": JOB.version},
-        metric=_METRIC,
-        higher_is_better=True,
-        ablation=Ablation.RESAMPLE,
-        sign=Sign.HELPS_POSITIVE,
-        level=Level.EDGE,
-        kv_heads="grouped",
-        selection=selection,
-        universe_size=scores.space.n_edges,
-        nodes=_nodes(chosen),
-        edges=tuple(
-            Edge(
-                source=edge.source, target=edge.target, port=edge.port, effect=edge.score, rank=rank
-            )
-            for rank, edge in enumerate(chosen.edges, 1)
-        ),
-        scores=address,
-    )
-
-
-def _nodes(chosen: PrunedCircuit) -> tuple[Node, ...]:
-    """Nodes with their own effect; ranks go by its size, and to those that have one."""
-    with_effect = [node for node in chosen.nodes if node.effect is not None]
-    by_size = sorted(with_effect, key=lambda node: -abs(node.effect or 0.0))
-    ranks = {node.id: rank for rank, node in enumerate(by_size, 1)}
-    return tuple(
-        Node(component=node.id, effect=node.effect, rank=ranks.get(node.id))
-        for node in chosen.nodes
-    )
-
-
-def _evaluations(circuit: Circuit, measured: CircuitEvaluation) -> tuple[Evaluation, ...]:
-    """The circuit's faithfulness; none where corrupting everything changes nothing."""
-    value = measured.faithfulness
-    if value is None:
-        return ()
-    return (
-        Evaluation(
-            circuit=circuit.id,
-            task=circuit.task,
-            prompt_set=circuit.prompt_set,
-            measure="faithfulness",
-            value=value,
-            full=float(measured.full.mean()),
-            empty=float(measured.empty.mean()),
-            ablation=Ablation.RESAMPLE,
-            n_prompts=len(measured.full),
-            parameters={"metric": _METRIC},
-        ),
-    )
-
-
-def _scores_file(scores: EdgeScores) -> bytes:
-    """The whole matrix as safetensors, with the names of its rows and columns."""
-    import torch
-    from safetensors.torch import save
-
-    about = {
-        "format": _SCORES_FORMAT,
-        "axes": ["sender", "receiver"],
-        "senders": scores.senders,
-        "receivers": scores.receivers,
-        "unit": _METRIC,
-        "sign": Sign.HELPS_POSITIVE.value,
-    }
-    # One key alone: safetensors writes several in an order that changes from run to run.
-    metadata = {"circuits": json.dumps(about, sort_keys=True, separators=(",", ":"))}
-    data: bytes = save({"scores": scores.matrix.to(torch.float32).contiguous()}, metadata)
-    return data
-
-
-def _address(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
