@@ -15,8 +15,8 @@ MATCH (given:Circuit {id: $circuit})
 MATCH (near:Circuit {id: id})
 WHERE near.state = 'active' AND id <> $circuit
 WITH id, n_shared, near.task AS task, near.method AS method,
-     COUNT { (given)-[:USES]->(:Connection) } AS n_given,
-     COUNT { (near)-[:USES]->(:Connection) } AS n_connections
+     COUNT { (given)-[:USES]->() } AS n_given,
+     COUNT { (near)-[:USES]->() } AS n_connections
 RETURN id AS circuit, task, method, n_connections, n_shared,
        toFloat(n_shared) / (n_given + n_connections - n_shared) AS similarity
 ORDER BY similarity DESC, circuit

@@ -255,8 +255,9 @@ class Node(Record):
 
     @field_validator("component")
     @classmethod
-    def _canonical(cls, text: str) -> str:
-        return str(parse_local(text))
+    def _in_the_grammar(cls, text: str) -> str:
+        parse_local(text)  # each part has one spelling, so what parses is what would be formatted
+        return text
 
     @property
     def key(self) -> str:
@@ -276,7 +277,7 @@ class Edge(Record):
     @property
     def connection(self) -> str:
         """The connection it runs over, without model and positions: ``a9.h6->a10.h7<k>``."""
-        source, target = parse_node_key(self.source)[0], parse_node_key(self.target)[0]
+        source, target = (key.partition("@")[0] for key in (self.source, self.target))
         return f"{source}->{target}" + (f"<{self.port}>" if self.port else "")
 
 

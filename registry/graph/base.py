@@ -39,6 +39,9 @@ class GraphStore(abc.ABC):
     engine: str
     """``kglite`` or ``neo4j``."""
 
+    rows_per_transaction: int = 5_000
+    """How many nodes and edges of circuits one transaction had best write."""
+
     @abc.abstractmethod
     def read(
         self,

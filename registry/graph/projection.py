@@ -45,7 +45,6 @@ _T = TypeVar("_T")
 Progress = Callable[[int, int], None]
 """Called with how many changes are done and how many there are."""
 
-_EDGES_PER_TRANSACTION = 5_000
 _RECORDS_PER_TRANSACTION = 1_000
 _RETRACTIONS_PER_TRANSACTION = 20
 _SINGLE_LOOKUPS = 20
@@ -198,7 +197,7 @@ class _Projection:
                 rows = circuit_rows(entry.id, self._source.document(entry.id))
                 batch.new.append((entry, rows))
                 batch.size += 1 + len(rows.nodes) + len(rows.edges)
-            if batch.size >= _EDGES_PER_TRANSACTION:
+            if batch.size >= self._store.rows_per_transaction:
                 yield self._with_what_is_said(batch)
                 batch = _Batch()
         if batch:
@@ -324,7 +323,7 @@ class _Projection:
 
     def _present(self, text: str, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
-        for part in _chunks(ids, _EDGES_PER_TRANSACTION):
+        for part in _chunks(ids, self._store.rows_per_transaction):
             found.update(row[0] for row in self._store.read(text, {"ids": part}).values)
         return found
 

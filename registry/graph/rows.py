@@ -213,7 +213,9 @@ def connection_row(model: str, source: str, target: str, port: str | None) -> Ro
         "id": f"{model}/{local}",
         "source": f"{model}/{source}",
         "target": f"{model}/{target}",
-        "properties": {"model": model, "local": local, "port": port},
+        "model": model,
+        "local": local,
+        "port": port,
     }
 
 

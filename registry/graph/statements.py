@@ -69,8 +69,8 @@ ADD_CONNECTIONS = """
 UNWIND $rows AS row
 MATCH (s:Component {id: row.source})
 MATCH (t:Component {id: row.target})
-CREATE (s)<-[:FROM]-(k:Connection {id: row.id})-[:TO]->(t)
-SET k += row.properties
+CREATE (s)<-[:FROM]-(k:Connection {id: row.id, model: row.model, local: row.local,
+  port: row.port})-[:TO]->(t)
 """
 _LABELS = {
     Kind.INPUT: "Input",
@@ -121,8 +121,8 @@ ADD_NODES = """
 UNWIND $rows AS row
 MATCH (c:Circuit {id: row[1]})
 MATCH (k:Component {id: row[2]})
-CREATE (c)-[:HAS_NODE]->(n:Node {id: row[0]})-[:INSTANCE_OF]->(k)
-SET n.effect = row[3], n.rank = row[4], n.role = row[5], n.position = row[6]
+CREATE (c)-[:HAS_NODE]->(n:Node {id: row[0], effect: row[3], rank: row[4], role: row[5],
+  position: row[6]})-[:INSTANCE_OF]->(k)
 """
 ADD_EDGES = """
 UNWIND $rows AS row
