@@ -16,6 +16,8 @@ from registry import Registry
 from registry.records import CircuitState
 from tests import examples
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 4
 RECORD = """
 import sys

@@ -12,6 +12,8 @@ import pytest
 from registry import Registry
 from tests import examples
 
+pytestmark = pytest.mark.slow
+
 RECORD_TEN = """
 import sys
 from registry import Registry

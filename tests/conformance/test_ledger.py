@@ -18,6 +18,8 @@ from tests.conformance.ledger_examples import (
     record_circuit,
 )
 
+pytestmark = pytest.mark.slow
+
 DATABASES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 NewUrl = Callable[[], str]
 

@@ -19,6 +19,8 @@ from registry.records import Task
 from tests.conformance.ledger_examples import circuit
 from tests.conformance.test_ledger import DATABASES, new_url
 
+pytestmark = pytest.mark.slow
+
 _KILLS = 5
 _HOLDER = """
 import sys, time

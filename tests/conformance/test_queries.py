@@ -19,6 +19,8 @@ from tests.golden_files import check_golden
 from tests.queries import small_registry
 from tests.servers.neo4j import Neo4jServer
 
+pytestmark = pytest.mark.slow
+
 ASKED = [
     pytest.param(name, given, id=f"{name}-{place}")
     for name, variants in small_registry.EXAMPLES.items()

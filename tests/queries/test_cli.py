@@ -15,6 +15,8 @@ from registry import Registry
 from tests.queries import small_registry
 from tests.queries.small_registry import GROUPED, IOI, MONTHS, NUMERALS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -31,6 +31,8 @@ from registry.graph.base import Statement
 from registry.graph.embedded import EmbeddedGraph
 from registry.graph.open import discard_embedded, open_graph
 
+pytestmark = pytest.mark.slow
+
 ADD = "UNWIND range(1, $n) AS i CREATE (n:Model {id: toString(i)})"
 COUNT = "MATCH (n:Model) RETURN count(n) AS n"
 

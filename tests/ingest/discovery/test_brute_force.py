@@ -19,6 +19,8 @@ from ingest.discovery.edge_space import EdgeSpace, Receiver
 from registry.identifiers import Local, parse_local
 from tests.ingest.discovery.decoders import ALL, bridge, clean_ids, corrupt_ids, metric
 
+pytestmark = pytest.mark.slow
+
 MODELS = sorted(ALL)
 # The bridge computes softmax and RMSNorm of rotary models in float32 even in a float64 model.
 STEP = {"gpt2": 1e-4, "neox": 1e-4, "llama": 1e-2, "gemma2": 1e-2, "gemma3": 1e-2}

@@ -18,6 +18,8 @@ from registry import Registry
 from registry.errors import BadInput, CircuitsError, NotFound, TooFewPrompts
 from registry.records import Ablation, Level, RunStatus, Sign
 
+pytestmark = pytest.mark.slow
+
 _PAIR = '{{"clean": "{} done in", "corrupt": "{} done in", "correct": " {}", "wrong": " {}"}}\n'
 
 
