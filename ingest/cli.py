@@ -82,15 +82,14 @@ def discover() -> None:
 def tasks(format: FormatOption = Format.TABLE) -> None:
     r"""List the tasks that circuits can be found on.
 
-    Own prompts go in a file instead, JSON Lines or CSV with clean, corrupt, correct and wrong,
-    under a header that names the task:
+    Own prompts go in a file instead, JSON Lines (one object a line) or CSV with clean, corrupt,
+    correct and wrong, under a header that names the task:
 
     \b
     ---
     task: greetings
     ---
-    {"clean": "At dawn we say good", "corrupt": "At dusk we say good",
-     "correct": " morning", "wrong": " evening"}       (one object a line)
+    {"clean": "At dawn good", "corrupt": "At dusk good", "correct": " morning", "wrong": " night"}
 
     \b
     circuits tasks

@@ -11,8 +11,8 @@
 // returns n_circuits: integer -- How many circuits use it.
 // returns n_active: integer -- How many of them are active.
 // returns n_tasks: integer -- How many tasks the active ones have.
-// An unlabelled end lets both engines read the number of relationships without visiting them.
 MATCH (link:Connection)
+// An unlabelled end lets both engines read the number of relationships without visiting them.
 WITH link, COUNT { (link)<-[:USES]-() } AS n_circuits
 WHERE n_circuits >= $min_circuits
 WITH link.id AS id, n_circuits

@@ -2,7 +2,7 @@
 
 >>> from registry import Registry                                         # doctest: +SKIP
 >>> with Registry.open() as registry:                                     # doctest: +SKIP
-...     registry.query("shared-components", tasks=["ioi", "capitals"]).to_frame()
+...     registry.query("shared-components", tasks=["ioi", "agreement"]).to_frame()
 """
 
 from __future__ import annotations

@@ -183,8 +183,8 @@ class ArtifactStore:
         target = self._path(address)
         unfinished = f"{self._root}/{_UNFINISHED}/{address[:12]}-{uuid.uuid4().hex}"
         with self._errors("write", address):
-            # Another size means that the file was damaged; here is the way to put it right.
-            if self._files.isfile(target) and self._files.size(target) == size:
+            # Putting a damaged file's content again is the way to put it right.
+            if self._files.isfile(target) and self._holds(target, address, size):
                 self._renew(target)
                 return
             try:
@@ -200,6 +200,15 @@ class ArtifactStore:
                 with contextlib.suppress(OSError):
                     self._files.rm_file(unfinished)
                 raise
+
+    def _holds(self, path: str, address: str, size: int) -> bool:
+        if self._files.size(path) != size:
+            return False
+        found = hashlib.sha256()
+        with self._files.open(path, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                found.update(piece)
+        return found.hexdigest() == address
 
     def _rename(self, unfinished: str, target: str) -> None:
         if not self._local:

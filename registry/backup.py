@@ -89,13 +89,22 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except (OSError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} is no backup of a registry: {error}") from error
     with archive:
-        if _MANIFEST not in archive.namelist():
-            raise BadInput(f"{path} is no backup of a registry: it has no {_MANIFEST}")
-        if json.loads(archive.read(_MANIFEST)).get("format") != FORMAT:
-            raise BadInput(f"{path} is a backup of another version; expected {FORMAT}")
-        if damaged := archive.testzip():
-            raise BadInput(f"{path} is damaged at {damaged}")
+        try:
+            _check_archive(archive, path)
+        except BadInput:
+            raise
+        except Exception as error:  # whatever zip, compression and JSON make of broken bytes
+            raise BadInput(f"{path} is damaged: {error}") from error
         yield archive
+
+
+def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    if _MANIFEST not in archive.namelist():
+        raise BadInput(f"{path} is no backup of a registry: it has no {_MANIFEST}")
+    if json.loads(archive.read(_MANIFEST)).get("format") != FORMAT:
+        raise BadInput(f"{path} is a backup of another version; expected {FORMAT}")
+    if damaged := archive.testzip():
+        raise BadInput(f"{path} is damaged at {damaged}")
 
 
 def load(archive: zipfile.ZipFile, ledger: Ledger, artifacts: ArtifactStore) -> None:

@@ -49,7 +49,7 @@ def _known(kind: str, name: str, names: Iterable[str]) -> str:
     known = sorted(set(names))
     if name in known:
         return name
-    nearest = get_close_matches(name, known, n=3, cutoff=0.4) or known[:5]
-    raise NotFound(
-        kind, name, "nearest: " + ", ".join(nearest) if nearest else "nothing is recorded yet"
-    )
+    nearest = get_close_matches(name, known, n=3, cutoff=0.4)
+    listed = ", ".join(nearest or known[:5])
+    hint = f"{'nearest' if nearest else 'recorded are'}: {listed}"
+    raise NotFound(kind, name, hint if listed else "nothing is recorded yet")

@@ -30,6 +30,7 @@ from pydantic import (
     model_validator,
 )
 
+from registry.aliases import resolve_model
 from registry.errors import BadIdentifier
 from registry.identifiers import (
     Port,
@@ -150,6 +151,10 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _model_slug(name: str) -> str:
+    return parse_model(resolve_model(name))
+
+
 class Model(Record):
     """A language model, identified by its slug and its weights.
 
@@ -170,7 +175,7 @@ class Model(Record):
     d_vocab: int | None = Field(None, ge=1)
     parallel_attn_mlp: bool = False
 
-    _slug = field_validator("slug")(parse_model)
+    _slug = field_validator("slug")(_model_slug)
 
 
 class Task(Record):
@@ -250,7 +255,7 @@ class Node(Record):
     component: str
     position: str | None = Field(None, min_length=1)
     effect: Number | None = None
-    rank: int | None = Field(None, ge=1)
+    rank: int | None = Field(None, ge=1, le=2**63 - 1)
     role: str | None = None
 
     @field_validator("component")
@@ -272,7 +277,7 @@ class Edge(Record):
     target: str
     port: Port | None = None
     effect: Number | None = None
-    rank: int | None = Field(None, ge=1)
+    rank: int | None = Field(None, ge=1, le=2**63 - 1)
 
     @property
     def connection(self) -> str:
@@ -312,7 +317,7 @@ class Circuit(Record):
     edges: tuple[Edge, ...] = ()
     scores: Sha256 | None = None
 
-    _model = field_validator("model")(parse_model)
+    _model = field_validator("model")(_model_slug)
 
     @field_validator("nodes")
     @classmethod
@@ -413,7 +418,7 @@ class Edit(Record):
     circuits: tuple[Sha256, ...] = ()
     note: str | None = None
 
-    _model = field_validator("model")(parse_model)
+    _model = field_validator("model")(_model_slug)
 
     @field_validator("components")
     @classmethod

@@ -10,7 +10,7 @@ never stops recording.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from registry import backup as backups
 from registry.artifacts import ArtifactStore
 from registry.catalogue import bind, load_catalogue
-from registry.errors import BadInput, GraphError, NotFound
+from registry.errors import BadInput, CircuitsError, NotFound
 from registry.ledger.base import (
     Batch,
     CircuitEntry,
@@ -28,11 +28,13 @@ from registry.ledger.base import (
     NewCircuit,
     Recorded,
 )
+from registry.ledger.merging import merge_models
 from registry.ledger.sql import migrate_ledger, open_ledger
 from registry.names import known_model, known_task, resolvers
 from registry.networks import to_networkx
 from registry.records import (
     Circuit,
+    CircuitLabels,
     CircuitState,
     Edit,
     Evaluation,
@@ -191,14 +193,16 @@ class Registry:
 
     def tag(self, prefix: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """Add and remove tags of a circuit; both are harmless to repeat."""
-        entry = self._ledger.circuit(prefix)
-        tags = (set(entry.labels.tags) | set(add)) - set(remove)
-        self._relabel(entry, tags=tuple(sorted(tags)))
+        added, removed = set(add), set(remove)
+        self._relabel(
+            self._ledger.circuit(prefix),
+            lambda old: {"tags": tuple(sorted((set(old.tags) | added) - removed))},
+        )
 
     def note(self, prefix: str, text: str) -> None:
         """Append a note to a circuit."""
         entry = self._ledger.circuit(prefix)
-        self._relabel(entry, notes=(*entry.labels.notes, text))
+        self._relabel(entry, lambda old: {"notes": (*old.notes, text)})
 
     def retract(self, prefix: str, *, reason: str, superseded_by: str | None = None) -> None:
         """Mark a circuit as no longer held true; it leaves the graph, not the ledger.
@@ -215,13 +219,21 @@ class Registry:
         if newer == entry.id:
             raise BadInput("a circuit cannot supersede itself; name the newer one")
         state = CircuitState.SUPERSEDED if newer else CircuitState.RETRACTED
-        self._relabel(entry, state=state, reason=reason, superseded_by=newer)
+        changes: dict[str, Any] = {"state": state, "reason": reason, "superseded_by": newer}
+        self._relabel(entry, lambda _: changes)
 
-    def _relabel(self, entry: CircuitEntry, **changes: Any) -> None:
-        labels = type(entry.labels).model_validate(entry.labels.model_dump() | changes)
-        if labels != entry.labels:
-            self._ledger.relabel(entry.id, labels)
-            self._sync_or_warn()
+    def _relabel(
+        self, entry: CircuitEntry, change: Callable[[CircuitLabels], dict[str, Any]]
+    ) -> None:
+        while True:
+            old = entry.labels
+            labels = CircuitLabels.model_validate(old.model_dump() | change(old))
+            if labels == old:
+                return
+            if self._ledger.relabel(entry.id, labels, expected=old):
+                break
+            entry = self._ledger.circuit(entry.id)  # somebody else was quicker
+        self._sync_or_warn()
 
     # -- reading the record --------------------------------------------------------------------
 
@@ -320,9 +332,12 @@ class Registry:
         return self._graph.rebuild(progress)
 
     def _sync_or_warn(self) -> None:
+        self._project_or_warn(self.sync)
+
+    def _project_or_warn(self, work: Callable[[], int]) -> None:
         try:
-            self.sync()
-        except GraphError as error:
+            work()
+        except CircuitsError as error:  # the record is committed, and nothing here undoes it
             log.warning("recorded; projection into the graph is pending: %s", error)
 
     # -- upkeep --------------------------------------------------------------------------------
@@ -383,7 +398,8 @@ class Registry:
             except BaseException:
                 registry.close()
                 raise
-        registry._sync_or_warn()
+        # The graph may be there already, with what was recorded after the backup.
+        registry._project_or_warn(registry.rebuild)
         return registry
 
     def gc(self, *, apply: bool = False, grace_seconds: float = 3600.0) -> backups.Garbage:
@@ -412,7 +428,10 @@ class Registry:
         )
 
     def _check_shapes(self, batch: Batch) -> None:
-        models = {model.slug: model for model in (*self._ledger.models(), *batch.models)}
+        models: dict[str, Model] = {}
+        for model in (*self._ledger.models(), *batch.models):
+            known = models.get(model.slug)
+            models[model.slug] = merge_models(known, model) if known else model
         for new in batch.circuits:
             names = (node.component for node in new.circuit.nodes)
             check_components(models[new.circuit.model], names)

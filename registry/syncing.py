@@ -15,8 +15,8 @@ from registry.errors import GraphError, GraphOutdated
 from registry.graph.base import GraphStore
 from registry.graph.open import discard_embedded, open_graph
 from registry.graph.projection import RecordSource, project
-from registry.graph.schema import GraphState, begin_rebuild, check, prepare
-from registry.ledger.base import Ledger
+from registry.graph.schema import GraphState, begin_rebuild, check, look, prepare
+from registry.ledger.base import Change, Ledger
 from registry.rows import Rows
 from registry.settings import Settings
 
@@ -146,23 +146,33 @@ class GraphAccess:
 
     def _work_off_outbox(self, progress: Progress | None) -> int:
         with self._connect(writing=True) as store:
-            found = prepare(store, self._ledger.registry_id)
+            found = look(store, self._ledger.registry_id)
+            # Before the marker says "ready", which Neo4j keeps from then on.
             if found is not GraphState.READY:
                 self._ledger.requeue_everything()
             if found is GraphState.REBUILDING:
                 begin_rebuild(store, self._ledger.registry_id)
+            else:
+                prepare(store, self._ledger.registry_id)
             return self._fill(store, progress)
 
     def _fill(self, store: GraphStore, progress: Progress | None) -> int:
         ledger, done = self._ledger, 0
         total = ledger.pending_count()
-        while changes := ledger.pending(_CHANGES_PER_CHECKPOINT):
-            project(store, changes, self._source, progress=_shifted(progress, done, total))
+        unreadable: set[str] = set()
+        while changes := self._next_changes(unreadable):
+            shifted = _shifted(progress, done, total)
+            unreadable |= project(store, changes, self._source, progress=shifted)
             store.checkpoint()
-            ledger.acknowledge(changes)
-            done += len(changes)
+            settled = [change for change in changes if change.key not in unreadable]
+            ledger.acknowledge(settled)
+            done += len(settled)
         store.checkpoint()  # a new schema is to be seen even where nothing was pending
         return done
+
+    def _next_changes(self, unreadable: set[str]) -> list[Change]:
+        waiting = self._ledger.pending(None if unreadable else _CHANGES_PER_CHECKPOINT)
+        return [c for c in waiting if c.key not in unreadable][:_CHANGES_PER_CHECKPOINT]
 
     def _connect(self, *, writing: bool) -> GraphStore:
         settings = self._settings

@@ -116,6 +116,15 @@ def attach(
     circuits edits attach --circuit 3f9a --editor ROME --component m5 \
         --outcome metric=efficacy,protocol=generation,before=0.02,after=0.97,task=ioi
     circuits edits attach --file edit.yaml --circuit 3f9a
+
+    \b
+    editor: MEMIT                   (a file: these fields, model and circuits too unless given)
+    components: [m5, m6]
+    restriction: circuit
+    request: {subject: Paris, target_new: Rome}
+    hyperparameters: {lr: 0.5}
+    outcomes:
+      - {metric: efficacy, protocol: generation, before: 0.1, after: 0.9, task: ioi}
     """
     options = {
         "model": model,

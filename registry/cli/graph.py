@@ -47,7 +47,7 @@ def query(
     circuits query
     circuits query shared-components --about
     circuits query shared-components tasks=ioi,sequence/numerals
-    circuits query shared-components tasks=ioi,capitals --format json
+    circuits query shared-components tasks=ioi,sequence/numerals --format json
     """
     if name is None:
         _list_queries(format)

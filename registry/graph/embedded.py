@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import selectors
 import struct
 import subprocess
 import sys
@@ -242,7 +242,7 @@ class _Worker:
         descriptor, parts = self._stdout.fileno(), []
         while size:
             wait = None if ends_at is None else max(0.0, ends_at - time.monotonic())
-            if not select.select([descriptor], [], [], wait)[0]:
+            if not _readable(descriptor, wait):
                 self._process.kill()
                 self._process.wait()
                 raise QueryTimeout("the query did not stop at its time limit and was ended")
@@ -260,6 +260,13 @@ class _Worker:
         last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         return ": ".join([f"the embedded graph engine ended unexpectedly ({how})", *last])
+
+
+def _readable(descriptor: int, wait: float | None) -> bool:
+    # select.select() itself knows no descriptors beyond 1023.
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        return bool(selector.select(wait))
 
 
 def _encoded(request: Mapping[str, Any]) -> bytes:

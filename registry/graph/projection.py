@@ -12,13 +12,14 @@ Only one process projects at a time (:meth:`registry.ledger.base.Ledger.projecti
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from registry.errors import NotFound
+from registry.errors import NotFound, StorageError
 from registry.graph import statements
 from registry.graph.base import GraphStore, Statement
 from registry.graph.rows import (
@@ -41,6 +42,7 @@ from registry.records import Circuit, CircuitState, Edit, Evaluation, Run
 
 __all__ = ["Progress", "RecordSource", "project"]
 
+log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 Progress = Callable[[int, int], None]
 """Called with how many changes are done and how many there are."""
@@ -70,7 +72,7 @@ def project(
     source: RecordSource,
     *,
     progress: Progress | None = None,
-) -> None:
+) -> set[str]:
     """Make the graph agree with the ledger for each of ``changes``.
 
     Args:
@@ -79,10 +81,12 @@ def project(
         source: Where the records are.
         progress: Told after each transaction.
 
+    Returns:
+        Ids of circuits that are left out because their document cannot be read.
+
     Raises:
         GraphError: The graph cannot be written. Some transactions may have taken effect; projecting
             the same changes again completes them.
-        StorageError: A circuit's document cannot be read.
     """
     keys: dict[ChangeKind, list[str]] = defaultdict(list)
     for kind, key in dict.fromkeys((change.kind, change.key) for change in changes):
@@ -94,6 +98,7 @@ def project(
         done += count
         if progress is not None:
             progress(done, total)
+    return projection.unreadable
 
 
 @dataclass
@@ -120,6 +125,7 @@ class _Projection:
         self._store = store
         self._source = source
         self._records = _Records(source.ledger, many=circuits > _SINGLE_LOOKUPS)
+        self.unreadable: set[str] = set()
         self._seen_evaluations: set[str] = set()
         # Ids known to be in the graph: circuits of a model share most of their parts.
         self._components: set[str] = set()
@@ -194,7 +200,13 @@ class _Projection:
                 batch.known.append(entry)
                 batch.size += 1
             else:
-                rows = circuit_rows(entry.id, self._source.document(entry.id))
+                try:
+                    document = self._source.document(entry.id)
+                except StorageError as error:
+                    log.warning("circuit %s stays out of the graph: %s", entry.id[:12], error)
+                    self.unreadable.add(entry.id)
+                    continue
+                rows = circuit_rows(entry.id, document)
                 batch.new.append((entry, rows))
                 batch.size += 1 + len(rows.nodes) + len(rows.edges)
             if batch.size >= self._store.rows_per_transaction:

@@ -75,6 +75,12 @@ def check(store: GraphStore, registry_id: str) -> GraphState:
     return _state(marker)
 
 
+def look(store: GraphStore, registry_id: str) -> GraphState:
+    """Tell a writer what the graph is, without changing it; errors as in :func:`prepare`."""
+    marker = _marker(store, registry_id)
+    return GraphState.EMPTY if marker is None else _state(marker)
+
+
 def prepare(store: GraphStore, registry_id: str) -> GraphState:
     """Make the graph ready to be written, and tell what it was found to be.
 

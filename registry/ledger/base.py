@@ -219,8 +219,19 @@ class Ledger(abc.ABC):
         """
 
     @abc.abstractmethod
-    def relabel(self, circuit: str, labels: CircuitLabels) -> None:
+    def relabel(
+        self, circuit: str, labels: CircuitLabels, *, expected: CircuitLabels | None = None
+    ) -> bool:
         """Replace a circuit's labels; its change of state reaches the graph by the outbox.
+
+        Args:
+            circuit: Its full id.
+            labels: What it gets.
+            expected: What the caller saw; if another process has changed it since, nothing is
+                replaced. None replaces whatever there is.
+
+        Returns:
+            Whether the labels were replaced.
 
         Raises:
             NotFound: No circuit has that id, or ``superseded_by`` names none.

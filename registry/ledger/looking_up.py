@@ -148,6 +148,6 @@ def _nearest(connection: Connection, kind: str, table: Table, start: str) -> str
         return f"no {kind} is stored yet"
     shortened = {key[: len(start)]: key for key in ids}
     close = difflib.get_close_matches(start, shortened, n=1)
-    near = f"nearest: {shortened[close[0]][:_SHOWN_DIGITS]}. " if close else ""
+    near = f"nearest: {shortened[close[0]][:_SHOWN_DIGITS]}; " if close else ""
     listing = "circuits list" if kind == "circuit" else "circuits edits list"
-    return f"{near}See '{listing}'"
+    return f"{near}see '{listing}'"

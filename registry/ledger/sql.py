@@ -89,9 +89,11 @@ class SqlLedger(Ledger):
             return write_batch(connection, batch)
 
     @override
-    def relabel(self, circuit: str, labels: CircuitLabels) -> None:
+    def relabel(
+        self, circuit: str, labels: CircuitLabels, *, expected: CircuitLabels | None = None
+    ) -> bool:
         with writing(self._engine) as connection:
-            relabel(connection, circuit, labels)
+            return relabel(connection, circuit, labels, expected)
 
     @override
     def models(self) -> tuple[Model, ...]:

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from registry.errors import BadInput, NotFound
 from registry.ledger import tables
 from registry.ledger.base import Batch, ChangeKind, NewCircuit, Recorded
+from registry.ledger.looking_up import circuit_entries
 from registry.ledger.merging import fill_in, merge_models
 from registry.ledger.outbox import append_changes
 from registry.ledger.record_rows import label_row, record_from_row, row_from_record
@@ -63,9 +64,18 @@ def write_batch(connection: Connection, batch: Batch) -> Recorded:
     return Recorded(circuits, evaluations, edits, outcomes)
 
 
-def relabel(connection: Connection, circuit: str, labels: CircuitLabels) -> None:
+def relabel(
+    connection: Connection,
+    circuit: str,
+    labels: CircuitLabels,
+    expected: CircuitLabels | None = None,
+) -> bool:
     """Replace a circuit's labels; see ``Ledger.relabel``."""
     _require(connection, "circuit", tables.circuits, [circuit])
+    if expected is not None:
+        query = select(tables.circuits).where(tables.circuits.c.id == circuit)
+        if circuit_entries(connection, query)[0].labels != expected:
+            return False
     _check_labels(connection, circuit, labels, also=())
     connection.execute(
         update(tables.circuits)
@@ -75,6 +85,7 @@ def relabel(connection: Connection, circuit: str, labels: CircuitLabels) -> None
     connection.execute(delete(tables.circuit_tags).where(tables.circuit_tags.c.circuit == circuit))
     _insert(connection, tables.circuit_tags, _tag_rows(circuit, labels))
     append_changes(connection, [(ChangeKind.CIRCUIT, circuit)])
+    return True
 
 
 def _write_described(connection: Connection, batch: Batch) -> list[tuple[ChangeKind, str]]:

@@ -301,3 +301,8 @@ def refuse(constant: str) -> None:
 
 
 _FIRST_ID = "674fcbcee741e3e18d0e6522b746f80f2b3e8f7a13f51e76ec3ab8119354cd75"
+
+
+def test_a_rank_that_no_database_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match="rank"):
+        Node(component="m0", rank=2**63)

@@ -22,8 +22,8 @@ from registry.errors import (
 )
 from registry.graph.open import open_graph
 from registry.ledger.base import NewCircuit
-from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Level, Node
-from registry.settings import Settings, load_settings
+from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Level, Model, Node
+from registry.settings import Settings, create_home, load_settings
 from tests import examples
 from tests.servers.neo4j import Neo4jServer
 
@@ -40,6 +40,10 @@ def registry(home: Path) -> Iterator[Registry]:
     with Registry.init(home) as registry:
         registry.record(examples.GPT2, *examples.TASKS)
         yield registry
+
+
+def _killed(ledger: object) -> int:
+    raise KeyboardInterrupt
 
 
 def with_graph(home: Path, url: str, **others: str) -> Settings:
@@ -81,6 +85,17 @@ class TestRecording:
         with pytest.raises(BadIdentifier, match=r"gpt2/a9\.h12.*12 heads"):
             registry.record(circuit)
         assert registry.circuits() == []
+
+    def test_an_alias_of_a_model_is_resolved_and_never_stored(self, registry: Registry) -> None:
+        registry.record(examples.circuit(1, model="smollm2", task="ioi"))
+        assert {entry.model for entry in registry.circuits()} == {"smollm2-135m-instruct-q4_1"}
+        assert len(registry.query("where-used", component="smollm2/input")) == 1
+
+    def test_a_name_alone_does_not_hide_the_shape_that_is_known(self, registry: Registry) -> None:
+        node = Node(component="a99.h9")
+        far = Circuit(model="gpt2", task="ioi", method="x", level=Level.NODE, nodes=(node,))
+        with pytest.raises(BadIdentifier, match="12 layers"):
+            registry.record(Model(slug="gpt2"), far)
 
     def test_other_weights_under_a_used_name_are_refused(self, registry: Registry) -> None:
         other = examples.GPT2.model_copy(update={"weights_sha256": "2" * 64})
@@ -126,6 +141,25 @@ class TestLabels:
         registry.record(examples.circuit(1))
         with pytest.raises(BadInput, match="reason"):
             registry.retract(examples.circuit(1).id, reason=" ")
+
+    def test_a_label_that_another_process_set_meanwhile_is_kept(
+        self, registry: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        circuit = examples.circuit(1)
+        registry.record(circuit)
+        seen = registry.ledger.circuit(circuit.id)
+        with Registry.open(home) as other:
+            other.retract(circuit.id, reason="wrong prompts")
+        answers = iter([seen])
+        look_up = registry.ledger.circuit
+        # What this process saw before the other one retracted.
+        monkeypatch.setattr(
+            registry.ledger, "circuit", lambda prefix: next(answers, None) or look_up(prefix)
+        )
+        registry.note(circuit.id, "a late note")
+        labels = registry.circuit(circuit.id).entry.labels
+        assert labels.state is CircuitState.RETRACTED
+        assert labels.notes == ("a late note",)
 
 
 class TestReading:
@@ -226,6 +260,20 @@ class TestGraphOutOfReach:
         with Registry.open(home) as reopened:
             assert len(reopened.cypher(CIRCUITS_IN_GRAPH)) == 1
 
+    def test_a_new_graph_whose_first_sync_was_killed_is_filled_by_the_next(
+        self, registry: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry.record(examples.circuit(1))
+        registry.close()
+        (home / "graph.kgl").unlink()
+        with Registry.open(home) as reopened:
+            with monkeypatch.context() as killed:
+                killed.setattr(type(reopened.ledger), "requeue_everything", _killed)
+                with pytest.raises(KeyboardInterrupt):
+                    reopened.sync()
+            assert reopened.sync() > 0
+            assert len(reopened.cypher(CIRCUITS_IN_GRAPH)) == 1
+
     def test_a_graph_file_that_was_deleted_is_made_again(
         self, registry: Registry, home: Path
     ) -> None:
@@ -294,10 +342,36 @@ class TestUpkeep:
         before = registry.cypher(everything)
         registry.rebuild()
         assert registry.cypher(everything) == before
+
+    def test_a_damaged_document_keeps_its_circuit_alone_out_of_the_graph(
+        self, registry: Registry, home: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        damaged, whole, later = (examples.circuit(seed) for seed in range(3))
+        registry.record(damaged, whole)
+        document = home / "artifacts" / damaged.id[:2] / damaged.id[2:]
+        document.write_bytes(b"x" * document.stat().st_size)
+        registry.rebuild()
+        registry.record(later)
+        found = {row["id"] for row in registry.cypher(CIRCUITS_IN_GRAPH)}
+        assert found == {whole.id, later.id}
+        assert f"circuit {damaged.id[:12]} stays out of the graph" in caplog.text
+        assert registry.ledger.pending_count() == 1
+        registry.record(damaged)  # puts the content back
+        assert len(registry.cypher(CIRCUITS_IN_GRAPH)) == 3
+
+    def test_a_restore_takes_out_of_the_graph_what_came_after_the_backup(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        before, after = examples.circuit(1), examples.circuit(2)
+        registry.record(before)
+        registry.backup(tmp_path / "all.zip")
+        registry.record(after)
         registry.close()
-        shutil.rmtree(home / "artifacts")
-        with Registry.open(home) as damaged, pytest.raises(StorageError):
-            damaged.rebuild()
+        shutil.move(registry.settings.home / "graph.kgl", tmp_path / "graph.kgl")
+        home = create_home(tmp_path / "elsewhere")
+        settings = load_settings(home, graph=f"kglite:///{tmp_path}/graph.kgl")
+        with Registry.restore(tmp_path / "all.zip", settings=settings) as restored:
+            assert restored.cypher(CIRCUITS_IN_GRAPH).to_dicts() == [{"id": before.id}]
 
 
 def test_an_edge_between_unlisted_nodes_is_refused() -> None:
