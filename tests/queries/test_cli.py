@@ -80,7 +80,7 @@ def test_shared_draws_where_asked(home: Path, tmp_path: Path) -> None:
         (["--task", "ioi"], "shared needs two or more tasks, got 1"),
         (["--task", "ioi,ioi"], "shared needs two or more tasks, got 1"),
         (["--task", "ioi,capitals", "--min-tasks", "3"], "--min-tasks is 3, but only 2 tasks"),
-        (["--task", "ioi,nope"], "no task 'nope'; nearest: capitals, ioi"),
+        (["--task", "ioi,nope"], "no task 'nope'; recorded are: capitals, ioi"),
         (["--task", "ioi,capitals", "--model", "gpt9"], "no model 'gpt9'; nearest: gpt2"),
         (["--task", "ioi,capitals", "--out", "a.gif"], "name a file that ends in .svg"),
         (["--task", "ioi,capitals", "--out", "a.svg"], "choose one with --model"),
