@@ -13,12 +13,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from registry import backup as backups
 from registry.artifacts import ArtifactStore
 from registry.catalogue import bind, load_catalogue
+from registry.closing import Closing
 from registry.errors import BadInput, CircuitsError, NotFound
 from registry.ledger.base import (
     Batch,
@@ -93,7 +93,7 @@ class Status:
     runs: Mapping[str, int]
 
 
-class Registry:
+class Registry(Closing):
     """An open registry; use it in a ``with`` statement.
 
     Not safe for several threads; any number of processes may have the same registry open.
@@ -134,17 +134,6 @@ class Registry:
         """Release all stores; safe to repeat."""
         self._graph.close()
         self._ledger.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- recording -----------------------------------------------------------------------------
 

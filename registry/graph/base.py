@@ -17,9 +17,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from registry.closing import Closing
 from registry.rows import Rows
 
 __all__ = ["GraphStore", "Statement"]
@@ -33,7 +33,7 @@ class Statement:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-class GraphStore(abc.ABC):
+class GraphStore(Closing):
     """One graph database, opened for reading or for writing."""
 
     engine: str
@@ -90,14 +90,3 @@ class GraphStore(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Release the database. Writes since the last checkpoint may be lost; safe to repeat."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -65,9 +65,7 @@ def check(store: GraphStore, registry_id: str) -> GraphState:
         GraphOutdated: It was written by an older or newer version of the schema.
     """
     marker = _marker(store, registry_id)
-    if marker is None:
-        return GraphState.EMPTY
-    if marker.schema_version < schema_version():
+    if marker is not None and marker.schema_version < schema_version():
         raise GraphOutdated(
             f"the graph has schema version {marker.schema_version}, this program needs"
             f" {schema_version()}; run 'circuits sync'"
@@ -77,8 +75,7 @@ def check(store: GraphStore, registry_id: str) -> GraphState:
 
 def look(store: GraphStore, registry_id: str) -> GraphState:
     """Tell a writer what the graph is, without changing it; errors as in :func:`prepare`."""
-    marker = _marker(store, registry_id)
-    return GraphState.EMPTY if marker is None else _state(marker)
+    return _state(_marker(store, registry_id))
 
 
 def prepare(store: GraphStore, registry_id: str) -> GraphState:
@@ -93,7 +90,7 @@ def prepare(store: GraphStore, registry_id: str) -> GraphState:
         GraphOutdated: It was written by a newer version of the schema.
     """
     marker = _marker(store, registry_id)
-    found = GraphState.EMPTY if marker is None else _state(marker)
+    found = _state(marker)
     if found is not GraphState.REBUILDING:
         _migrate(store, registry_id, after=0 if marker is None else marker.schema_version)
     return found
@@ -141,7 +138,9 @@ def _marker(store: GraphStore, registry_id: str) -> _Marker | None:
     return marker
 
 
-def _state(marker: _Marker) -> GraphState:
+def _state(marker: _Marker | None) -> GraphState:
+    if marker is None:
+        return GraphState.EMPTY
     return GraphState.REBUILDING if marker.state == _REBUILDING else GraphState.READY
 
 

@@ -22,9 +22,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Self
 
+from registry.closing import Closing
 from registry.records import (
     Ablation,
     Circuit,
@@ -188,7 +188,7 @@ class CircuitFilter:
     limit: int | None = None
 
 
-class Ledger(abc.ABC):
+class Ledger(Closing):
     """The record of one registry."""
 
     @property
@@ -352,14 +352,3 @@ class Ledger(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Release connections; safe to repeat."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -1,0 +1,28 @@
+"""Things that are closed at the end of a ``with`` statement."""
+
+from __future__ import annotations
+
+import abc
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Closing"]
+
+
+class Closing(abc.ABC):
+    """Something that holds connections or processes until it is closed."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release what it holds; safe to repeat."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
