@@ -41,6 +41,7 @@ class ArtifactStore:
 
     Raises:
         BadInput: fsspec has no such protocol, or lacks the package for it.
+        StorageError: The place is asked at once, as FTP is, and does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -49,6 +50,8 @@ class ArtifactStore:
             self._files, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise BadInput(f"artifacts cannot be kept at {_shown(url)}: {error}") from error
+        except Exception as error:  # a backend that connects at once, with errors of its own
+            raise StorageError(f"no answer from {_shown(url)}: {_first_line(error)}") from error
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._files, LocalFileSystem)
 
@@ -264,7 +267,7 @@ class ArtifactStore:
             reason = _FULL.get(error.errno or 0) or error.strerror or str(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
         except Exception as error:  # every fsspec backend has errors of its own
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = _first_line(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
 
 
@@ -274,6 +277,10 @@ _FULL = {
     " another place",
     errno.EFBIG: "the file would be larger than the system allows",
 }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _write_all(target: IO[bytes], data: bytes) -> None:
@@ -302,7 +309,11 @@ def _sync_folder(folder: str) -> None:
 
 
 def _shown(url: str) -> str:
-    """The URL without what may be secret: user, password and query."""
+    """The URL, or the chain of them, without what may be secret: user, password and query."""
+    return "::".join(_shown_link(link) for link in url.split("::"))
+
+
+def _shown_link(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url

@@ -101,8 +101,14 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
     if _MANIFEST not in archive.namelist():
         raise BadInput(f"{path} is no backup of a registry: it has no {_MANIFEST}")
-    if json.loads(archive.read(_MANIFEST)).get("format") != FORMAT:
+    manifest = json.loads(archive.read(_MANIFEST))
+    if manifest.get("format") != FORMAT:
         raise BadInput(f"{path} is a backup of another version; expected {FORMAT}")
+    held = sum(name.startswith(_ARTIFACTS) for name in archive.namelist())
+    if held != manifest["artifacts"]:
+        raise BadInput(
+            f"{path} is not whole: it holds {held} of the {manifest['artifacts']} artifacts it had"
+        )
     if damaged := archive.testzip():
         raise BadInput(f"{path} is damaged at {damaged}")
 

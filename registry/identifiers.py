@@ -277,11 +277,17 @@ def to_component_level(local: Local) -> Local:
 
 _KIND_ORDER = {kind: place for place, kind in enumerate(Kind)}
 _NEVER_READ = frozenset({Kind.INPUT, Kind.EMBED, Kind.POS_EMBED})
-# Moments of one block, in the order of a sequential block.
-_STEPS = 4
-_READS_ATTENTION, _WRITES_ATTENTION, _READS_MLP, _WRITES_MLP = range(_STEPS)
+# Moments of one block, in the order of a sequential block. Sublayers stand at even ones; the
+# residual stream itself is read and written at one odd moment between them.
+_STEPS = 8
+_READS_ATTENTION, _WRITES_ATTENTION, _READS_MLP, _WRITES_MLP = range(0, _STEPS, 2)
+_RESIDUAL_STEPS = {
+    "resid_pre": _READS_ATTENTION - 1,
+    "resid_mid": _WRITES_ATTENTION + 1,
+    "resid_post": _WRITES_MLP + 1,
+}
 _AT_LOGITS = 2**40
-_BEFORE_BLOCKS = -1
+_BEFORE_BLOCKS = -2
 
 
 def _build(kind: Kind, groups: dict[str, str | None]) -> Local:
@@ -334,9 +340,9 @@ def _read_at(local: Local, *, parallel_attn_mlp: bool) -> int:
 
 
 def _step(local: Local, in_attention: int, in_mlp: int) -> int:
-    """Place a part in its block: residual sites stand where the sublayer before them wrote."""
+    """Place a part in its block; ``attn_out`` and ``mlp_out`` stand where their sublayer does."""
     place = local.site or str(local)
-    if place.endswith("resid_pre"):
-        return _READS_ATTENTION
-    attention = place.startswith("a") or place.endswith(("resid_mid", "attn_out"))
-    return in_attention if attention else in_mlp
+    residual = _RESIDUAL_STEPS.get(place.rpartition(".")[2])
+    if residual is not None:
+        return residual
+    return in_attention if place.startswith("a") or place.endswith("attn_out") else in_mlp

@@ -148,7 +148,13 @@ class CircuitState(StrEnum):
 class Record(BaseModel):
     """Base of all records: immutable, closed, finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        # Any limit makes pydantic refuse halves of characters, which no store can keep.
+        str_max_length=1_000_000,
+    )
 
 
 def _model_slug(name: str) -> str:

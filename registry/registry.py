@@ -56,6 +56,7 @@ __all__ = ["Registry", "Status", "StoredCircuit"]
 log = logging.getLogger(__name__)
 
 _QUERY_TIMEOUT_SECONDS = 60.0
+_LONGEST_TIMEOUT_SECONDS = 86_400
 _MAX_ROWS = 100_000
 
 
@@ -151,10 +152,12 @@ class Registry(Closing):
             BadIdentifier: A part lies outside the model's shape.
             IncompatibleModel: The model's name belongs to other weights or another shape.
             NotFound: A record refers to a circuit, run, prompt set or edit that does not exist.
+            BadInput: An edit is aimed at a circuit of another model.
         """
         batch = _merge(what)
         batch = self._with_models_and_tasks(batch)
         self._check_shapes(batch)
+        self._check_targets(batch)
         for new in batch.circuits:
             self._artifacts.put(new.circuit.document)
         recorded = self._ledger.record(batch)
@@ -296,9 +299,17 @@ class Registry(Closing):
         """Answer a Cypher statement of the user's own, which can read the graph and nothing else.
 
         Raises:
+            BadInput: ``timeout_seconds`` or ``max_rows`` is no limit.
             QueryFailed: It is not accepted: syntax, an attempt to write or to load a file.
             QueryTimeout: It ran longer than ``timeout_seconds`` and was stopped.
         """
+        if not 0 < timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
+            raise BadInput(
+                f"a query's time limit lies between 0 and {_LONGEST_TIMEOUT_SECONDS:,} seconds,"
+                f" not at {timeout_seconds}"
+            )
+        if max_rows < 1:
+            raise BadInput(f"a query's limit of rows is at least 1, not {max_rows}")
         return self._graph.read(
             text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows
         )
@@ -426,6 +437,19 @@ class Registry(Closing):
             check_components(models[new.circuit.model], names)
         for edit in batch.edits:
             check_components(models[edit.model], edit.components)
+
+    def _check_targets(self, batch: Batch) -> None:
+        models = (
+            {new.circuit.id: new.circuit.model for new in batch.circuits} if batch.edits else {}
+        )
+        for edit in batch.edits:
+            for target in edit.circuits:
+                model = models.get(target) or self._ledger.circuit(target).model
+                if model != edit.model:
+                    raise BadInput(
+                        f"the edit changes {edit.model}, but circuit {target[:12]} was found in"
+                        f" {model}; an edit touches circuits of its own model"
+                    )
 
 
 def _merge(what: Iterable[Batch | Record | NewCircuit]) -> Batch:

@@ -49,6 +49,9 @@ Progress = Callable[[int, int], None]
 
 _RECORDS_PER_TRANSACTION = 1_000
 _RETRACTIONS_PER_TRANSACTION = 20
+_FIRST_BATCH_ROWS = 5_000
+"""The first transaction is small and each next one twice as large, up to what the store does best:
+the engine is not to wait until the first large one has been read."""
 _SINGLE_LOOKUPS = 20
 """Up to so many records are looked up one by one; more are cheaper read together."""
 
@@ -194,7 +197,7 @@ class _Projection:
 
     def _batches(self, entries: Sequence[CircuitEntry]) -> Iterator[_Batch]:
         known = self._present(statements.KNOWN_CIRCUITS, [entry.id for entry in entries])
-        batch = _Batch()
+        batch, limit = _Batch(), min(_FIRST_BATCH_ROWS, self._store.rows_per_transaction)
         for entry in entries:
             if entry.id in known:
                 batch.known.append(entry)
@@ -209,9 +212,9 @@ class _Projection:
                 rows = circuit_rows(entry.id, document)
                 batch.new.append((entry, rows))
                 batch.size += 1 + len(rows.nodes) + len(rows.edges)
-            if batch.size >= self._store.rows_per_transaction:
+            if batch.size >= limit:
                 yield self._with_what_is_said(batch)
-                batch = _Batch()
+                batch, limit = _Batch(), min(2 * limit, self._store.rows_per_transaction)
         if batch:
             yield self._with_what_is_said(batch)
 

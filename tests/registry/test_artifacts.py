@@ -287,3 +287,11 @@ class TestWhereArtifactsAre:
         with pytest.raises(ArtifactNotFound) as caught:
             store.get(ABSENT)
         assert "s3cret" not in str(caught.value)
+
+    def test_secrets_in_a_chain_of_urls_are_never_shown(self, tmp_path: Path) -> None:
+        chain = f"simplecache::memory://user:s3cret@{uuid.uuid4().hex}/artifacts?key=s3cret"
+        assert "s3cret" not in repr(ArtifactStore(chain))
+        archive = f"zip://inner::ftp://user:s3cret@{uuid.uuid4().hex}.invalid/all.zip"
+        with pytest.raises((BadInput, StorageError)) as caught:
+            ArtifactStore(archive).get(ABSENT)
+        assert "s3cret" not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from registry.errors import (
 )
 from registry.graph.open import open_graph
 from registry.ledger.base import NewCircuit
-from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Level, Model, Node
+from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Edit, Level, Model, Node
 from registry.settings import Settings, create_home, load_settings
 from tests import examples
 from tests.servers.neo4j import Neo4jServer
@@ -111,6 +112,16 @@ class TestRecording:
         with pytest.raises(NotFound, match="circuit"):
             registry.record(examples.faithfulness(examples.circuit(1)))
 
+    def test_an_edit_of_another_model_than_its_circuits_is_refused(
+        self, registry: Registry
+    ) -> None:
+        circuit = examples.circuit(1)
+        registry.record(circuit)
+        edit = Edit(model="gpt2-medium", editor="ROME", circuits=(circuit.id,))
+        with pytest.raises(BadInput, match=r"changes gpt2-medium, but circuit .* in gpt2;"):
+            registry.attach_edit(edit)
+        assert registry.edits() == []
+
 
 class TestLabels:
     def test_tags_and_notes_are_found_again(self, registry: Registry) -> None:
@@ -195,6 +206,13 @@ class TestReading:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(RegistryNotFound, match="circuits init"):
             Registry.open()
+
+    @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+    def test_a_time_limit_that_is_none_is_refused(self, registry: Registry, seconds: float) -> None:
+        with pytest.raises(BadInput, match="time limit"):
+            registry.cypher("RETURN 1 AS one", timeout_seconds=seconds)
+        with pytest.raises(BadInput, match="limit of rows"):
+            registry.cypher("RETURN 1 AS one", max_rows=0)
 
 
 class TestGraphOutOfReach:
@@ -322,6 +340,23 @@ class TestUpkeep:
         (tmp_path / "bad.zip").write_bytes(content)
         with pytest.raises(BadInput, match="no backup"):
             Registry.restore(tmp_path / "bad.zip", tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
+    def test_a_backup_that_lacks_an_artifact_is_refused(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        registry.record(examples.circuit(1), examples.circuit(2))
+        registry.backup(tmp_path / "all.zip")
+        gone = f"artifacts/{examples.circuit(1).id}"
+        with (
+            zipfile.ZipFile(tmp_path / "all.zip") as whole,
+            zipfile.ZipFile(tmp_path / "some.zip", "w") as some,
+        ):
+            for name in whole.namelist():
+                if name != gone:
+                    some.writestr(name, whole.read(name))
+        with pytest.raises(BadInput, match="not whole: it holds 1 of the 2 artifacts"):
+            Registry.restore(tmp_path / "some.zip", tmp_path / "new")
         assert not (tmp_path / "new").exists()
 
     def test_only_artifacts_that_nothing_refers_to_are_collected(self, registry: Registry) -> None:
