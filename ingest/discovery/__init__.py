@@ -1,7 +1,7 @@
 """Discovery algorithms: model, token ids and edge ids in, frozen results out."""
 
 from ingest.discovery.edge_attribution import attribute_edges
-from ingest.discovery.evaluation import CircuitEvaluation, evaluate_circuit
+from ingest.discovery.evaluation import CircuitEvaluation, evaluate_circuit, evaluate_circuits
 from ingest.discovery.scores import EdgeScores, PrunedCircuit, ScoredEdge, ScoredNode
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "ScoredNode",
     "attribute_edges",
     "evaluate_circuit",
+    "evaluate_circuits",
 ]

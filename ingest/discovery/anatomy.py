@@ -9,7 +9,7 @@ model that fails either is refused with :class:`registry.errors.UnsupportedModel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 
 from ingest.discovery.edge_space import EdgeSpace
+from ingest.discovery.norms import Norm, read_norm
 from registry.errors import BadInput, UnsupportedModel
 
 __all__ = ["Anatomy", "BlockParts", "Projection", "frozen", "read_anatomy", "require_close"]
 
-Norm = Callable[[Tensor], Tensor]
 Hook = Callable[..., Tensor | None]
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
 _TOLERANCE_HALF = 5e-2
 _BATCH_BYTES = 2**28
 _ROUNDING_STEPS = 16
+_GROUPS = "num_key_value_groups"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +38,14 @@ class Projection:
         weight: ``[head, d_head, d_model]``.
         bias: ``[head, 1, d_head]`` or None.
         hook: Name of the hook point after the projection.
+        copies: Query heads that read each head's output apart; above 1 where a grouped model's keys
+            and values are counted per query head.
     """
 
     weight: Tensor
     bias: Tensor | None
     hook: str
+    copies: int = 1
 
     def apply(self, normed: Tensor) -> Tensor:
         """Project each head's own input: ``[head, batch, pos, d_model]`` to ``... d_head``."""
@@ -50,10 +54,9 @@ class Projection:
             flat = flat + self.bias
         return flat.reshape(*normed.shape[:3], -1)
 
-    def pull_back(self, gradient: Tensor) -> Tensor:
-        """Map a gradient ``[batch, pos, head, d_head]`` to ``[head, batch, pos, d_model]``."""
-        by_head = gradient.permute(2, 0, 1, 3)
-        return (by_head.flatten(1, 2) @ self.weight).reshape(*by_head.shape[:3], -1)
+    def by_head(self, value: Tensor) -> Tensor:
+        """Take heads apart: ``[batch, pos, head * d_head]`` to ``[head, batch, pos, d_head]``."""
+        return value.reshape(*value.shape[:2], len(self.weight), -1).permute(2, 0, 1, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,7 @@ class BlockParts:
         ports: Projections ``q``, ``k``, ``v``.
         w_o: Output weight of each head, ``[head, d_head, d_model]``.
         norm: The norm before attention.
+        attention: The model's own module; its number of key/value groups can be changed.
         post_norm: A norm between attention's output and the residual stream (Gemma), or None.
         mlp_out: Hook point of what the MLP adds, after its own post-norm if it has one.
     """
@@ -73,6 +77,7 @@ class BlockParts:
     ports: dict[str, Projection]
     w_o: Tensor
     norm: Norm
+    attention: Any
     post_norm: Norm | None
     mlp_out: str
 
@@ -108,12 +113,35 @@ class Anatomy:
     d_model: int
     device: torch.device
     dtype: torch.dtype
+    learned_positions: bool
 
     def run(self, model: Any, tokens: Tensor, hooks: Sequence[tuple[str, Hook]]) -> Tensor:
         """Run unpadded prompts under hooks; give the last position's logits ``[batch, word]``."""
         last = ("unembed.hook_in", _keep_last)  # logits of other positions are never asked for
-        with model.hooks(fwd_hooks=[*hooks, last]):
+        with self._keys_per_reader(), model.hooks(fwd_hooks=[*self._copying(), *hooks, last]):
             return cast(Tensor, model(tokens, attention_mask=torch.ones_like(tokens)))[:, -1]
+
+    @property
+    def through_post_norm(self) -> bool:
+        """Whether heads reach the residual stream through a norm (Gemma)."""
+        return any(block.post_norm is not None for block in self.blocks)
+
+    def _copying(self) -> list[tuple[str, Hook]]:
+        """Hooks that give every query head its own copy of its keys and values."""
+        projections = (p for block in self.blocks for p in block.ports.values())
+        return [(p.hook, _copied(p)) for p in projections if p.copies > 1]
+
+    @contextmanager
+    def _keys_per_reader(self) -> Iterator[None]:
+        """Tell attention that keys and values are copied already, where they are."""
+        with ExitStack() as stack:
+            for block in self.blocks:
+                if any(projection.copies > 1 for projection in block.ports.values()):
+                    stack.callback(
+                        setattr, block.attention, _GROUPS, getattr(block.attention, _GROUPS)
+                    )
+                    setattr(block.attention, _GROUPS, 1)
+            yield
 
     def refuse(self, reason: str) -> UnsupportedModel:
         """The error for a model that does not do what is assumed of it."""
@@ -141,24 +169,35 @@ def read_anatomy(model: Any, kv_heads: str = "grouped") -> Anatomy:
 
     Args:
         model: A ``TransformerBridge`` around a causal decoder.
-        kv_heads: ``grouped``: key/value heads as the model has them. ``per-query-head`` is the same
-            in a multi-head model and refused in a grouped one.
+        kv_heads: ``grouped``: key/value heads as the model has them. ``per-query-head``: a copy for
+            every query head that reads them, as EAP-IG and MIB count.
 
     Raises:
         UnsupportedModel: A block lacks a part, or a weight is not a plain matrix.
-        BadInput: ``kv_heads`` is something else, or not offered for this model.
+        BadInput: ``kv_heads`` is something else.
     """
+    if kv_heads not in ("grouped", "per-query-head"):
+        raise BadInput(f"kv_heads must be 'grouped' or 'per-query-head'; got {kv_heads!r}")
     cfg = model.cfg
     name = str(getattr(cfg, "architecture", None) or type(model).__name__)
     n_kv_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
-    space = EdgeSpace(cfg.n_layers, cfg.n_heads, n_kv_heads, bool(cfg.parallel_attn_mlp))
-    _check_kv_heads(kv_heads, space)
+    copies = cfg.n_heads // n_kv_heads if kv_heads == "per-query-head" else 1
     _check_switches(cfg, name)
+    parallel = bool(cfg.parallel_attn_mlp)
     blocks = tuple(
-        _read_block(block, layer, space, name) for layer, block in enumerate(model.blocks)
+        _read_block(block, layer, (cfg.n_heads, n_kv_heads, copies), name)
+        for layer, block in enumerate(model.blocks)
     )
     w_q = blocks[0].ports["q"].weight
-    return Anatomy(name, space, blocks, w_q.shape[-1], w_q.device, w_q.dtype)
+    return Anatomy(
+        name,
+        EdgeSpace(cfg.n_layers, cfg.n_heads, n_kv_heads * copies, parallel),
+        blocks,
+        w_q.shape[-1],
+        w_q.device,
+        w_q.dtype,
+        learned_positions="pos_embed.hook_out" in model.hook_dict,
+    )
 
 
 @contextmanager
@@ -207,14 +246,12 @@ def _keep_last(residual: Tensor, hook: object) -> Tensor:  # noqa: ARG001  hooks
     return residual[:, -1:]
 
 
-def _check_kv_heads(kv_heads: str, space: EdgeSpace) -> None:
-    if kv_heads not in ("grouped", "per-query-head"):
-        raise BadInput(f"kv_heads must be 'grouped' or 'per-query-head'; got {kv_heads!r}")
-    if kv_heads == "per-query-head" and space.grouped:
-        raise BadInput(
-            f"kv_heads='per-query-head' is not offered for a model whose {space.n_heads} query "
-            f"heads share {space.n_kv_heads} key/value heads; use 'grouped'"
-        )
+def _copied(projection: Projection) -> Hook:
+    def copy(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
+        by_head = value.reshape(*value.shape[:2], len(projection.weight) // projection.copies, -1)
+        return by_head.repeat_interleave(projection.copies, 2).flatten(2)
+
+    return copy
 
 
 def _check_switches(cfg: Any, name: str) -> None:
@@ -223,7 +260,8 @@ def _check_switches(cfg: Any, name: str) -> None:
             raise UnsupportedModel(f"turn {switch} off first: {name} computes heads apart with it")
 
 
-def _read_block(block: Any, layer: int, space: EdgeSpace, name: str) -> BlockParts:
+def _read_block(block: Any, layer: int, heads: tuple[int, int, int], name: str) -> BlockParts:
+    """Take a block apart; ``heads`` are query heads, key/value heads, copies of each of these."""
     parts = block.submodules
     missing = [part for part in ("ln1", "attn", "ln2", "mlp") if part not in parts]
     attention = parts.get("attn")
@@ -234,24 +272,39 @@ def _read_block(block: Any, layer: int, space: EdgeSpace, name: str) -> BlockPar
             f"edge attribution does not know the arithmetic of {name}: "
             f"block {layer} has no {' or '.join(missing)}"
         )
-    heads = {"q": space.n_heads, "k": space.n_kv_heads, "v": space.n_kv_heads}
+    n_heads, n_kv_heads, copies = heads
+    own = attention.original_component
+    if copies > 1 and getattr(own, _GROUPS, None) != copies:
+        raise UnsupportedModel(
+            f"{name} does not say how its query heads share keys and values, so that they cannot "
+            "be counted per query head; use kv_heads='grouped'"
+        )
+    where = f"blocks.{layer}"
     ports = {
-        port: _read_projection(getattr(attention, port), n, f"blocks.{layer}.attn.{port}", name)
-        for port, n in heads.items()
+        "q": _read_projection(attention.q, n_heads, 1, f"{where}.attn.q", name),
+        "k": _read_projection(attention.k, n_kv_heads, copies, f"{where}.attn.k", name),
+        "v": _read_projection(attention.v, n_kv_heads, copies, f"{where}.attn.v", name),
     }
-    w_o = _matrix(attention.o, f"blocks.{layer}.attn.o", name)
-    post_norm = parts.get("ln1_post")
+    w_o = _matrix(attention.o, f"{where}.attn.o", name)
+    w_o = w_o.mT.reshape(n_heads, -1, len(w_o))
+
+    def norm(part: str) -> Norm:
+        return read_norm(
+            parts[part].original_component, w_o.shape[-1], w_o, f"{where}.{part}", name
+        )
+
     return BlockParts(
         layer=layer,
         ports=ports,
-        w_o=w_o.mT.reshape(space.n_heads, -1, len(w_o)),
-        norm=parts["ln1"].original_component,
-        post_norm=None if post_norm is None else post_norm.original_component,
+        w_o=w_o,
+        norm=norm("ln1"),
+        attention=own,
+        post_norm=norm("ln1_post") if "ln1_post" in parts else None,
         mlp_out="ln2_post.hook_out" if "ln2_post" in parts else "mlp.hook_out",
     )
 
 
-def _read_projection(linear: Any, n_heads: int, where: str, name: str) -> Projection:
+def _read_projection(linear: Any, n_heads: int, copies: int, where: str, name: str) -> Projection:
     weight = _matrix(linear, where, name)
     if weight.shape[0] % n_heads:
         raise UnsupportedModel(
@@ -259,10 +312,14 @@ def _read_projection(linear: Any, n_heads: int, where: str, name: str) -> Projec
             f"{weight.shape[0]} numbers for {n_heads} heads"
         )
     bias = linear.original_component.bias
+    by_head = weight.reshape(n_heads, -1, weight.shape[1])
     return Projection(
-        weight.reshape(n_heads, -1, weight.shape[1]),
-        None if bias is None else bias.detach().reshape(n_heads, 1, -1),
+        by_head.repeat_interleave(copies, 0) if copies > 1 else by_head,
+        None
+        if bias is None
+        else bias.detach().reshape(n_heads, 1, -1).repeat_interleave(copies, 0),
         f"{where}.hook_out",
+        copies,
     )
 
 

@@ -1,95 +1,125 @@
-"""Edge attribution patching: how much every edge of a decoder matters to a metric, to first order.
+"""Edge attribution patching: how much every edge of a decoder matters to a metric.
 
-Syed, Rager and Conmy 2023 (arXiv 2310.10348): ``score(edge) = sum_pos (clean - corrupt)[sender] .
-d metric / d input[receiver]``, mean over pairs of prompts. Usually a model's residual stream is
-split into one copy per receiver to take these gradients. Here one forward on the corrupt prompts
-and one forward and backward on the clean ones are enough: the gradient at each head's query, key or
-value is mapped back through its weight and through the transpose Jacobian of the norm before it.
+Syed, Rager and Conmy 2023 (arXiv 2310.10348): ``score(edge) = sum_pos (clean - ablated)[sender] .
+d metric / d input[receiver]``, mean over prompts; with integrated gradients (Hanna, Pezzelle and
+Belinkov 2024, arXiv 2403.17806) the gradient is the mean over runs between the two ends. Usually a
+model's residual stream is split into one copy per receiver to take these gradients. Here plain
+forwards and backwards are enough: see :mod:`ingest.discovery.products`.
 
 Positive means that the edge helps the metric. A first-order estimate misleads where the metric
-saturates: where corrupting one edge changes nothing because another one takes over.
+saturates: where corrupting one edge changes nothing because another one takes over. ``exact``
+patches every edge in turn and has no such fault, only its price.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ingest.discovery.anatomy import (
-    Anatomy,
-    BlockParts,
-    Hook,
-    Norm,
-    frozen,
-    read_anatomy,
-    require_close,
+from ingest.discovery.ablation import (
+    Ablation,
+    Replacement,
+    Written,
+    check_ablation,
+    written_hooks,
+    written_of,
 )
+from ingest.discovery.anatomy import Anatomy, frozen, read_anatomy
+from ingest.discovery.exact import score_by_patching
+from ingest.discovery.gradients import GradientRun, differentiate
+from ingest.discovery.guard import require_known_arithmetic
 from ingest.discovery.metrics import Metric, Progress, per_prompt
-from ingest.discovery.prompts import PromptBatch, read_prompts
+from ingest.discovery.products import EdgeProducts
+from ingest.discovery.prompts import PromptBatch, each_batch, padding_token, read_prompts
 from ingest.discovery.recording import Recording
 from ingest.discovery.scores import EdgeScores
 from registry.errors import BadInput, NonFiniteScores
 
-__all__ = ["attribute_edges"]
+__all__ = ["Method", "attribute_edges"]
+
+Method = Literal["eap", "eap-ig-inputs", "eap-ig-activations", "clean-corrupted", "exact"]
 
 
 def attribute_edges(
     model: Any,
     clean: Tensor,
-    corrupt: Tensor,
+    corrupt: Tensor | None,
     metric: Metric,
     *,
-    method: str = "eap",
-    attention_mask: Tensor | None = None,
-    batch_size: int | None = None,
+    method: Method = "eap",
+    steps: int = 5,
+    ablation: Ablation = "resample",
+    reference: Tensor | None = None,
     kv_heads: str = "grouped",
+    batch_size: int | None = None,
+    attention_mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
     progress: Progress | None = None,
 ) -> EdgeScores:
-    """Estimate for every edge what corrupting it would take from the metric, to first order.
+    """Estimate for every edge what ablating it would take from the metric.
 
     Args:
         model: A TransformerLens ``TransformerBridge``. Its weights are frozen meanwhile.
         clean: Token ids ``[prompt, position]``.
-        corrupt: Token ids of the same shape: each pair's counterpart, token by token.
+        corrupt: Token ids of the same shape: each pair's counterpart, token by token. None where
+            the ablation is not ``resample``.
         metric: One number per prompt from the logits at its last real position; ``index`` says
             which prompts these are.
-        method: ``eap``.
+        method: Where the gradient is taken. ``eap``: on the clean prompts. ``clean-corrupted``:
+            mean of clean and corrupt prompts. ``eap-ig-inputs``: mean over embeddings ``k/steps``
+            of the way from ablated to clean, k from 0 to steps - 1. ``eap-ig-activations``: mean
+            over replacing the embedding, each block's heads, each MLP by ``k/steps`` clean and the
+            rest ablated, k from 1 to steps. ``exact``: no gradient, every edge is patched in turn.
+        steps: Of integrated gradients.
+        ablation: What senders write instead: ``resample``: what they write on the corrupt prompt;
+            ``mean``: their mean over all real tokens of ``reference``; ``zero``: nothing.
+        reference: Token ids ``[prompt, position]`` of any number and length, for ``mean``.
+        kv_heads: ``grouped``: the model's own key/value heads. ``per-query-head``: a copy for every
+            query head that reads them, as EAP-IG and MIB count.
+        batch_size: Prompts run at once; None: as memory allows, beginning with as many as keep all
+            senders' outputs in 256 MiB. Scores do not depend on it.
         attention_mask: 1 at real tokens, 0 at padding on either side, ``[prompt, position]``.
-        batch_size: Prompts run at once; None: as many as keep all senders' outputs in 256 MiB.
-            Scores do not depend on it.
-        kv_heads: ``grouped``: the model's own key/value heads.
+        reference_mask: The same of ``reference``.
         progress: Called after each batch with prompts done and in all.
 
     Returns:
         Scores in units of the metric. Positive: the edge helps it. Finite; 0 where no edge can be.
 
     Raises:
-        UnsupportedModel: A part is missing, senders do not add up to the residual stream, or the
-            mapped gradients are not the model's own.
-        BadInput: Prompts, method or batch size are malformed, or the metric has no gradient.
+        UnsupportedModel: A part is missing, senders do not add up to the residual stream, the
+            mapped gradients are not the model's own, or finite differences disagree.
+        BadInput: Prompts, method, ablation or batch size are malformed, prompts are padded and
+            there is no mask, the metric has no gradient, or memory does not hold one prompt.
         NonFiniteScores: A prompt's activations, gradients or metric are not finite.
     """
-    if method != "eap":
-        raise BadInput(f"method must be 'eap'; got {method!r}")
-    prompts = read_prompts(clean, corrupt, attention_mask)
+    _check_method(method, steps, ablation)
+    check_ablation(ablation, corrupt, reference)
+    padding = padding_token(model)
+    prompts = read_prompts(clean, corrupt, attention_mask, padding)
+    means = None if reference is None else read_prompts(reference, None, reference_mask, padding)
     anatomy = read_anatomy(model, kv_heads)
-    size = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
+    start = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
     space = anatomy.space
     total = torch.zeros(len(space.senders), len(space.receivers), dtype=torch.float64)
-    metrics = torch.zeros(2, len(prompts), dtype=torch.float64)
-    done = 0
+    metrics = torch.full((2, len(prompts)), torch.nan, dtype=torch.float64)
     with frozen(model):
-        for batch in prompts.batches(size, anatomy.device):
-            found = _score_batch(model, anatomy, batch, metric)
-            total += found.scores
+        replacement = Replacement.read(model, anatomy, ablation, means, start)
+        job = _Job(model, anatomy, metric, replacement, method, steps)
+        first = prompts.batch(next(prompts.groups())[:1], anatomy.device)
+        require_known_arithmetic(model, anatomy, first, metric, replacement)
+
+        def work(batch: PromptBatch) -> None:
+            found = job.score(batch)
+            total.add_(found.scores)
             metrics[:, batch.index] = found.metrics
-            done += len(batch.index)
-            if progress is not None:
-                progress(done, len(prompts))
-    return EdgeScores(total / len(prompts), space, metrics[0], metrics[1])
+
+        each_batch(prompts, anatomy.device, work, size=batch_size, start=start, progress=progress)
+    corrupt_metric = metrics[1] if job.resampled else None
+    return EdgeScores(total / len(prompts), space, metrics[0], corrupt_metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,183 +130,166 @@ class _BatchScores:
     metrics: Tensor
 
 
-def _score_batch(model: Any, anatomy: Anatomy, batch: PromptBatch, metric: Metric) -> _BatchScores:
-    corrupt, clean = Recording(), Recording()
-    with torch.no_grad():
-        logits = anatomy.run(model, batch.corrupt, _sender_hooks(anatomy, corrupt))
-        corrupt_metric = per_prompt(metric, logits, batch.index).detach()
-    with torch.enable_grad():
-        hooks = _sender_hooks(anatomy, clean) + _receiver_hooks(anatomy, clean)
-        logits = anatomy.run(model, batch.clean, hooks)
-        clean_metric = per_prompt(metric, logits, batch.index)
-        gradients = _gradients(anatomy, clean, clean_metric)
-    values = clean.detached()
-    changes = _changes(anatomy, values, corrupt.detached())
-    scores = _multiply(anatomy, values, gradients, changes)
-    metrics = torch.stack([clean_metric.detach(), corrupt_metric]).double().cpu()
-    _require_finite(scores, metrics, batch.index, [changes.transpose(0, 1), *gradients.values()])
-    return _BatchScores(scores, metrics)
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A run whose gradients count, and both ends of what senders change."""
+
+    run: GradientRun
+    clean: Written
+    ablated: Written
 
 
-def _sender_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
-    """Outputs of senders, and the residual stream that they must add up to."""
-    hooks = [record.start("blocks.0.hook_in"), record.keep("ln_final.hook_in")]
-    for block in anatomy.blocks:
-        hooks.append(record.keep(block.at("attn.o.hook_in")))
-        hooks.append(record.keep(block.at(block.mlp_out)))
-        hooks.append(record.fork(block.at("ln2.hook_in")))
-        if block.layer:
-            hooks.append(record.keep(block.at("hook_in")))
-        if block.post_norm is not None:
-            hooks.append(record.keep(block.at("attn.hook_out")))
-    return hooks
+@dataclass(frozen=True, eq=False)
+class _Plain:
+    """A run without gradients."""
+
+    written: Written
+    metric: Tensor
 
 
-def _receiver_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
-    hooks = []
-    for block in anatomy.blocks:
-        hooks.append(record.fork(block.at("ln1.hook_in")))
-        hooks += [record.keep(projection.hook) for projection in block.ports.values()]
-    return hooks
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What stays the same for all batches."""
 
+    model: Any
+    anatomy: Anatomy
+    metric: Metric
+    replacement: Replacement
+    method: Method
+    steps: int
 
-def _gradients(anatomy: Anatomy, record: Recording, metric: Tensor) -> dict[str, Tensor]:
-    """Gradients of the summed metric at every receiver and along the residual stream."""
-    if not metric.requires_grad:
-        raise BadInput(
-            "the metric has no gradient: it must be computed from the logits it is given"
-        )
-    wanted = ["ln_final.hook_in"]
-    for block in anatomy.blocks:
-        wanted += [block.at(place) for place in ("hook_in", "ln1.hook_in", "ln2.hook_in")]
-        wanted += [projection.hook for projection in block.ports.values()]
-    inputs = [record.values[name] for name in wanted]
-    found = torch.autograd.grad(metric.sum(), inputs, allow_unused=True)
-    unread = [name for name, gradient in zip(wanted, found, strict=True) if gradient is None]
-    if unread:
-        raise anatomy.refuse(f"nothing reads {unread[0]}")
-    return dict(zip(wanted, found, strict=True))
+    @property
+    def resampled(self) -> bool:
+        """Whether senders write what they write on the corrupt prompts, which are run then."""
+        return self.replacement.constant is None
 
-
-def _changes(anatomy: Anatomy, clean: dict[str, Tensor], corrupt: dict[str, Tensor]) -> Tensor:
-    """``clean - corrupt`` of every sender, ``[sender, batch, pos, d_model]``.
-
-    Senders must add up to the residual stream before each MLP and after each block.
-    """
-    space = anatomy.space
-    first = clean["blocks.0.hook_in"]
-    changes = first.new_empty(len(space.senders), *first.shape)
-    changes[0] = stream = first - corrupt["blocks.0.hook_in"]
-
-    def change(name: str) -> Tensor:
-        return clean[name] - corrupt[name]
-
-    for block, after in zip(anatomy.blocks, _inputs_after(anatomy), strict=True):
-        heads = block.head_outputs(change(block.at("attn.o.hook_in")))
-        written = heads.sum(0)
-        if block.post_norm is not None:
-            raw = clean[block.at("attn.hook_out")]
-            require_close(
-                anatomy, change(block.at("attn.hook_out")), written,
-                f"heads of block {block.layer} do not add up to its attention's output", raw,
-            )  # fmt: skip
-            written = block.post_norm(raw) - block.post_norm(corrupt[block.at("attn.hook_out")])
-            heads = _push_forward(block.post_norm, raw, heads)
-        mlp = change(block.at(block.mlp_out))
-        before_mlp, stream = (
-            (stream if space.parallel else stream + written),
-            stream + written + mlp,
-        )
-        for name, expected in ((block.at("ln2.hook_in"), before_mlp), (after, stream)):
-            require_close(
-                anatomy, change(name), expected,
-                f"senders do not add up to the residual stream at {name}", clean[name],
-            )  # fmt: skip
-        changes[space.head_rows(block.layer)] = heads
-        changes[space.mlp_row(block.layer)] = mlp
-    return changes
-
-
-def _inputs_after(anatomy: Anatomy) -> list[str]:
-    """Hook point that reads the residual stream after each block."""
-    return [block.at("hook_in") for block in anatomy.blocks[1:]] + ["ln_final.hook_in"]
-
-
-def _push_forward(norm: Norm, at: Tensor, changes: Tensor) -> Tensor:
-    """Small changes ``[change, batch, pos, d_model]`` through a norm's Jacobian at a point."""
-    point = at.expand_as(changes).contiguous()
-    _, pushed = torch.autograd.functional.jvp(norm, point, changes)  # type: ignore[no-untyped-call]
-    return cast(Tensor, pushed)
-
-
-def _pull_back(norm: Norm, at: Tensor, gradients: Tensor) -> Tensor:
-    """Gradients ``[port, batch, pos, d_model]`` through a norm's transpose Jacobian at a point."""
-    with torch.enable_grad():
-        point = at.expand_as(gradients).contiguous().requires_grad_()
-        (pulled,) = torch.autograd.grad(norm(point), point, gradients)
-    return pulled
-
-
-def _multiply(
-    anatomy: Anatomy, clean: dict[str, Tensor], gradients: dict[str, Tensor], changes: Tensor
-) -> Tensor:
-    """Scores summed over the batch, ``[sender, receiver]``, float64 on the CPU.
-
-    The gradient of the residual stream is followed from the logits down; at each block it must be
-    the model's own.
-    """
-    space = anatomy.space
-    flat = changes.flatten(1)
-    scores = torch.zeros(len(space.senders), len(space.receivers), dtype=torch.float64)
-    stream = gradients["ln_final.hook_in"]
-    scores[:, space.logits_column] = _products(flat, stream[None])[:, 0]
-    for block in reversed(anatomy.blocks):
-        at_mlp = gradients[block.at("ln2.hook_in")]
-        column = space.mlp_column(block.layer)
-        n_sources = space.receivers[column].n_sources
-        scores[:n_sources, column] = _products(flat[:n_sources], at_mlp[None])[:, 0]
-        at_heads = _head_gradients(anatomy, block, clean, gradients)
-        columns, n_sources = space.attention_columns(block.layer), space.first_sender(block.layer)
-        scores[:n_sources, columns] = _products(flat[:n_sources], at_heads)
-        stream = stream + at_mlp + at_heads.sum(0)
-        require_close(
-            anatomy, gradients[block.at("hook_in")], stream,
-            f"something besides its heads and MLP reads the input of block {block.layer}",
-        )  # fmt: skip
-    return scores
-
-
-def _head_gradients(
-    anatomy: Anatomy, block: BlockParts, clean: dict[str, Tensor], gradients: dict[str, Tensor]
-) -> Tensor:
-    """Gradient at each query's, key's and value's input, ``[port, batch, pos, d_model]``."""
-    shape = clean[block.at("hook_in")].shape[:2]
-    normed = torch.cat(
-        [
-            projection.pull_back(
-                gradients[projection.hook].reshape(*shape, projection.weight.shape[0], -1)
+    def score(self, batch: PromptBatch) -> _BatchScores:
+        """Scores of a batch, which names its first bad prompt if there is one."""
+        if self.method == "exact":
+            patched = score_by_patching(
+                self.model, self.anatomy, batch, self.metric, self.replacement
             )
-            for projection in block.ports.values()
-        ]
-    )
-    mapped = _pull_back(block.norm, clean[block.at("ln1.hook_in")], normed)
-    require_close(
-        anatomy, gradients[block.at("ln1.hook_in")], mapped.sum(0),
-        f"something besides queries, keys and values reads the first norm of block {block.layer}",
-    )  # fmt: skip
-    return mapped
+            found = _BatchScores(patched.scores, torch.stack([patched.full, patched.empty]))
+            _require_finite(found, batch, None, resampled=self.resampled)
+            return found
+        products = EdgeProducts(self.anatomy)
+        metrics = torch.full((2, len(batch.index)), torch.nan, dtype=torch.float64)
+        n_runs = 0
+        for one in _RUNS[self.method](self, batch, metrics):
+            with torch.no_grad():
+                products.add(one.run, one.clean, one.ablated)
+            n_runs += 1
+        with torch.no_grad():
+            products.finish()
+        found = _BatchScores(products.scores / n_runs, metrics)
+        _require_finite(found, batch, products.bad_prompts, resampled=self.resampled)
+        return found
+
+    def plain(self, batch: PromptBatch, tokens: Tensor) -> _Plain:
+        """Run prompts without gradients."""
+        record = Recording()
+        with torch.no_grad():
+            logits = self.anatomy.run(self.model, tokens, written_hooks(self.anatomy, record))
+            metric = per_prompt(self.metric, logits, batch.index)
+        return _Plain(written_of(self.anatomy, record.values), metric)
+
+    def ablated(self, batch: PromptBatch, metrics: Tensor) -> Written:
+        """What senders write when ablated; notes the corrupt prompts' metric where they are run."""
+        if self.replacement.constant is not None:
+            return self.replacement.constant
+        corrupt = self.plain(batch, batch.counterpart())
+        metrics[1] = corrupt.metric
+        return corrupt.written
+
+    def gradients(
+        self, batch: PromptBatch, tokens: Tensor, instead: dict[str, Tensor] | None = None
+    ) -> GradientRun:
+        """Run prompts forward and backward."""
+        return differentiate(self.model, self.anatomy, tokens, self.metric, batch, instead=instead)
 
 
-def _products(changes: Tensor, gradients: Tensor) -> Tensor:
-    return (changes @ gradients.flatten(1).mT).double().cpu()
+def _on_clean(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
+    ablated = job.ablated(batch, metrics)
+    run = job.gradients(batch, batch.clean)
+    metrics[0] = run.metric
+    yield _Run(run, run.written, ablated)
 
 
-def _require_finite(scores: Tensor, metrics: Tensor, index: Tensor, tensors: list[Tensor]) -> None:
+def _on_both(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
+    clean = job.plain(batch, batch.clean)
+    corrupt = job.gradients(batch, batch.counterpart())
+    metrics[0], metrics[1] = clean.metric, corrupt.metric
+    yield _Run(corrupt, clean.written, corrupt.written)
+    yield _Run(job.gradients(batch, batch.clean), clean.written, corrupt.written)
+
+
+def _between_inputs(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
+    """Embeddings ``ablated + k/steps (clean - ablated)``, k from 0: the clean end is left out."""
+    clean = job.plain(batch, batch.clean)
+    metrics[0] = clean.metric
+    first, ablated = 0, job.replacement.constant
+    if ablated is None:  # the ablated end is the corrupt run itself
+        run = job.gradients(batch, batch.counterpart())
+        metrics[1], ablated, first = run.metric, run.written, 1
+        yield _Run(run, clean.written, ablated)
+    for k in range(first, job.steps):
+        mixed = torch.lerp(
+            ablated.input.expand_as(clean.written.input), clean.written.input, k / job.steps
+        )
+        run = job.gradients(
+            batch, batch.clean, {"blocks.0.hook_in": mixed + clean.written.positions}
+        )
+        yield _Run(run, clean.written, ablated)
+
+
+def _between_activations(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
+    """Each place in turn ``k/steps`` clean and the rest ablated, k from 1."""
+    clean = job.plain(batch, batch.clean)
+    metrics[0] = clean.metric
+    ablated = job.ablated(batch, metrics)
+    ends = [("blocks.0.hook_in", clean.written.input, ablated.input)]
+    for block in job.anatomy.blocks:
+        at, layer = block.at, block.layer
+        ends.append((at("attn.o.hook_in"), clean.written.z[layer], ablated.z[layer]))
+        ends.append((at(block.mlp_out), clean.written.mlps[layer], ablated.mlps[layer]))
+    for name, at_clean, at_ablated in ends:
+        for k in range(1, job.steps + 1):
+            mixed = torch.lerp(at_ablated.expand_as(at_clean), at_clean, k / job.steps)
+            if name == "blocks.0.hook_in":
+                mixed = mixed + clean.written.positions
+            run = job.gradients(batch, batch.clean, {name: mixed})
+            yield _Run(run, clean.written, ablated)
+
+
+_RUNS: dict[str, Callable[[_Job, PromptBatch, Tensor], Iterator[_Run]]] = {
+    "eap": _on_clean,
+    "clean-corrupted": _on_both,
+    "eap-ig-inputs": _between_inputs,
+    "eap-ig-activations": _between_activations,
+}
+
+
+def _check_method(method: str, steps: int, ablation: str) -> None:
+    if method not in get_args(Method):
+        known = ", ".join(map(repr, get_args(Method)))
+        raise BadInput(f"method must be one of {known}; got {method!r}")
+    if steps < 1:
+        raise BadInput(f"steps must be at least 1; got {steps}")
+    if method == "clean-corrupted" and ablation != "resample":
+        raise BadInput(
+            f"method='clean-corrupted' takes gradients on the corrupt prompts, which "
+            f"ablation={ablation!r} does not run; use ablation='resample' or another method"
+        )
+
+
+def _require_finite(
+    found: _BatchScores, batch: PromptBatch, bad: Tensor | None, *, resampled: bool
+) -> None:
     """Name the first prompt whose numbers are not finite."""
-    if bool(torch.isfinite(scores).all()) and bool(torch.isfinite(metrics).all()):
+    infinite = ~torch.isfinite(found.metrics[: 2 if resampled else 1]).all(0)
+    if bool(torch.isfinite(found.scores).all()) and not bool(infinite.any()):
         return
-    bad = ~torch.isfinite(metrics).all(0)
-    for tensor in tensors:
-        bad |= ~torch.isfinite(tensor).flatten(1).all(1).cpu()
-    suspects = index[bad] if bool(bad.any()) else index
+    if bad is not None:
+        infinite = infinite | bad
+    suspects = batch.index[infinite] if bool(infinite.any()) else batch.index
     raise NonFiniteScores(int(suspects[0]))

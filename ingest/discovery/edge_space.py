@@ -170,6 +170,13 @@ class EdgeSpace:
         size = self.n_heads // self.n_kv_heads
         return [f"{layer}.h{int(group) * size + member}" for member in range(size)]
 
+    def kv_head_of(self, node: str) -> str | None:
+        """Key/value head that a query head shares with others; None for any other node."""
+        layer, dot, head = node.partition(".h")
+        if not dot or not self.grouped:
+            return None
+        return f"{layer}.kv{int(head) * self.n_kv_heads // self.n_heads}"
+
     @property
     def _n_receivers_per_layer(self) -> int:
         return self.n_heads + 2 * self.n_kv_heads + 1

@@ -1,46 +1,43 @@
-"""How much of a model's behaviour a circuit keeps when every other edge is corrupted.
+"""How much of a model's behaviour a circuit keeps when every other edge is ablated.
 
-The circuit runs on the clean prompts, block by block. What a receiver reads is put together anew:
-what it read in the corrupt run, plus, for every sender with an edge of the circuit to it, what that
-sender writes now minus what it wrote in the corrupt run. Heads' queries, keys and values read
-separately, and every norm is computed again on what its receiver reads. Exact, without gradients.
+See :mod:`ingest.discovery.patched_run` for how. Exact, without gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ingest.discovery.anatomy import (
-    Anatomy,
-    BlockParts,
-    Hook,
-    frozen,
-    read_anatomy,
-    require_close,
+from ingest.discovery.ablation import (
+    Ablation,
+    Replacement,
+    Stream,
+    check_ablation,
+    record_stream,
 )
+from ingest.discovery.anatomy import Anatomy, frozen, read_anatomy, require_close
+from ingest.discovery.guard import check_stream
 from ingest.discovery.metrics import Metric, Progress, per_prompt
-from ingest.discovery.prompts import PromptBatch, read_prompts
-from ingest.discovery.recording import Recording
+from ingest.discovery.patched_run import run_patched
+from ingest.discovery.prompts import PromptBatch, each_batch, padding_token, read_prompts
 from registry.errors import NonFiniteScores
-from registry.identifiers import PORTS, Port
 
-__all__ = ["CircuitEvaluation", "evaluate_circuit"]
+__all__ = ["CircuitEvaluation", "evaluate_circuit", "evaluate_circuits"]
 
 _SMALLEST_GAP = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class CircuitEvaluation:
-    """The metric of each prompt, ``[prompt]``, float64, under three amounts of corruption.
+    """The metric of each prompt, ``[prompt]``, float64, under three amounts of ablation.
 
     Attributes:
-        circuit: Every edge outside the circuit carries the corrupt run's value.
-        empty: Every edge does: the corrupt run.
+        circuit: Every edge outside the circuit carries the ablated value.
+        empty: Every edge does; with ``resample`` that is the corrupt run.
         full: None does: the clean run.
     """
 
@@ -52,8 +49,8 @@ class CircuitEvaluation:
     def faithfulness(self) -> float | None:
         """``(m(circuit) - m(empty)) / (m(full) - m(empty))`` of the mean metrics.
 
-        1: the circuit does what the model does; 0: no more than the corrupt run. Neither a bound.
-        None where the full model does no better or worse than the corrupt run, to rounding.
+        1: the circuit does what the model does; 0: no more than the ablated run. Neither a bound.
+        None where the full model does no better or worse than the ablated run, to rounding.
         """
         circuit, empty, full = (float(m.mean()) for m in (self.circuit, self.empty, self.full))
         if abs(full - empty) <= _SMALLEST_GAP * max(abs(full), abs(empty), 1.0):
@@ -65,54 +62,114 @@ def evaluate_circuit(
     model: Any,
     edges: Iterable[str],
     clean: Tensor,
-    corrupt: Tensor,
+    corrupt: Tensor | None,
     metric: Metric,
     *,
-    attention_mask: Tensor | None = None,
-    batch_size: int | None = None,
+    ablation: Ablation = "resample",
+    reference: Tensor | None = None,
     kv_heads: str = "grouped",
+    batch_size: int | None = None,
+    attention_mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
     progress: Progress | None = None,
 ) -> CircuitEvaluation:
-    """Measure a circuit with every edge outside it corrupted.
+    """Measure a circuit with every edge outside it ablated.
 
     Args:
         model: A TransformerLens ``TransformerBridge``.
         edges: The circuit, as ids like ``input->a0.h0<q>``. May be empty.
         clean: Token ids ``[prompt, position]``.
-        corrupt: Token ids of the same shape: each pair's counterpart, token by token.
+        corrupt: Token ids of the same shape: each pair's counterpart, token by token. None where
+            the ablation is not ``resample``.
         metric: One number per prompt from the logits at its last real position.
+        ablation: ``resample``, ``mean`` or ``zero``, as in ``attribute_edges``.
+        reference: Token ids whose mean is taken for ``mean``.
+        kv_heads: ``grouped`` or ``per-query-head``, as the edges are named.
+        batch_size: Prompts run at once; None: as memory allows.
         attention_mask: 1 at real tokens, 0 at padding on either side, ``[prompt, position]``.
-        batch_size: Prompts run at once; None: as many as keep all senders' outputs in 256 MiB.
-        kv_heads: ``grouped``: the model's own key/value heads.
+        reference_mask: The same of ``reference``.
         progress: Called after each batch with prompts done and in all.
 
     Raises:
         UnsupportedModel: A part is missing, or putting inputs together anew does not give back the
-            model's own logits when no edge or every edge is corrupted.
-        BadInput: An edge is none of this model's, or prompts or batch size are malformed.
+            model's own logits when no edge or every edge is ablated.
+        BadInput: An edge is none of this model's, or prompts, ablation or batch size are malformed.
         NonFiniteScores: The metric of a prompt is not finite.
     """
-    prompts = read_prompts(clean, corrupt, attention_mask)
+    (found,) = evaluate_circuits(
+        model, [edges], clean, corrupt, metric, ablation=ablation, reference=reference,
+        kv_heads=kv_heads, batch_size=batch_size, attention_mask=attention_mask,
+        reference_mask=reference_mask, progress=progress,
+    )  # fmt: skip
+    return found
+
+
+def evaluate_circuits(
+    model: Any,
+    circuits: Sequence[Iterable[str]],
+    clean: Tensor,
+    corrupt: Tensor | None,
+    metric: Metric,
+    *,
+    ablation: Ablation = "resample",
+    reference: Tensor | None = None,
+    kv_heads: str = "grouped",
+    batch_size: int | None = None,
+    attention_mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
+    progress: Progress | None = None,
+) -> list[CircuitEvaluation]:
+    """Measure several circuits on the same prompts; their clean and ablated runs are shared.
+
+    ``progress`` counts prompts times circuits. Else as :func:`evaluate_circuit`.
+    """
+    check_ablation(ablation, corrupt, reference)
+    padding = padding_token(model)
+    prompts = read_prompts(clean, corrupt, attention_mask, padding)
+    means = None if reference is None else read_prompts(reference, None, reference_mask, padding)
     anatomy = read_anatomy(model, kv_heads)
-    size = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
-    circuit = _as_matrix(anatomy, edges)
-    metrics = torch.zeros(3, len(prompts), dtype=torch.float64)
-    done = 0
+    start = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
+    matrices = [_as_matrix(anatomy, edges) for edges in circuits]
+    metrics = torch.zeros(2 + len(matrices), len(prompts), dtype=torch.float64)
     with frozen(model), torch.no_grad():
-        for batch in prompts.batches(size, anatomy.device):
-            if not done:
-                _check_both_ends(model, anatomy, batch)
-            logits = _run_three(model, anatomy, circuit, batch)
-            metrics[:, batch.index] = torch.stack(
-                [per_prompt(metric, part, batch.index) for part in logits]
-            ).to(metrics)
-            done += len(batch.index)
-            if progress is not None:
-                progress(done, len(prompts))
+        replacement = Replacement.read(model, anatomy, ablation, means, start)
+        first = prompts.batch(next(prompts.groups())[:1], anatomy.device)
+        _check_both_ends(model, anatomy, first, replacement)
+        watched = _Watched(progress, len(matrices), len(prompts))
+
+        def work(batch: PromptBatch) -> None:
+            logits = _run_all(model, anatomy, matrices, batch, replacement, watched)
+            found = [per_prompt(metric, part, batch.index) for part in logits]
+            metrics[:, batch.index] = torch.stack(found).to(metrics)
+
+        each_batch(
+            prompts, anatomy.device, work, size=batch_size, start=start, progress=watched.settled
+        )
     bad = (~torch.isfinite(metrics).all(0)).nonzero()
     if len(bad):
         raise NonFiniteScores(int(bad[0]))
-    return CircuitEvaluation(*metrics)
+    return [CircuitEvaluation(circuit, metrics[0], metrics[1]) for circuit in metrics[2:]]
+
+
+class _Watched:
+    """Progress in prompts times circuits, told after each circuit of each batch."""
+
+    def __init__(self, progress: Progress | None, n_circuits: int, n_prompts: int) -> None:
+        self._progress = progress
+        self._n_circuits = n_circuits
+        self._total = n_circuits * n_prompts
+        self._done = 0
+
+    def ran(self, n_circuits: int, batch: PromptBatch) -> None:
+        """So many circuits have run on a batch that is not settled yet."""
+        if self._progress is not None:
+            self._progress(self._done + n_circuits * len(batch.index), self._total)
+
+    def settled(self, done: int, total: int) -> None:  # noqa: ARG002
+        """So many prompts are done with all circuits."""
+        self._done = done * self._n_circuits
+        if self._progress is not None and not self._n_circuits:
+            self._progress(self._done, self._total)
 
 
 def _as_matrix(anatomy: Anatomy, edges: Iterable[str]) -> Tensor:
@@ -124,154 +181,52 @@ def _as_matrix(anatomy: Anatomy, edges: Iterable[str]) -> Tensor:
     return matrix.to(anatomy.device, anatomy.dtype)
 
 
-def _check_both_ends(model: Any, anatomy: Anatomy, batch: PromptBatch) -> None:
-    """On one prompt: all edges must give the clean run, none the corrupt run."""
-    one = PromptBatch(batch.index[:1], batch.clean[:1], batch.corrupt[:1])
+def _check_both_ends(
+    model: Any, anatomy: Anatomy, one: PromptBatch, replacement: Replacement
+) -> None:
+    """On one prompt: all edges must give the clean run, none the ablated run."""
+    clean, full = record_stream(model, anatomy, one.clean)
+    check_stream(model, anatomy, one, clean)
+    ablated, empty = replacement.stream(model, anatomy, one, clean)
     n_senders, n_receivers = len(anatomy.space.senders), len(anatomy.space.receivers)
     every = torch.ones(n_senders, n_receivers, device=anatomy.device, dtype=anatomy.dtype)
-    empty, record = _run_corrupt(model, anatomy, one)
-    full = anatomy.run(model, one.clean, [])
-    for circuit, expected, kept in ((every, full, "kept"), (0 * every, empty, "corrupted")):
-        logits = anatomy.run(model, one.clean, _PatchedRun(anatomy, circuit, record).hooks())
-        require_close(anatomy, logits, expected, f"with every edge {kept} it gives other logits")
+    for circuit, expected, kept in ((every, full, "kept"), (0 * every, empty, "ablated")):
+        if expected is not None:
+            logits = run_patched(model, anatomy, one.clean, circuit, ablated)
+            require_close(
+                anatomy, logits, expected, f"with every edge {kept} it gives other logits"
+            )
 
 
-def _run_three(
-    model: Any, anatomy: Anatomy, circuit: Tensor, batch: PromptBatch
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits ``[batch, word]`` of the circuit, the corrupt run and the clean run."""
-    empty, record = _run_corrupt(model, anatomy, batch)
-    full = anatomy.run(model, batch.clean, [])
-    patched = _PatchedRun(anatomy, circuit, record)
-    return anatomy.run(model, batch.clean, patched.hooks()), empty, full
+def _run_all(
+    model: Any,
+    anatomy: Anatomy,
+    circuits: Sequence[Tensor],
+    batch: PromptBatch,
+    replacement: Replacement,
+    watched: _Watched,
+) -> list[Tensor]:
+    """Logits ``[batch, word]`` of the ablated run, the clean run and every circuit."""
+    ablated, empty, full = _both_ends(model, anatomy, batch, replacement)
+    if empty is None:
+        nothing = torch.zeros(
+            len(anatomy.space.senders), len(anatomy.space.receivers),
+            device=anatomy.device, dtype=anatomy.dtype,
+        )  # fmt: skip
+        empty = run_patched(model, anatomy, batch.clean, nothing, ablated)
+    logits = [empty, full]
+    for n_run, circuit in enumerate(circuits, start=1):
+        logits.append(run_patched(model, anatomy, batch.clean, circuit, ablated))
+        watched.ran(n_run, batch)
+    return logits
 
 
-def _run_corrupt(
-    model: Any, anatomy: Anatomy, batch: PromptBatch
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits of the corrupt run and what flowed in it."""
-    record = Recording()
-    logits = anatomy.run(model, batch.corrupt, _recording_hooks(anatomy, record))
-    return logits, record.values
-
-
-def _recording_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
-    """What every sender writes and every receiver reads in the corrupt run."""
-    hooks = [record.keep("ln_final.hook_in")]
-    for block in anatomy.blocks:
-        places = ["hook_in", "ln2.hook_in", "attn.o.hook_in", block.mlp_out]
-        if block.post_norm is not None:
-            places.append("attn.hook_out")
-        hooks += [record.keep(block.at(place)) for place in places]
-    return hooks
-
-
-class _PatchedRun:
-    """A forward pass whose receivers' inputs are overwritten as it goes.
-
-    The model's own residual stream carries nothing of use here: each receiver's input, query, key
-    or value is replaced at its hook before it is used.
-    """
-
-    def __init__(self, anatomy: Anatomy, circuit: Tensor, corrupt: dict[str, Tensor]) -> None:
-        """Prepare a run of ``circuit`` ``[sender, receiver]`` against a corrupt run's record."""
-        self._anatomy = anatomy
-        self._space = anatomy.space
-        self._circuit = circuit
-        self._corrupt = corrupt
-        first = corrupt["blocks.0.hook_in"]
-        # Of each sender, what it writes now minus what it wrote in the corrupt run.
-        self._changes = first.new_zeros(len(self._space.senders), *first.shape)
-        self._normed = (-1, first)
-        self._through_post_norm = any(block.post_norm is not None for block in anatomy.blocks)
-        self._direct = circuit.clone()
-        if self._through_post_norm:  # heads of such a block reach receivers through its norm
-            for block in anatomy.blocks:
-                self._direct[self._space.head_rows(block.layer)] = 0
-
-    def hooks(self) -> list[tuple[str, Hook]]:
-        """Hooks of the run, to be used once."""
-        hooks: list[tuple[str, Hook]] = [("blocks.0.hook_in", self._after_embedding)]
-        for block in self._anatomy.blocks:
-            hooks += [(block.ports[port].hook, self._at_port(block, port)) for port in PORTS]
-            hooks.append((block.at("attn.o.hook_in"), self._after_heads(block)))
-            hooks.append((block.at("ln2.hook_in"), self._before_mlp(block)))
-            hooks.append((block.at(block.mlp_out), self._after_mlp(block)))
-        hooks.append(("ln_final.hook_in", self._before_logits))
-        return hooks
-
-    def _after_embedding(self, value: Tensor, hook: object) -> None:  # noqa: ARG002
-        self._changes[0] = value - self._corrupt["blocks.0.hook_in"]
-
-    def _at_port(self, block: BlockParts, port: Port) -> Hook:
-        first = self._space.attention_columns(block.layer).start
-        columns = self._space.port_columns(block.layer, port)
-
-        def overwrite(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-            normed = self._normed_inputs(block)[columns.start - first : columns.stop - first]
-            projected = block.ports[port].apply(normed)
-            return projected.permute(1, 2, 0, 3).reshape(value.shape)
-
-        return overwrite
-
-    def _normed_inputs(self, block: BlockParts) -> Tensor:
-        """What all queries, keys and values of a block read, after the norm; made once."""
-        if self._normed[0] != block.layer:
-            columns = self._space.attention_columns(block.layer)
-            inputs = self._inputs(self._corrupt[block.at("hook_in")], columns)
-            self._normed = (block.layer, block.norm(inputs))
-        return self._normed[1]
-
-    def _after_heads(self, block: BlockParts) -> Hook:
-        name, rows = block.at("attn.o.hook_in"), self._space.head_rows(block.layer)
-
-        def note(value: Tensor, hook: object) -> None:  # noqa: ARG001
-            self._changes[rows] = block.head_outputs(value - self._corrupt[name])
-
-        return note
-
-    def _before_mlp(self, block: BlockParts) -> Hook:
-        name, column = block.at("ln2.hook_in"), self._space.mlp_column(block.layer)
-
-        def overwrite(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-            return self._inputs(self._corrupt[name], slice(column, column + 1))[0]
-
-        return overwrite
-
-    def _after_mlp(self, block: BlockParts) -> Hook:
-        name, row = block.at(block.mlp_out), self._space.mlp_row(block.layer)
-
-        def note(value: Tensor, hook: object) -> None:  # noqa: ARG001
-            self._changes[row] = value - self._corrupt[name]
-
-        return note
-
-    def _before_logits(self, value: Tensor, hook: object) -> Tensor:  # noqa: ARG002
-        column = self._space.logits_column
-        return self._inputs(self._corrupt["ln_final.hook_in"], slice(column, column + 1))[0]
-
-    def _inputs(self, corrupt: Tensor, columns: slice) -> Tensor:
-        """What receivers that read at one moment read, ``[port, batch, pos, d_model]``."""
-        n_sources = self._space.receivers[columns.start].n_sources
-        inputs = corrupt + self._mix(self._direct[:n_sources, columns], 0)
-        if self._through_post_norm:
-            for block in self._anatomy.blocks:
-                rows = self._space.head_rows(block.layer)
-                if rows.stop <= n_sources:
-                    inputs += self._through(block, self._circuit[rows, columns], rows.start)
-        return inputs
-
-    def _mix(self, weights: Tensor, first: int) -> Tensor:
-        """Changes of the senders from row ``first`` on, summed with ``weights`` for each port."""
-        used = weights.any(1).nonzero().flatten()  # few, in a circuit; most rows need no reading
-        mixed = weights[used].mT @ self._changes[first + used].flatten(1)
-        return mixed.reshape(-1, *self._changes.shape[1:])
-
-    def _through(self, block: BlockParts, weights: Tensor, first: int) -> Tensor:
-        """What a block's attention changes for some receivers, its post-norm computed again."""
-        mixed = self._mix(weights, first)
-        if block.post_norm is None:
-            return mixed
-        raw = self._corrupt[block.at("attn.hook_out")]
-        change: Tensor = block.post_norm(raw + mixed) - block.post_norm(raw)
-        return change
+def _both_ends(
+    model: Any, anatomy: Anatomy, batch: PromptBatch, replacement: Replacement
+) -> tuple[Stream, Tensor | None, Tensor]:
+    """The ablated run, its logits where it is a real one, and the clean run's logits."""
+    if replacement.constant is None:
+        ablated, empty = record_stream(model, anatomy, batch.counterpart())
+        return ablated, empty, anatomy.run(model, batch.clean, [])
+    clean, full = record_stream(model, anatomy, batch.clean)
+    return *replacement.stream(model, anatomy, batch, clean), full

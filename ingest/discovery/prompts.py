@@ -6,15 +6,19 @@ so that mixed lengths, either padding side and any batch size give what one prom
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ingest.discovery.metrics import Progress
 from registry.errors import BadInput
 
-__all__ = ["PromptBatch", "PromptPairs", "read_prompts"]
+__all__ = ["PromptBatch", "PromptPairs", "each_batch", "padding_token", "read_prompts"]
+
+_NO_MEMORY = ("out of memory", "can't allocate memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +28,27 @@ class PromptBatch:
     Attributes:
         index: Place of each pair in what the caller gave, ``[batch]``, on the CPU.
         clean: Token ids ``[batch, position]``.
-        corrupt: Token ids ``[batch, position]``.
+        corrupt: Token ids ``[batch, position]``, or None where there are none.
     """
 
     index: Tensor
     clean: Tensor
-    corrupt: Tensor
+    corrupt: Tensor | None
+
+    def counterpart(self) -> Tensor:
+        """The corrupt prompts.
+
+        Raises:
+            BadInput: There are none.
+        """
+        if self.corrupt is None:
+            raise BadInput("corrupt prompts are needed, one for each clean one")
+        return self.corrupt
+
+    def head(self, n: int) -> PromptBatch:
+        """The first ``n`` pairs."""
+        corrupt = None if self.corrupt is None else self.corrupt[:n]
+        return PromptBatch(self.index[:n], self.clean[:n], corrupt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +57,13 @@ class PromptPairs:
 
     Attributes:
         clean: Token ids ``[prompt, position]``.
-        corrupt: Token ids ``[prompt, position]``.
+        corrupt: Token ids ``[prompt, position]``, or None.
         starts: First real position of each prompt.
         lengths: Real positions of each prompt, contiguous.
     """
 
     clean: Tensor
-    corrupt: Tensor
+    corrupt: Tensor | None
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
 
@@ -57,17 +76,21 @@ class PromptPairs:
         """Real tokens of the longest prompt."""
         return max(self.lengths)
 
+    def groups(self) -> Iterator[list[int]]:
+        """Places of the prompts of each length, short ones first."""
+        for length in sorted(set(self.lengths)):
+            yield [i for i, found in enumerate(self.lengths) if found == length]
+
+    def batch(self, chosen: list[int], device: torch.device) -> PromptBatch:
+        """The prompts at these places, which are of one length."""
+        corrupt = None if self.corrupt is None else self._cut(self.corrupt, chosen).to(device)
+        return PromptBatch(torch.tensor(chosen), self._cut(self.clean, chosen).to(device), corrupt)
+
     def batches(self, size: int, device: torch.device) -> Iterator[PromptBatch]:
         """Batches of at most ``size`` pairs of one length, short prompts first."""
-        for length in sorted(set(self.lengths)):
-            members = [i for i, found in enumerate(self.lengths) if found == length]
+        for members in self.groups():
             for first in range(0, len(members), size):
-                chosen = members[first : first + size]
-                yield PromptBatch(
-                    torch.tensor(chosen),
-                    self._cut(self.clean, chosen).to(device),
-                    self._cut(self.corrupt, chosen).to(device),
-                )
+                yield self.batch(members[first : first + size], device)
 
     def _cut(self, tokens: Tensor, chosen: list[int]) -> Tensor:
         return torch.stack(
@@ -75,19 +98,76 @@ class PromptPairs:
         )
 
 
-def read_prompts(clean: Tensor, corrupt: Tensor, attention_mask: Tensor | None) -> PromptPairs:
+def each_batch(
+    prompts: PromptPairs,
+    device: torch.device,
+    work: Callable[[PromptBatch], None],
+    *,
+    size: int | None,
+    start: int,
+    progress: Progress | None = None,
+) -> None:
+    """Call ``work`` on batches that cover all prompts.
+
+    Args:
+        prompts: Them all.
+        device: Where batches go.
+        work: Changes nothing unless it succeeds: a batch that did not fit comes again in parts.
+        size: Prompts at once. None: as memory allows. Then a batch that does not fit is halved; on
+            an accelerator, which says so before anything else breaks, one that did is doubled.
+        start: First size tried where ``size`` is None.
+        progress: Called after each batch with prompts done and in all.
+
+    Raises:
+        BadInput: Memory does not hold a single prompt.
+    """
+    now, ceiling, done = size or start, len(prompts), 0
+    for members in prompts.groups():
+        waiting = members
+        while waiting:
+            batch = prompts.batch(waiting[:now], device)
+            try:
+                work(batch)
+            except (RuntimeError, MemoryError) as error:
+                if size is not None or not _out_of_memory(error):
+                    raise
+                if len(batch.index) == 1:
+                    raise BadInput(
+                        f"memory on {device} does not hold one prompt of {batch.clean.shape[1]} "
+                        "tokens; use shorter prompts, a smaller dtype or another device"
+                    ) from error
+                now = ceiling = len(batch.index) // 2
+                continue
+            waiting = waiting[len(batch.index) :]
+            done += len(batch.index)
+            if size is None and device.type != "cpu":
+                now = min(2 * now, ceiling)
+            if progress is not None:
+                progress(done, len(prompts))
+
+
+def read_prompts(
+    clean: Tensor,
+    corrupt: Tensor | None,
+    attention_mask: Tensor | None,
+    padding: int | None = None,
+) -> PromptPairs:
     """Check prompts and find their real tokens.
 
     Args:
         clean: Token ids ``[prompt, position]``.
-        corrupt: Token ids of the same shape; pair ``i`` has the same real positions in both.
+        corrupt: Token ids of the same shape; pair ``i`` has the same real positions in both. None
+            where nothing needs them.
         attention_mask: 1 at real tokens, 0 at padding on either side; None: all are real.
+        padding: The id that would be padding; prompts that look padded are refused without a mask.
 
     Raises:
-        BadInput: Shapes differ, ids are not integers, or a mask's row is empty or has a gap.
+        BadInput: Shapes differ, ids are not integers, a mask's row is empty or has a gap, or there
+            is padding and no mask.
     """
     _check_shapes(clean, corrupt, attention_mask)
     if attention_mask is None:
+        _refuse_padding(clean, padding)
         n_prompts, n_positions = clean.shape
         return PromptPairs(clean, corrupt, (0,) * n_prompts, (n_positions,) * n_prompts)
     starts, lengths = [], []
@@ -104,14 +184,40 @@ def read_prompts(clean: Tensor, corrupt: Tensor, attention_mask: Tensor | None) 
     return PromptPairs(clean, corrupt, tuple(starts), tuple(lengths))
 
 
-def _check_shapes(clean: Tensor, corrupt: Tensor, attention_mask: Tensor | None) -> None:
+def padding_token(model: Any) -> int | None:
+    """The id a model's tokenizer pads with, or its configuration names; None if neither does."""
+    config = getattr(model.original_model, "config", None)  # a module of transformers has one
+    for holder in (getattr(model, "tokenizer", None), config):
+        found = getattr(holder, "pad_token_id", None)
+        if isinstance(found, int):
+            return found
+    return None
+
+
+def _refuse_padding(clean: Tensor, padding: int | None) -> None:
+    """Refuse a prompt that ends in padding, or begins with it twice: once, it may be a BOS."""
+    if padding is None:
+        return
+    is_padding = clean.cpu() == padding
+    padded = is_padding[:, -1] | is_padding[:, :2].all(1)
+    if bool(padded.any()):
+        prompt = int(padded.nonzero()[0])
+        raise BadInput(
+            f"prompt {prompt} (counted from 0) seems padded with token {padding}; give "
+            "attention_mask, 1 at real tokens and 0 at padding (all 1 if these are real tokens)"
+        )
+
+
+def _check_shapes(clean: Tensor, corrupt: Tensor | None, attention_mask: Tensor | None) -> None:
     for name, tokens in (("clean", clean), ("corrupt", corrupt)):
+        if tokens is None:
+            continue
         if tokens.ndim != 2 or tokens.numel() == 0 or tokens.is_floating_point():
             raise BadInput(
                 f"{name} must be token ids [prompt, position] with at least one of each; "
                 f"got {tokens.dtype} of shape {list(tokens.shape)}"
             )
-    if clean.shape != corrupt.shape:
+    if corrupt is not None and clean.shape != corrupt.shape:
         raise BadInput(
             f"clean and corrupt prompts must pair up token by token; got {list(clean.shape)} "
             f"and {list(corrupt.shape)}"
@@ -121,3 +227,9 @@ def _check_shapes(clean: Tensor, corrupt: Tensor, attention_mask: Tensor | None)
             f"attention_mask must have the prompts' shape {list(clean.shape)}; "
             f"got {list(attention_mask.shape)}"
         )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(text in str(error).lower() for text in _NO_MEMORY)

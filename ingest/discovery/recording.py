@@ -21,10 +21,6 @@ class Recording:
 
     values: dict[str, Tensor] = field(default_factory=dict)
 
-    def detached(self) -> dict[str, Tensor]:
-        """The values alone; the graph behind them can be freed."""
-        return {name: value.detach() for name, value in self.values.items()}
-
     def keep(self, name: str) -> tuple[str, Hook]:
         """Hook that remembers the tensor that flows on."""
 

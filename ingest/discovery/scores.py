@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ from ingest.discovery.edge_space import EdgeSpace
 from registry.errors import BadInput
 from registry.identifiers import Port
 
-__all__ = ["By", "EdgeScores", "PrunedCircuit", "ScoredEdge", "ScoredNode"]
+__all__ = ["By", "EdgeScores", "PrunedCircuit", "ScoredEdge", "ScoredNode", "edge_mask"]
 
 By = Literal["absolute", "signed"]
 _INPUT, _LOGITS = "input", "logits"
@@ -55,10 +57,11 @@ class ScoredNode:
 
 @dataclass(frozen=True, slots=True)
 class PrunedCircuit:
-    """The best edges, without those that lie on no path from ``input`` to ``logits``.
+    """Edges chosen by score, without those that lie on no path from ``input`` to ``logits``.
 
     Attributes:
-        edges: Best first.
+        edges: In the order in which they were chosen, which for a greedy choice need not be best
+            first.
         nodes: In the order of the forward pass.
         by: Whether size or signed value decided.
         n_selected: Edges chosen by score.
@@ -81,13 +84,13 @@ class EdgeScores:
             it. Finite; 0 where no edge can be.
         space: Names of rows and columns, and which cells are edges.
         clean_metric: The metric of each clean prompt, ``[prompt]``.
-        corrupt_metric: The metric of each corrupt prompt, ``[prompt]``.
+        corrupt_metric: The metric of each corrupt prompt, ``[prompt]``; None where none were run.
     """
 
     matrix: Tensor
     space: EdgeSpace
     clean_metric: Tensor
-    corrupt_metric: Tensor
+    corrupt_metric: Tensor | None
 
     @property
     def senders(self) -> tuple[str, ...]:
@@ -102,8 +105,7 @@ class EdgeScores:
     @cached_property
     def mask(self) -> Tensor:
         """Which cells are edges, ``[sender, receiver]``."""
-        n_sources = torch.tensor([receiver.n_sources for receiver in self.space.receivers])
-        return torch.arange(len(self.space.senders))[:, None] < n_sources
+        return edge_mask(self.space)
 
     def to_dict(self) -> dict[str, float]:
         """Scores by edge: ``{"input->a0.h0<q>": 0.12, ...}``, receiver by receiver."""
@@ -132,14 +134,85 @@ class EdgeScores:
         Raises:
             BadInput: There are not that many edges, or ``by`` is something else.
         """
+        self._check_size(n)
+        keys = self._keys(by)[self.mask]
+        order = torch.argsort(keys, descending=True, stable=True)[:n]
+        return self._pruned(self.mask.nonzero()[order].tolist(), by)
+
+    def greedy(self, n: int, by: By = "absolute") -> PrunedCircuit:
+        """``n`` edges grown from ``logits``: always the best one into a node already reached.
+
+        A head that is reached reaches the key/value head it reads. Fewer edges where all nodes that
+        can be reached are used up.
+
+        Args:
+            n: How many to choose before pruning.
+            by: As for :meth:`top`.
+
+        Raises:
+            BadInput: There are not that many edges, or ``by`` is something else.
+        """
+        self._check_size(n)
+        keys = self._keys(by).tolist()
+        incoming = self._incoming()
+        chosen: list[tuple[int, int]] = []
+        open_edges: list[tuple[float, int, int]] = []
+        reached: set[str] = set()
+        waiting = [_LOGITS]
+        while len(chosen) < n:
+            for node in waiting:
+                for row, column in incoming.get(node, ()):
+                    heapq.heappush(open_edges, (-keys[row][column], row, column))
+            reached.update(waiting)
+            if not open_edges:
+                break
+            _, row, column = heapq.heappop(open_edges)
+            chosen.append((row, column))
+            waiting = [node for node in self._reached_with(row) if node not in reached]
+        return self._pruned(chosen, by)
+
+    def threshold(self, x: float, by: By = "absolute") -> PrunedCircuit:
+        """All edges that score at least ``x``, in size or signed, without dangling ones.
+
+        Args:
+            x: In units of the metric.
+            by: As for :meth:`top`.
+
+        Raises:
+            BadInput: No edge does, ``x`` is not finite, or ``by`` is something else.
+        """
+        if not math.isfinite(x):
+            raise BadInput(f"a threshold is a finite number; got {x}")
+        keys = self._keys(by)[self.mask]
+        n = int((keys >= x).sum())
+        if not n:
+            raise BadInput(
+                f"no edge scores {x:g} or more ({by}); the best scores {float(keys.max()):.4g}"
+            )
+        return self.top(n, by)
+
+    def _check_size(self, n: int) -> None:
         if not 1 <= n <= self.space.n_edges:
             raise BadInput(f"the number of edges must be 1 to {self.space.n_edges}; got {n}")
+
+    def _keys(self, by: By) -> Tensor:
         if by not in ("absolute", "signed"):
             raise BadInput(f"by must be 'absolute' or 'signed'; got {by!r}")
-        keys = (self.matrix.abs() if by == "absolute" else self.matrix)[self.mask]
-        order = torch.argsort(keys, descending=True, stable=True)[:n]
-        chosen = self.mask.nonzero()[order].tolist()
-        return self._pruned([self._edge(row, column) for row, column in chosen], by)
+        return self.matrix.abs() if by == "absolute" else self.matrix
+
+    def _incoming(self) -> dict[str, list[tuple[int, int]]]:
+        """Cells of the edges into each node."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for column, receiver in enumerate(self.space.receivers):
+            cells = [(row, column) for row in range(receiver.n_sources)]
+            found.setdefault(receiver.node, []).extend(cells)
+        return found
+
+    def _reached_with(self, row: int) -> list[str]:
+        """A sender, and the key/value head it reads if it is a head that shares one."""
+        name = self.space.senders[row]
+        shared = self.space.kv_head_of(name)
+        return [name] if shared is None else [name, shared]
 
     def _edge(self, row: int, column: int) -> ScoredEdge:
         receiver = self.space.receivers[column]
@@ -151,12 +224,19 @@ class EdgeScores:
             score=float(self.matrix[row, column]),
         )
 
-    def _pruned(self, chosen: list[ScoredEdge], by: By) -> PrunedCircuit:
+    def _pruned(self, cells: Iterable[tuple[int, int]], by: By) -> PrunedCircuit:
+        chosen = [self._edge(row, column) for row, column in cells]
         kept = _on_a_path(chosen, self.space)
         edges = tuple(edge for edge in chosen if edge.source in kept and edge.target in kept)
         effects = self.node_effects()
         nodes = tuple(ScoredNode(name, effects[name]) for name in _forward_order(self.space, kept))
         return PrunedCircuit(edges, nodes, by, len(chosen), len(chosen) - len(edges))
+
+
+def edge_mask(space: EdgeSpace) -> Tensor:
+    """Which cells are edges, ``[sender, receiver]``."""
+    n_sources = torch.tensor([receiver.n_sources for receiver in space.receivers])
+    return torch.arange(len(space.senders))[:, None] < n_sources
 
 
 def _on_a_path(edges: Iterable[ScoredEdge], space: EdgeSpace) -> set[str]:

@@ -34,8 +34,8 @@ class Prompts:
     metric: Callable[[Tensor, Tensor], Tensor]
 
 
-def bridge(model: str) -> Any:
-    return load(str(FOLDER / model))
+def bridge(model: str, dtype: torch.dtype = torch.float32) -> Any:
+    return load(str(FOLDER / model), dtype=dtype)
 
 
 def multi_head_bridge(model: str) -> Any:

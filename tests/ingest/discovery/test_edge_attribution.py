@@ -26,6 +26,11 @@ def score(model: Any, **options: Any) -> EdgeScores:
     return attribute_edges(model, clean_ids(), corrupt_ids(), metric(), **options)
 
 
+def corrupt_metric(found: EdgeScores) -> Tensor:
+    assert found.corrupt_metric is not None
+    return found.corrupt_metric
+
+
 def assert_same(found: EdgeScores, expected: EdgeScores) -> None:
     largest = float(expected.matrix.abs().max())
     assert largest > 0.01
@@ -111,7 +116,7 @@ def test_metrics_of_both_runs_come_with_the_scores() -> None:
     found = score(model)
     for metrics, tokens in (
         (found.clean_metric, clean_ids()),
-        (found.corrupt_metric, corrupt_ids()),
+        (corrupt_metric(found), corrupt_ids()),
     ):
         with torch.no_grad():
             expected = metric()(model(tokens)[:, -1], torch.arange(N_PROMPTS))
@@ -234,7 +239,7 @@ def test_a_metric_without_gradient_is_refused() -> None:
 
 @pytest.mark.parametrize("shape", [(), (N_PROMPTS, 1)])
 def test_a_metric_that_is_not_one_number_per_prompt_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(BadInput, match=r"one number per prompt, \[3\]; got"):
+    with pytest.raises(BadInput, match=r"one number per prompt, \[1\]; got"):
         attribute_edges(
             bridge("gpt2"), clean_ids(), corrupt_ids(), lambda logits, _: torch.zeros(shape)
         )
@@ -254,12 +259,15 @@ def test_a_prompt_whose_metric_is_not_finite_is_named(value: float) -> None:
 
 def test_a_prompt_whose_gradient_is_not_finite_is_named() -> None:
     # The root's slope is infinite where it is 0, though the metric itself is finite there.
+    model = bridge("llama")
+    with torch.no_grad():
+        zero = model(clean_ids())[:, -1, 0] - torch.tensor([1.0, 0.0, 1.0])
+
     def root(logits: Tensor, index: Tensor) -> Tensor:
-        gap = logits[:, 0] - logits[:, 0].detach() + (index != 1).to(logits)
-        return gap.sqrt()
+        return (logits[:, 0] - zero[index]).abs().sqrt()
 
     with pytest.raises(NonFiniteScores, match="prompt 1"):
-        attribute_edges(bridge("llama"), clean_ids(), corrupt_ids(), root)
+        attribute_edges(model, clean_ids(), corrupt_ids(), root, batch_size=3)
 
 
 def test_grouped_and_per_query_head_are_one_in_a_multi_head_model() -> None:
@@ -267,15 +275,27 @@ def test_grouped_and_per_query_head_are_one_in_a_multi_head_model() -> None:
     assert_same(score(model, kv_heads="per-query-head"), score(model))
 
 
-def test_per_query_head_scores_of_a_grouped_model_are_refused() -> None:
-    with pytest.raises(BadInput, match="4 query heads share 2 key/value heads; use 'grouped'"):
-        score(bridge("llama"), kv_heads="per-query-head")
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3"])
+def test_scores_per_query_head_add_up_to_those_of_their_group(name: str) -> None:
+    model = bridge(name)
+    grouped, apart = score(model).to_dict(), score(model, kv_heads="per-query-head").to_dict()
+    summed: dict[str, float] = {}
+    for edge, value in apart.items():
+        source, target = edge.split("->")
+        if target.endswith(("<k>", "<v>")):
+            layer, head = target[:-3].split(".h")
+            target = f"{layer}.kv{int(head) // 2}{target[-3:]}"
+        summed[f"{source}->{target}"] = summed.get(f"{source}->{target}", 0.0) + value
+    assert summed.keys() == grouped.keys()
+    largest = max(map(abs, grouped.values()))
+    for edge, value in grouped.items():
+        assert summed[edge] == pytest.approx(value, abs=1e-5 * largest)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method must be 'eap'; got 'magic'"),
+        ({"method": "magic"}, "method must be one of 'eap', .*; got 'magic'"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"kv_heads": "all"}, "kv_heads must be 'grouped' or 'per-query-head'; got 'all'"),
         ({"attention_mask": torch.ones(1, 1)}, r"the prompts' shape \[3, 6\]; got \[1, 1\]"),

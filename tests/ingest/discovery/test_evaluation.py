@@ -20,6 +20,7 @@ def test_no_edges_give_the_corrupt_run_and_all_edges_the_clean_one(name: str) ->
     scores = attribute_edges(model, clean_ids(), corrupt_ids(), metric())
     nothing = evaluate_circuit(model, [], clean_ids(), corrupt_ids(), metric())
     every = evaluate_circuit(model, scores.to_dict(), clean_ids(), corrupt_ids(), metric())
+    assert scores.corrupt_metric is not None
     close(nothing.circuit, scores.corrupt_metric)
     close(every.circuit, scores.clean_metric)
     for found in (nothing, every):

@@ -43,6 +43,7 @@ def test_scores_are_the_effects_of_patching() -> None:
 
 def test_what_reaches_the_logits_adds_up_to_the_whole_effect() -> None:
     scores = attribute_edges(linear_llama(), clean_ids(), corrupt_ids(), metric())
+    assert scores.corrupt_metric is not None
     whole = float((scores.clean_metric - scores.corrupt_metric).mean())
     assert abs(whole) > 0.1
     assert float(scores.matrix[:, -1].sum()) == pytest.approx(whole, rel=1e-4)

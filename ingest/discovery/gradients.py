@@ -1,0 +1,135 @@
+"""One forward and backward of a model, and what it tells about every receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ingest.discovery.ablation import Written, written_hooks, written_of
+from ingest.discovery.anatomy import Anatomy, Hook
+from ingest.discovery.metrics import Metric, per_prompt
+from ingest.discovery.prompts import PromptBatch
+from ingest.discovery.recording import Recording
+from registry.errors import BadInput
+
+__all__ = ["GradientRun", "differentiate"]
+
+
+@dataclass(frozen=True, eq=False)
+class GradientRun:
+    """Values and gradients of one run, by hook name.
+
+    Attributes:
+        metric: Of each prompt, ``[batch]``.
+        written: By every sender.
+        values: At hook points that linearisations need: inputs of the norms before attention,
+            queries, keys and values, attention's output before a post-norm.
+        gradients: Of the summed metric at each query, key and value, at each MLP's input
+            (``ln2.hook_in``, without the skip path), at ``ln_final.hook_in``, and of the whole
+            residual stream at ``blocks.0.hook_in``.
+    """
+
+    metric: Tensor
+    written: Written
+    values: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+
+
+def differentiate(
+    model: Any,
+    anatomy: Anatomy,
+    tokens: Tensor,
+    metric: Metric,
+    batch: PromptBatch,
+    *,
+    instead: Mapping[str, Tensor] | None = None,
+    also: Sequence[str] = (),
+) -> GradientRun:
+    """Run prompts ``[batch, pos]`` forward and backward.
+
+    Args:
+        model: Frozen.
+        anatomy: Of the model.
+        tokens: What is run.
+        metric: What is differentiated.
+        batch: Says which prompts these are.
+        instead: Values to put in the place of those at hook points.
+        also: Further hook points whose values and gradients are asked for.
+
+    Raises:
+        BadInput: The metric has no gradient.
+        UnsupportedModel: A receiver is read by nothing, although nothing was put in its way.
+    """
+    record = Recording()
+    hooks = [(name, _put(value)) for name, value in (instead or {}).items()]
+    hooks += [record.start("blocks.0.hook_in"), *_sender_hooks(anatomy, record)]
+    hooks += _receiver_hooks(anatomy, record)
+    hooks += [record.keep(name) for name in also]
+    with torch.enable_grad():
+        logits = anatomy.run(model, tokens, hooks)
+        found = per_prompt(metric, logits, batch.index)
+        if not found.requires_grad:
+            raise BadInput(
+                "the metric has no gradient: it must be computed from the logits it is given"
+            )
+        gradients = _gradients(anatomy, record.values, found, also, altered=bool(instead))
+    values = {name: record.values[name].detach() for name in _needed(anatomy)}
+    return GradientRun(found.detach(), written_of(anatomy, record.values), values, gradients)
+
+
+def _put(by: Tensor) -> Hook:
+    def put(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
+        return by.reshape(value.shape)  # heads' outputs come flat or by head
+
+    return put
+
+
+def _sender_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
+    hooks = [hook for hook in written_hooks(anatomy, record) if hook[0] != "blocks.0.hook_in"]
+    with_norm = [block for block in anatomy.blocks if block.post_norm is not None]
+    return hooks + [record.keep(block.at("attn.hook_out")) for block in with_norm]
+
+
+def _receiver_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
+    hooks = [record.keep("ln_final.hook_in")]
+    for block in anatomy.blocks:
+        hooks += [record.fork(block.at("ln1.hook_in")), record.fork(block.at("ln2.hook_in"))]
+        hooks += [record.keep(projection.hook) for projection in block.ports.values()]
+    return hooks
+
+
+def _needed(anatomy: Anatomy) -> list[str]:
+    names = []
+    for block in anatomy.blocks:
+        names.append(block.at("ln1.hook_in"))
+        names += [projection.hook for projection in block.ports.values()]
+        if block.post_norm is not None:
+            names.append(block.at("attn.hook_out"))
+    return names
+
+
+def _gradients(
+    anatomy: Anatomy,
+    values: Mapping[str, Tensor],
+    metric: Tensor,
+    also: Sequence[str],
+    *,
+    altered: bool,
+) -> dict[str, Tensor]:
+    wanted = ["ln_final.hook_in", "blocks.0.hook_in", *also]
+    for block in anatomy.blocks:
+        wanted.append(block.at("ln2.hook_in"))
+        wanted += [projection.hook for projection in block.ports.values()]
+    inputs = [values[name] for name in wanted]
+    found = torch.autograd.grad(metric.sum(), inputs, allow_unused=True)
+    unread = [name for name, gradient in zip(wanted, found, strict=True) if gradient is None]
+    if unread and not altered:
+        raise anatomy.refuse(f"nothing reads {unread[0]}")
+    return {
+        name: torch.zeros_like(value) if gradient is None else gradient
+        for name, value, gradient in zip(wanted, inputs, found, strict=True)
+    }

@@ -1,0 +1,131 @@
+"""Numerical proof, before anything is scored, that a model does what the algorithms assume.
+
+On the first prompt: senders must add up to the residual stream wherever it is read, the mapped
+gradients must be the model's own, and half of all edges, moved together a little, must change the
+metric as their scores say. A model that fails is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ingest.discovery.ablation import Replacement, Stream, record_stream, stream_without
+from ingest.discovery.anatomy import Anatomy, require_close
+from ingest.discovery.gradients import differentiate
+from ingest.discovery.metrics import Metric, per_prompt
+from ingest.discovery.patched_run import run_patched
+from ingest.discovery.products import EdgeProducts, mapped_gradients
+from ingest.discovery.prompts import PromptBatch
+
+__all__ = ["check_gradients", "check_stream", "require_known_arithmetic"]
+
+_STEP = 1e-3
+_STEP_HALF = 2e-2
+_TOLERANCE = 2e-2
+_TOLERANCE_HALF = 0.3
+_ROUNDING_STEPS = 64
+
+
+def require_known_arithmetic(
+    model: Any, anatomy: Anatomy, batch: PromptBatch, metric: Metric, replacement: Replacement
+) -> None:
+    """Check everything on the first prompt of a batch.
+
+    Raises:
+        UnsupportedModel: The model does something else.
+    """
+    one = batch.head(1)
+    clean, _ = record_stream(model, anatomy, one.clean)
+    check_stream(model, anatomy, one, clean)
+    scores = check_gradients(model, anatomy, one, metric, replacement)
+    ablated, _ = replacement.stream(model, anatomy, one, clean)
+    _check_finite_difference(model, anatomy, one, metric, scores, ablated)
+
+
+def check_stream(model: Any, anatomy: Anatomy, one: PromptBatch, clean: Stream) -> None:
+    """Senders of two prompts must differ by what the residual streams differ by, everywhere."""
+    other, _ = record_stream(model, anatomy, _another_prompt(one, anatomy))
+    expected = stream_without(anatomy, clean, other.written)
+    for layer, raw in expected.attention.items():
+        require_close(
+            anatomy, other.attention[layer] - clean.attention[layer], raw - clean.attention[layer],
+            f"heads of block {layer} do not add up to its attention's output",
+            clean.attention[layer],
+        )  # fmt: skip
+    for name, value in clean.at.items():
+        require_close(
+            anatomy, other.at[name] - value, expected.at[name] - value,
+            f"senders do not add up to the residual stream at {name}", value,
+        )  # fmt: skip
+
+
+def check_gradients(
+    model: Any, anatomy: Anatomy, one: PromptBatch, metric: Metric, replacement: Replacement
+) -> Tensor:
+    """Mapped gradients must be the model's own in every block; gives the prompt's scores."""
+    places = [block.at("ln1.hook_in") for block in anatomy.blocks]
+    places += [block.at("hook_in") for block in anatomy.blocks[1:]]
+    run = differentiate(model, anatomy, one.clean, metric, one, also=places)
+    stream = run.gradients["ln_final.hook_in"]
+    for block in reversed(anatomy.blocks):
+        mapped = mapped_gradients(block, run)
+        require_close(
+            anatomy, run.gradients[block.at("ln1.hook_in")], mapped[:-1].sum(0),
+            "something besides queries, keys and values reads the first norm of block "
+            f"{block.layer}",
+        )  # fmt: skip
+        stream = stream + mapped.sum(0)
+        require_close(
+            anatomy, run.gradients[block.at("hook_in")], stream,
+            f"something besides its heads and MLP reads the input of block {block.layer}",
+        )  # fmt: skip
+    products = EdgeProducts(anatomy)
+    with torch.no_grad():
+        products.add(run, run.written, replacement.written(model, anatomy, one))
+        products.finish()
+    return products.scores
+
+
+def _check_finite_difference(
+    model: Any,
+    anatomy: Anatomy,
+    one: PromptBatch,
+    metric: Metric,
+    scores: Tensor,
+    ablated: Stream,
+) -> None:
+    """Move half of all edges towards the ablated run and away from it, each by its score's sign."""
+    half = anatomy.dtype.itemsize < 4
+    step, tolerance = (_STEP_HALF, _TOLERANCE_HALF) if half else (_STEP, _TOLERANCE)
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.rand(scores.shape, generator=generator) < 0.5
+    direction = (scores.sign() * chosen).to(anatomy.device, anatomy.dtype)
+
+    def moved(by: float) -> Tensor:
+        weights = 1 - by * direction
+        logits = run_patched(model, anatomy, one.clean, weights, ablated)
+        return per_prompt(metric, logits, one.index).double().sum().cpu()
+
+    with torch.no_grad():
+        away, towards = moved(-step), moved(step)
+    expected = float(scores[chosen].abs().sum())
+    found = float(away - towards) / (2 * step)
+    rounding = _ROUNDING_STEPS * torch.finfo(anatomy.dtype).eps * float(away.abs()) / step
+    if abs(found - expected) > tolerance * expected + rounding:
+        raise anatomy.refuse(
+            f"edges moved by {step} change the metric by {found:.4g} times that, their scores say "
+            f"{expected:.4g}"
+        )
+
+
+def _another_prompt(one: PromptBatch, anatomy: Anatomy) -> Tensor:
+    """A prompt of the same length that is not the same."""
+    if one.corrupt is not None and not torch.equal(one.corrupt, one.clean):
+        return one.corrupt
+    other = one.clean.roll(1, -1)
+    if torch.equal(other, one.clean):
+        other = torch.where(one.clean == 0, 1, 0).to(anatomy.device)
+    return other

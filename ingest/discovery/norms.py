@@ -1,0 +1,153 @@
+"""Norms in closed form: what they read, their Jacobian and its transpose.
+
+A decoder's norms are LayerNorm or RMSNorm, with gain and bias or without, or none at all::
+
+    y = gain * unit + bias,   unit = centred(x) / sqrt(mean(centred(x) ** 2) + eps)
+
+A module is taken for one of these only if it computes the same on random vectors; any other is
+refused. Written out, the transpose Jacobian costs two passes over the gradients, where autograd
+needs a forward and a backward of the norm for every port of every head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from registry.errors import UnsupportedModel
+
+__all__ = ["Norm", "Point", "read_norm"]
+
+_EPS_NAMES = ("variance_epsilon", "eps", "epsilon", "norm_eps")
+_PROBES = 4
+_PROBE_SIZES = (0.1, 1.0, 10.0, 100.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Where a norm is linearised.
+
+    Attributes:
+        unit: The input centred and scaled to unit mean square, ``[..., d_model]``.
+        scale: What it was multiplied by for that, ``[..., 1]``.
+    """
+
+    unit: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A norm of a model.
+
+    Attributes:
+        module: The model's own, which alone is used to compute values.
+        gain: ``[d_model]``.
+        bias: ``[d_model]``, or None.
+        eps: Added to the mean square.
+        centred: Whether the mean is taken off: LayerNorm.
+        identity: Whether there is no norm: the module gives back what it reads.
+    """
+
+    module: Any
+    gain: Tensor
+    bias: Tensor | None
+    eps: float
+    centred: bool
+    identity: bool = False
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The norm of ``value``, as the model computes it."""
+        return cast(Tensor, self.module(value))
+
+    def point(self, value: Tensor) -> Point:
+        """Prepare the Jacobian at ``value`` ``[..., d_model]``."""
+        if self.identity:
+            return Point(torch.zeros_like(value), torch.ones_like(value[..., :1]))
+        wide = _widened(value)
+        if self.centred:
+            wide = wide - wide.mean(-1, keepdim=True)
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return Point((wide * scale).to(value.dtype), scale.to(value.dtype))
+
+    def fold(self, weight: Tensor) -> Tensor:
+        """Let a projection ``[..., d_model]`` of the output read the unit vector instead."""
+        folded = weight * self.gain
+        return folded - folded.mean(-1, keepdim=True) if self.centred else folded
+
+    def push_forward(self, point: Point, changes: Tensor) -> Tensor:
+        """What small changes ``[change, ..., d_model]`` of the input change in the output."""
+        if self.centred:
+            changes = changes - changes.mean(-1, keepdim=True)
+        along = (changes * point.unit).mean(-1, keepdim=True)
+        return torch.addcmul(changes, point.unit, along, value=-1).mul_(point.scale * self.gain)
+
+
+def read_norm(module: Any, d_model: int, like: Tensor, where: str, name: str) -> Norm:
+    """Find out what a module computes.
+
+    Args:
+        module: A norm of the model.
+        d_model: Width of what it reads.
+        like: A tensor of the dtype and on the device it reads.
+        where: Its place, for the error.
+        name: The architecture, for the error.
+
+    Raises:
+        UnsupportedModel: It is neither LayerNorm nor RMSNorm.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.tensor(_PROBE_SIZES).repeat_interleave(_PROBES)[:, None]
+    probes = torch.randn(len(sizes), d_model, generator=generator) * sizes + 0.5 * sizes
+    probes = probes.to(like)
+    with torch.no_grad():
+        expected = cast(Tensor, module(probes))
+        for norm in _candidates(module, d_model, like):
+            if _agrees(norm, probes, expected):
+                return norm
+    raise UnsupportedModel(
+        f"edge attribution does not know the arithmetic of {name}: {where}, a "
+        f"{type(module).__name__}, is neither LayerNorm nor RMSNorm"
+    )
+
+
+def _candidates(module: Any, d_model: int, like: Tensor) -> Iterator[Norm]:
+    ones = torch.ones(d_model, device=like.device, dtype=like.dtype)
+    yield Norm(module, ones, None, 0.0, centred=False, identity=True)
+    weight, bias = (_vector(getattr(module, name, None), like) for name in ("weight", "bias"))
+    gains = [ones] if weight is None else [weight, 1 + weight]
+    found = [getattr(module, name, None) for name in _EPS_NAMES]
+    eps = next((float(value) for value in found if isinstance(value, float)), 1e-6)
+    for gain in gains:
+        for centred in (False, True):
+            yield Norm(module, gain, bias, eps, centred)
+
+
+def _vector(value: Any, like: Tensor) -> Tensor | None:
+    return value.detach().to(like) if isinstance(value, Tensor) and value.ndim == 1 else None
+
+
+def _agrees(norm: Norm, probes: Tensor, expected: Tensor) -> bool:
+    if expected.shape != probes.shape:
+        return False
+    written = probes if norm.identity else norm.point(probes).unit * norm.gain
+    if norm.bias is not None and not norm.identity:
+        written = written + norm.bias
+    tolerance = 64 * torch.finfo(_at_least(probes.dtype)).eps
+    if probes.dtype.itemsize < 4:
+        tolerance = 8 * torch.finfo(probes.dtype).eps
+    difference = (_widened(written) - _widened(expected)).norm(dim=-1)
+    return bool((difference <= tolerance * _widened(expected).norm(dim=-1)).all())
+
+
+def _at_least(dtype: torch.dtype) -> torch.dtype:
+    # Norms of float64 models compute in float32 in many implementations.
+    return torch.float32 if dtype.itemsize >= 4 else dtype
+
+
+def _widened(value: Tensor) -> Tensor:
+    return value.float() if value.dtype.itemsize < 4 else value
