@@ -28,11 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ingest.discovery.ablation import Ablation
 from ingest.discovery.metrics import Metric
 
 __all__ = [
     "ABLATIONS",
     "PROGRAMS",
+    "TRACE",
     "CompiledProgram",
     "Program",
     "Prompts",
@@ -43,7 +45,13 @@ __all__ = [
     "last_logits",
 ]
 
-ABLATIONS = ("resample", "zero")
+ABLATIONS: tuple[Ablation, ...] = ("resample", "zero")  # nobody states a truth for "mean"
+TRACE = 1e-5
+"""Effects on the output below this show no edge of the program.
+
+A compiled head that finds nothing reads BOS, and one that does find something still spares BOS
+``exp(-50 / sqrt(d_head))`` of its attention, 5e-7 in ``reverse``: what makes it do so is a trace.
+"""
 _LONGEST = 5
 _BOS, _PAD = "BOS", "PAD"
 _LENGTHS = (2, 3, 4)  # of 1 a reversal needs no index, of 5 no count: the longest is the default
@@ -76,12 +84,13 @@ class Program:
     carries_constants: frozenset[str]
     only_positions: frozenset[str]
 
-    def truth(self, ablation: str) -> frozenset[str]:
+    def truth(self, ablation: Ablation) -> frozenset[str]:
         """Edges needed when the others are ablated so."""
-        return {
+        truths: dict[Ablation, frozenset[str]] = {
             "resample": self.carries_tokens,
             "zero": self.carries_tokens | self.carries_constants,
-        }[ablation]
+        }
+        return truths[ablation]
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -272,7 +281,7 @@ def closeness(bridge: Any, prompts: Prompts) -> Metric:
     return lambda logits, index: -(logits - clean[index]).abs().sum(-1)
 
 
-def answer(bridge: Any, prompts: Prompts, ablation: str) -> Metric:
+def answer(bridge: Any, prompts: Prompts, ablation: Ablation) -> Metric:
     """How far the output has gone from the ablated model's, which is 0 under ``zero``, to its own.
 
     Linear in the logits, so that it has the same gradient everywhere.
