@@ -67,7 +67,7 @@ def test_a_node_has_the_effect_of_a_circuit_that_lacks_its_edges(name: str, kv_h
 
 def test_padding_and_batch_size_change_nothing_and_progress_counts_prompts() -> None:
     model = bridge("llama", torch.float64)
-    asked = {"edges": ["input->a0.h0<q>", "m0->logits"], "nodes": ["m0", "a1.kv0"]}
+    asked: dict[str, Any] = {"edges": ["input->a0.h0<q>", "m0->logits"], "nodes": ["m0", "a1.kv0"]}
     plain = patch_effects(model, clean_ids(), corrupt_ids(), metric(), **asked)
     pad = torch.ones(N_PROMPTS, 2, dtype=torch.long)
     seen: list[tuple[int, int]] = []
