@@ -110,7 +110,9 @@ def attribute_edges(
         replacement = Replacement.read(model, anatomy, ablation, means, start)
         job = _Job(model, anatomy, metric, replacement, method, steps)
         first = prompts.batch(next(prompts.groups())[:1], anatomy.device)
-        require_known_arithmetic(model, anatomy, first, metric, replacement)
+        require_known_arithmetic(
+            model, anatomy, first, metric, replacement, gradients=method != "exact"
+        )
 
         def work(batch: PromptBatch) -> None:
             found = job.score(batch)

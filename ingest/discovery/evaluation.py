@@ -20,7 +20,7 @@ from ingest.discovery.ablation import (
     record_stream,
 )
 from ingest.discovery.anatomy import Anatomy, frozen, read_anatomy, require_close
-from ingest.discovery.guard import check_stream
+from ingest.discovery.guard import check_patching, check_stream
 from ingest.discovery.metrics import Metric, Progress, per_prompt
 from ingest.discovery.patched_run import run_patched
 from ingest.discovery.prompts import PromptBatch, each_batch, padding_token, read_prompts
@@ -188,14 +188,10 @@ def _check_both_ends(
     clean, full = record_stream(model, anatomy, one.clean)
     check_stream(model, anatomy, one, clean)
     ablated, empty = replacement.stream(model, anatomy, one, clean)
-    n_senders, n_receivers = len(anatomy.space.senders), len(anatomy.space.receivers)
-    every = torch.ones(n_senders, n_receivers, device=anatomy.device, dtype=anatomy.dtype)
-    for circuit, expected, kept in ((every, full, "kept"), (0 * every, empty, "ablated")):
-        if expected is not None:
-            logits = run_patched(model, anatomy, one.clean, circuit, ablated)
-            require_close(
-                anatomy, logits, expected, f"with every edge {kept} it gives other logits"
-            )
+    check_patching(model, anatomy, one, ablated, full)
+    if empty is not None:
+        logits = run_patched(model, anatomy, one.clean, _as_matrix(anatomy, ()), ablated)
+        require_close(anatomy, logits, empty, "with every edge ablated it gives other logits")
 
 
 def _run_all(
@@ -209,11 +205,7 @@ def _run_all(
     """Logits ``[batch, word]`` of the ablated run, the clean run and every circuit."""
     ablated, empty, full = _both_ends(model, anatomy, batch, replacement)
     if empty is None:
-        nothing = torch.zeros(
-            len(anatomy.space.senders), len(anatomy.space.receivers),
-            device=anatomy.device, dtype=anatomy.dtype,
-        )  # fmt: skip
-        empty = run_patched(model, anatomy, batch.clean, nothing, ablated)
+        empty = run_patched(model, anatomy, batch.clean, _as_matrix(anatomy, ()), ablated)
     logits = [empty, full]
     for n_run, circuit in enumerate(circuits, start=1):
         logits.append(run_patched(model, anatomy, batch.clean, circuit, ablated))

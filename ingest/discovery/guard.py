@@ -20,7 +20,7 @@ from ingest.discovery.patched_run import run_patched
 from ingest.discovery.products import EdgeProducts, mapped_gradients
 from ingest.discovery.prompts import PromptBatch
 
-__all__ = ["check_gradients", "check_stream", "require_known_arithmetic"]
+__all__ = ["check_patching", "check_stream", "require_known_arithmetic"]
 
 _STEP = 1e-3
 _STEP_HALF = 2e-2
@@ -30,19 +30,49 @@ _ROUNDING_STEPS = 64
 
 
 def require_known_arithmetic(
-    model: Any, anatomy: Anatomy, batch: PromptBatch, metric: Metric, replacement: Replacement
+    model: Any,
+    anatomy: Anatomy,
+    batch: PromptBatch,
+    metric: Metric,
+    replacement: Replacement,
+    *,
+    gradients: bool = True,
 ) -> None:
     """Check everything on the first prompt of a batch.
+
+    Args:
+        model: Frozen.
+        anatomy: Of the model.
+        batch: Prompts.
+        metric: What is to be differentiated.
+        replacement: The ablation.
+        gradients: Whether they will be used; else the metric need not have any.
 
     Raises:
         UnsupportedModel: The model does something else.
     """
     one = batch.head(1)
-    clean, _ = record_stream(model, anatomy, one.clean)
+    clean, logits = record_stream(model, anatomy, one.clean)
     check_stream(model, anatomy, one, clean)
-    scores = check_gradients(model, anatomy, one, metric, replacement)
-    ablated, _ = replacement.stream(model, anatomy, one, clean)
-    _check_finite_difference(model, anatomy, one, metric, scores, ablated)
+    with torch.no_grad():
+        ablated, _ = replacement.stream(model, anatomy, one, clean)
+    check_patching(model, anatomy, one, ablated, logits)
+    if gradients:
+        scores, full = _check_gradients(model, anatomy, one, metric, replacement)
+        _check_finite_difference(model, anatomy, one, metric, (scores, full), ablated)
+
+
+def check_patching(
+    model: Any, anatomy: Anatomy, one: PromptBatch, ablated: Stream, expected: Tensor
+) -> None:
+    """Inputs put together anew with every edge kept must give the model's own logits."""
+    space = anatomy.space
+    every = torch.ones(
+        len(space.senders), len(space.receivers), device=anatomy.device, dtype=anatomy.dtype
+    )
+    with torch.no_grad():
+        logits = run_patched(model, anatomy, one.clean, every, ablated)
+    require_close(anatomy, logits, expected, "with every edge kept it gives other logits")
 
 
 def check_stream(model: Any, anatomy: Anatomy, one: PromptBatch, clean: Stream) -> None:
@@ -62,10 +92,10 @@ def check_stream(model: Any, anatomy: Anatomy, one: PromptBatch, clean: Stream) 
         )  # fmt: skip
 
 
-def check_gradients(
+def _check_gradients(
     model: Any, anatomy: Anatomy, one: PromptBatch, metric: Metric, replacement: Replacement
-) -> Tensor:
-    """Mapped gradients must be the model's own in every block; gives the prompt's scores."""
+) -> tuple[Tensor, float]:
+    """Mapped gradients must be the model's own in every block; gives scores and metric."""
     places = [block.at("ln1.hook_in") for block in anatomy.blocks]
     places += [block.at("hook_in") for block in anatomy.blocks[1:]]
     run = differentiate(model, anatomy, one.clean, metric, one, also=places)
@@ -86,7 +116,7 @@ def check_gradients(
     with torch.no_grad():
         products.add(run, run.written, replacement.written(model, anatomy, one))
         products.finish()
-    return products.scores
+    return products.scores, float(run.metric.sum())
 
 
 def _check_finite_difference(
@@ -94,30 +124,35 @@ def _check_finite_difference(
     anatomy: Anatomy,
     one: PromptBatch,
     metric: Metric,
-    scores: Tensor,
+    claimed: tuple[Tensor, float],
     ablated: Stream,
 ) -> None:
-    """Move half of all edges towards the ablated run and away from it, each by its score's sign."""
+    """Move half of all edges towards the ablated run and away from it, each by its score's sign.
+
+    The scores' sum must lie between the slopes on both sides, which are one except at a kink, such
+    as a ReLU's whose input is exactly 0: there any slope between them is a gradient.
+    """
+    scores, full = claimed
     half = anatomy.dtype.itemsize < 4
     step, tolerance = (_STEP_HALF, _TOLERANCE_HALF) if half else (_STEP, _TOLERANCE)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.rand(scores.shape, generator=generator) < 0.5
     direction = (scores.sign() * chosen).to(anatomy.device, anatomy.dtype)
 
-    def moved(by: float) -> Tensor:
+    def moved(by: float) -> float:
         weights = 1 - by * direction
         logits = run_patched(model, anatomy, one.clean, weights, ablated)
-        return per_prompt(metric, logits, one.index).double().sum().cpu()
+        return float(per_prompt(metric, logits, one.index).sum())
 
     with torch.no_grad():
-        away, towards = moved(-step), moved(step)
+        slopes = (full - moved(step)) / step, (moved(-step) - full) / step
     expected = float(scores[chosen].abs().sum())
-    found = float(away - towards) / (2 * step)
-    rounding = _ROUNDING_STEPS * torch.finfo(anatomy.dtype).eps * float(away.abs()) / step
-    if abs(found - expected) > tolerance * expected + rounding:
+    allowed = tolerance * expected
+    allowed += _ROUNDING_STEPS * torch.finfo(anatomy.dtype).eps * abs(full) / step
+    if expected < min(slopes) - allowed or expected > max(slopes) + allowed:
         raise anatomy.refuse(
-            f"edges moved by {step} change the metric by {found:.4g} times that, their scores say "
-            f"{expected:.4g}"
+            f"edges moved by {step} change the metric by {slopes[0]:.4g} or {slopes[1]:.4g} times "
+            f"that, their scores say {expected:.4g}"
         )
 
 

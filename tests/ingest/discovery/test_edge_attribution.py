@@ -261,10 +261,10 @@ def test_a_prompt_whose_gradient_is_not_finite_is_named() -> None:
     # The root's slope is infinite where it is 0, though the metric itself is finite there.
     model = bridge("llama")
     with torch.no_grad():
-        zero = model(clean_ids())[:, -1, 0] - torch.tensor([1.0, 0.0, 1.0])
+        zero: Tensor = model(clean_ids())[:, -1, 0] - torch.tensor([1.0, 0.0, 1.0])
 
     def root(logits: Tensor, index: Tensor) -> Tensor:
-        return (logits[:, 0] - zero[index]).abs().sqrt()
+        return torch.sqrt((logits[:, 0] - zero[index]).abs())
 
     with pytest.raises(NonFiniteScores, match="prompt 1"):
         attribute_edges(model, clean_ids(), corrupt_ids(), root, batch_size=3)

@@ -116,7 +116,7 @@ def test_exact_scores_equal_the_reference(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["gpt2_tiny", "neox_tiny"])
 @pytest.mark.parametrize("method", ["eap", "eap-ig-inputs"])
-def test_float64_scores_equal_the_references_to_more_digits(model: str, method: str) -> None:
+def test_float64_scores_equal_the_references_to_more_digits(model: str, method: Any) -> None:
     prompts = fixtures.prompts(model, "fixed")
     found = attribute_edges(
         fixtures.bridge(model, torch.float64), prompts.clean, prompts.corrupt, prompts.metric,

@@ -1,0 +1,203 @@
+"""Measure edge attribution against the bare passes of the model that it cannot do without.
+
+On SmolLM2-135M (IOI, 32 prompts). Bare means: the same model object, batch, attention and dtype,
+weights frozen, gradient to the embeddings, logits of the last position only. For plain attribution
+two forwards and a backward; for integrated gradients with 5 steps one forward and five forwards
+with backwards. Times are medians of runs that take turns; peak memory is the process's resident
+set, its high-water mark set back before each run (Linux).
+
+    python benchmarks/edge_attribution.py [--model smollm2] [--prompts 32] [--batch-size 32]
+        [--repeat 5] [--profile eap]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import cProfile
+import ctypes
+import gc
+import pstats
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ingest import models
+from ingest.discovery import attribute_edges
+from ingest.discovery.anatomy import frozen, read_anatomy
+from ingest.jobs.answering import PromptTensors, as_tensors, judge
+from ingest.tasks.catalogue import find_task
+from ingest.tasks.prompts import keep_answered
+
+STEPS = 5
+MIB = 2**20
+
+
+@dataclass
+class Measured:
+    """Seconds of every run, by the clock and of the processor, and the largest peak."""
+
+    seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
+    peak_mib: float = 0.0
+
+    @property
+    def median(self) -> float:
+        """The run in the middle."""
+        return statistics.median(self.seconds)
+
+
+def prompts_of(model: Any, n: int) -> PromptTensors:
+    """IOI prompts that the model answers rightly."""
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    kept = keep_answered(
+        find_task("ioi"), judge(model), encode=encode, model="benchmark", bos_id=None, seed=0,
+        n=n, at_least=n,
+    )  # fmt: skip
+    return as_tensors(kept.pairs)
+
+
+def same_length(prompts: PromptTensors, n: int) -> PromptTensors:
+    """The ``n`` first prompts of the commonest length: one batch."""
+    lengths = prompts.attention_mask.sum(1)
+    chosen = (lengths == lengths.mode().values).nonzero()[:n, 0]
+    if len(chosen) < n:
+        raise SystemExit(f"only {len(chosen)} prompts of one length; ask for fewer")
+    length = int(lengths.mode().values)
+    return PromptTensors(
+        prompts.clean[chosen, :length], prompts.corrupt[chosen, :length],
+        prompts.attention_mask[chosen, :length], prompts.correct[chosen], prompts.wrong[chosen],
+    )  # fmt: skip
+
+
+def bare(model: Any, prompts: PromptTensors, size: int, n_forward: int, n_both: int) -> None:
+    """So many forwards, and forwards with backwards to the embeddings."""
+    anatomy = read_anatomy(model)
+    for index in torch.arange(len(prompts.clean)).split(size):
+        clean, corrupt = prompts.clean[index], prompts.corrupt[index]
+        with torch.no_grad():
+            for _ in range(n_forward):
+                prompts.logit_difference(anatomy.run(model, corrupt, []), index)
+        for _ in range(n_both):
+            backward(model, anatomy, clean, prompts, index)
+
+
+def backward(
+    model: Any, anatomy: Any, tokens: Tensor, prompts: PromptTensors, index: Tensor
+) -> None:
+    """One forward, and a backward to the embeddings."""
+    start: list[Tensor] = []
+
+    def begin(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
+        start.append(value.detach().requires_grad_())
+        return start[0]
+
+    logits = anatomy.run(model, tokens, [("blocks.0.hook_in", begin)])
+    torch.autograd.grad(prompts.logit_difference(logits, index).sum(), start)
+
+
+def contenders(
+    model: Any, prompts: PromptTensors, size: int
+) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """By method: the bare passes, and attribution."""
+
+    def ours(method: Any) -> Callable[[], Any]:
+        return lambda: attribute_edges(
+            model, prompts.clean, prompts.corrupt, prompts.logit_difference,
+            method=method, steps=STEPS, batch_size=size,
+        )  # fmt: skip
+
+    return {
+        "eap": (lambda: bare(model, prompts, size, 1, 1), ours("eap")),
+        "eap-ig-inputs": (lambda: bare(model, prompts, size, 1, STEPS), ours("eap-ig-inputs")),
+    }
+
+
+def measured(run: Callable[[], Any], into: Measured) -> None:
+    """Run once and note time and peak."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    began, processor = time.perf_counter(), time.process_time()
+    run()
+    into.seconds.append(time.perf_counter() - began)
+    into.processor_seconds.append(time.process_time() - processor)
+    into.peak_mib = max(into.peak_mib, peak_mib())
+
+
+def peak_mib() -> float:
+    """The resident set's high-water mark; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def report(method: str, plain: Measured, ours: Measured, extra_mib: float) -> None:
+    """Print one method's figures."""
+    allowed = 1.25 * plain.peak_mib + extra_mib
+    print(f"{method:<16} bare {plain.median:7.2f} s {plain.peak_mib:7,.0f} MiB")
+    print(
+        f"{'':<16} ours {ours.median:7.2f} s {ours.peak_mib:7,.0f} MiB"
+        f"   {ours.median / plain.median:.2f} times the time (processor"
+        f" {statistics.median(ours.processor_seconds) / statistics.median(plain.processor_seconds):.2f}),"
+        f" {ours.peak_mib:,.0f} of {allowed:,.0f} MiB allowed"
+    )
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--profile", help="print where this method's time goes, and stop")
+    options = parser.parse_args()
+    model = models.load(options.model, device="cpu")
+    prompts = same_length(prompts_of(model, 3 * options.prompts), options.prompts)
+    runs = contenders(model, prompts, options.batch_size)
+    with frozen(model):
+        if options.profile:
+            profile(runs[options.profile][1])
+            return
+        space = read_anatomy(model).space
+        n_prompts, n_tokens = prompts.clean.shape
+        print(
+            f"{options.model}, {n_prompts} prompts of {n_tokens} tokens, batches of"
+            f" {options.batch_size}, {space.n_edges:,} edges, {torch.get_num_threads()} threads"
+        )
+        batch = min(options.batch_size, n_prompts)
+        changes = len(space.senders) * batch * n_tokens * model.cfg.d_model * 4 / MIB
+        scores = len(space.senders) * len(space.receivers) * 8 / MIB
+        for method, (plain, ours) in runs.items():
+            found = Measured(), Measured()
+            for repeat in range(options.repeat + 1):  # the first warms up and does not count
+                for run, into in zip((plain, ours), found, strict=True):
+                    measured(run, into if repeat else Measured())
+            report(method, *found, changes + scores)
+
+
+def profile(run: Callable[[], Any]) -> None:
+    """Where the time goes, by function."""
+    run()
+    profiler = cProfile.Profile()
+    profiler.runcall(run)
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
+
+
+if __name__ == "__main__":
+    main()
