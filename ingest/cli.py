@@ -113,8 +113,8 @@ def _run_with_options(job: Any) -> Callable[..., None]:
         configuration = job.Configuration(**told)
         with open_registry(context) as registry, show_progress() as progress:
             outcome = run_job(job, configuration, registry, progress=progress)
-        summary = outcome.finding.summary
-        show_rows(Rows(tuple(summary), (tuple(summary.values()),)), format)
+        found = outcome.finding.rows or (outcome.finding.summary,)
+        show_rows(Rows(tuple(found[0]), tuple(tuple(row.values()) for row in found)), format)
 
     parameters = [_parameter("context", typer.Context)]
     parameters += [_option(name, field) for name, field in fields.items()]
@@ -128,6 +128,8 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     """An option for a field; what the user leaves out stays with the configuration's default."""
     kind: Any = field.annotation
     is_list = get_origin(kind) is tuple
+    # What is read before it is checked comes as text, such as 1% for a number.
+    is_text = any(type(rule).__name__ == "BeforeValidator" for rule in field.metadata)
     # A field of several values is an option given several times: tags, --tag.
     flag = "--" + (name.removesuffix("s") if is_list else name).replace("_", "-")
     is_flag = bool in (kind, *get_args(kind))
@@ -138,7 +140,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
         metavar="<str>" if is_list else None,
         show_default=False,
     )
-    kind = list[str] if is_list else kind
+    kind = list[str] if is_list else str if is_text else kind
     return _parameter(name, kind if field.is_required() else kind | None, option)
 
 

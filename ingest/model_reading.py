@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,10 @@ from registry.errors import BadInput, CircuitsError, MissingExtra, UnsupportedMo
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Checkpoint", "architecture_of", "quiet", "read", "said_plainly"]
+__all__ = ["Checkpoint", "DeviceMap", "architecture_of", "quiet", "read", "said_plainly"]
+
+DeviceMap = str | Mapping[str, str | int]
+"""``auto``, a device, or where each module goes; as transformers reads it."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -50,11 +53,12 @@ class Checkpoint:
     revision: str | None = None
 
 
-def read(place: Place, dtype: torch.dtype) -> Checkpoint:
+def read(place: Place, dtype: torch.dtype, device_map: DeviceMap | None = None) -> Checkpoint:
     """Read a model's weights and, where it has one, its tokenizer.
 
     Weights come in ``dtype`` where that is float32, else in the checkpoint's own type: rounding
-    them is left to the caller, who hashes them first.
+    them is left to the caller, who hashes them first. They lie on the CPU, or where ``device_map``
+    puts them.
 
     Raises:
         NotFound: The hub has no such model or cannot be reached; a package is missing.
@@ -64,17 +68,24 @@ def read(place: Place, dtype: torch.dtype) -> Checkpoint:
         StorageError: The cache for models built in cannot be written.
     """
     if place.kind is PlaceKind.GGUF:
+        if device_map is not None:
+            raise BadInput(
+                f"a GGUF file such as {place.source!r} is read whole, without device_map; save it "
+                "as a folder by save_pretrained, or give a device"
+            )
         with said_plainly(f"GGUF file {place.source!r} cannot be read"):
             return Checkpoint(*read_gguf(Path(place.source)))
     if place.kind is PlaceKind.HUB:
         folder = download(place, lambda folder: _check(place, folder))
-        return replace(_read_folder(place, folder, dtype), revision=folder.name)
+        found = _read_folder(place, folder, dtype, device_map=device_map)
+        return replace(found, revision=folder.name)
     built_in = find_built_in(place.source) if place.kind is PlaceKind.BUILT_IN else None
     if built_in is None:
-        return _read_folder(place, Path(place.source), dtype)
+        return _read_folder(place, Path(place.source), dtype, device_map=device_map)
     with said_plainly(f"the model {place.slug} cannot be read"):
         folder = kept_folder(built_in)
-    return _read_folder(place, folder, dtype, "; remove that folder to have it made anew")
+    hint = "; remove that folder to have it made anew"
+    return _read_folder(place, folder, dtype, hint, device_map=device_map)
 
 
 def _check(place: Place, folder: Path) -> PretrainedConfig:
@@ -85,10 +96,17 @@ def _check(place: Place, folder: Path) -> PretrainedConfig:
     return config
 
 
-def _read_folder(place: Place, folder: Path, dtype: torch.dtype, hint: str = "") -> Checkpoint:
+def _read_folder(
+    place: Place,
+    folder: Path,
+    dtype: torch.dtype,
+    hint: str = "",
+    *,
+    device_map: DeviceMap | None,
+) -> Checkpoint:
     config = _check(place, folder)
     with said_plainly(f"the model in {str(folder)!r} cannot be read", hint):
-        model = _read_model(place, folder, config, dtype)
+        model = _read_model(place, folder, config, dtype, device_map)
         tokenizer = None
         # Of an absent tokenizer transformers may make an empty one instead of complaining.
         if any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -97,7 +115,11 @@ def _read_folder(place: Place, folder: Path, dtype: torch.dtype, hint: str = "")
 
 
 def _read_model(
-    place: Place, folder: Path, config: PretrainedConfig, dtype: torch.dtype
+    place: Place,
+    folder: Path,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    device_map: DeviceMap | None,
 ) -> PreTrainedModel:
     # Halves are cast after hashing, so that the hash is the checkpoint's; see weights_hash.
     half = dtype in (torch.float16, torch.bfloat16)
@@ -108,6 +130,8 @@ def _read_model(
         "output_loading_info": True,
         **_LOCAL,
     }
+    if device_map is not None:
+        options["device_map"] = device_map
     adapter = ArchitectureAdapterFactory.select_architecture_adapter(
         build_bridge_config_from_hf(
             config, architecture_of(config, str(place)), str(place), torch.float32
@@ -120,7 +144,18 @@ def _read_model(
         raise BadInput(
             f"the model {place} lacks {len(missing)} of its weights, such as {missing[0]!r}"
         )
+    _require_everything_placed(place, model)
     return model
+
+
+def _require_everything_placed(place: Place, model: PreTrainedModel) -> None:
+    """Refuse a model of which parts found no room: they would be fetched anew at every step."""
+    absent = [name for name, weight in model.named_parameters() if weight.is_meta]
+    if absent:
+        raise BadInput(
+            f"the devices hold the model {place} but for {len(absent)} of its weights, such as "
+            f"{absent[0]!r}; free memory, give more devices or a smaller dtype"
+        )
 
 
 def architecture_of(config: PretrainedConfig, name: str) -> str:

@@ -25,7 +25,7 @@ try:
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    from ingest.model_reading import architecture_of, quiet, read, said_plainly
+    from ingest.model_reading import DeviceMap, architecture_of, quiet, read, said_plainly
 except ModuleNotFoundError as error:
     raise MissingExtra("loading models", "discover") from error
 
@@ -67,6 +67,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
+    device_map: DeviceMap | None = None,
 ) -> TransformerBridge:
     """Load a causal language model, wrapped but otherwise as it is.
 
@@ -77,6 +78,9 @@ def load(
         device: Such as ``cpu``, ``cuda:1``, ``mps``. CUDA where there is one, else the CPU.
         dtype: Floating-point type of the weights. ``float32``, whatever the checkpoint holds.
         revision: A branch, tag or commit on the hub.
+        device_map: How transformers is to spread the weights over devices, in ``device``'s place:
+            ``auto`` fills several GPUs in turn, a device's name or a dictionary from modules to
+            devices says it all. Needs accelerate; every weight must find room on some device.
 
     Returns:
         A bridge in evaluation mode. Its ``tokenizer`` is None where the checkpoint has none.
@@ -90,9 +94,11 @@ def load(
     """
     place = locate(name_or_path, revision)
     wanted = _dtype(dtype)
+    if device is not None and device_map is not None:
+        raise BadInput("device and device_map contradict each other; give one of them")
     with quiet():
-        target = _device(device)
-        checkpoint = read(place, wanted)
+        target = _device(device) if device_map is None else None
+        checkpoint = read(place, wanted, device_map)
         return wrap(
             checkpoint.model,
             tokenizer=checkpoint.tokenizer,

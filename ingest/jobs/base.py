@@ -65,11 +65,14 @@ class Finding:
         batch: Records, without the run. Circuits in it need not name their run.
         artifacts: Files to store before the records, by their content.
         summary: The result in a few fields.
+        rows: The result as a table, all rows with the same fields; () where one row, the summary,
+            says it all.
     """
 
     batch: Batch
     artifacts: tuple[bytes, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ set's id: the same prompts, model and BOS policy always make the same file.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
-from ingest.tasks.base import Encode, PromptSource, TokenPair
+from ingest.tasks.base import Encode, PromptPair, PromptSource, TokenPair
 from registry.errors import BadInput, TooFewPrompts
 from registry.records import PromptSet, canonical_json
 
-__all__ = ["Judge", "KeptPrompts", "Verdict", "keep_answered", "with_bos"]
+__all__ = ["Judge", "KeptPrompts", "Verdict", "keep_answered", "read_kept", "with_bos"]
 
 _FORMAT = "circuits-prompts/1"
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 8, 32
@@ -51,9 +53,9 @@ class KeptPrompts:
         bos: Whether a BOS token was prepended; it is among the pairs' ids then.
         seed: What they were drawn with; None where they come from a file.
         pairs: Those kept, in the order drawn.
-        share_correct: Of the drawn prompts, 0 to 1.
-        share_top1: Of the drawn prompts, 0 to 1.
-        n_drawn: How many the model was asked.
+        share_correct: Of the drawn prompts, 0 to 1; None where the model was not asked.
+        share_top1: Of the drawn prompts, 0 to 1; None where the model was not asked.
+        n_drawn: How many were drawn.
     """
 
     task: str
@@ -61,8 +63,8 @@ class KeptPrompts:
     bos: bool
     seed: int | None
     pairs: tuple[TokenPair, ...]
-    share_correct: float
-    share_top1: float
+    share_correct: float | None
+    share_top1: float | None
     n_drawn: int
 
     @cached_property
@@ -154,6 +156,21 @@ def keep_answered(
     )
 
 
+def read_kept(artifact: bytes) -> tuple[TokenPair, ...]:
+    """The pairs of a file that :attr:`KeptPrompts.artifact` wrote.
+
+    Raises:
+        BadInput: It is no such file.
+    """
+    try:
+        header, *lines = [json.loads(line) for line in artifact.decode().splitlines()]
+        if header.get("format") == _FORMAT:
+            return tuple(_pair(line) for line in lines)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise BadInput(f"the prompts are not kept as {_FORMAT}, so that they cannot be read again")
+
+
 def _how_many(n: int | None, n_kept: int) -> int:
     """How many prompts to draw next: as many as are missing, within bounds."""
     missing = _MOST_AT_ONCE if n is None else n - n_kept
@@ -177,3 +194,13 @@ def _line(pair: TokenPair) -> dict[str, object]:
         "wrong_id": pair.wrong,
     }
     return asdict(pair.text) | ids
+
+
+def _pair(line: dict[str, Any]) -> TokenPair:
+    return TokenPair(
+        text=PromptPair(**{field.name: line[field.name] for field in fields(PromptPair)}),
+        clean=tuple(line["clean_ids"]),
+        corrupt=tuple(line["corrupt_ids"]),
+        correct=line["correct_id"],
+        wrong=line["wrong_id"],
+    )

@@ -1,0 +1,237 @@
+"""What several circuits of one task agree on: each edge's frequency, and the frequent ones.
+
+Circuits found on other prompts of the same task differ. Recorded beside them is their consensus:
+the edges that at least a given share of them have, with mean scores as effects, without those that
+lie on no path then. It was not found on any prompts itself, so that its method has another name,
+and its score file keeps two matrices: ``scores``, their mean, and ``frequency``, the share of the
+circuits that each edge of the model is in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ingest.jobs.edge_records import RecordedCircuit, edge_circuit, scores_file
+from ingest.jobs.edge_search import Found, Prepared, choose_edges, score
+from ingest.jobs.progress import Progress
+from registry.errors import BadInput
+from registry.records import Circuit, Evaluation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ingest.discovery import EdgeScores, PrunedCircuit
+
+__all__ = ["CONSENSUS", "Agreement", "agree", "consensus_circuit", "resampled", "stability"]
+
+CONSENSUS = "edge-attribution-consensus"
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Several circuits over the edges of one model.
+
+    Attributes:
+        n_circuits: How many.
+        frequency: Share of them that an edge is in, ``[sender, receiver]``, 0 to 1.
+        scores: The mean of their scores.
+        mean_overlap: Mean over pairs of circuits of the intersection of their edges over the union.
+        chosen: The frequent edges without dangling ones, with their mean scores. May be empty.
+    """
+
+    n_circuits: int
+    frequency: Tensor
+    scores: EdgeScores
+    mean_overlap: float
+    chosen: PrunedCircuit
+
+
+def agree(several: Sequence[tuple[EdgeScores, PrunedCircuit]], share: float) -> Agreement:
+    """Count in how many circuits each edge is, and keep those in at least ``share`` of them.
+
+    Args:
+        several: Circuits, each with the scores it was chosen by.
+        share: 0 to 1.
+    """
+    import torch
+
+    scores, chosen = zip(*several, strict=True)
+    sets = [frozenset(edge.id for edge in circuit.edges) for circuit in chosen]
+    space = scores[0].space
+    counts = torch.zeros_like(scores[0].matrix)
+    for edge, count in Counter(itertools.chain.from_iterable(sets)).items():
+        counts[space.locate(edge)] = count
+    frequency = counts / len(sets)
+    mean = _mean(scores)
+    return Agreement(
+        n_circuits=len(sets),
+        frequency=frequency,
+        scores=mean,
+        mean_overlap=_mean_overlap(sets),
+        chosen=_frequent(frequency, mean, share, chosen[0]),
+    )
+
+
+def consensus_circuit(
+    prepared: Prepared,
+    agreement: Agreement,
+    *,
+    prompt_set: str | None,
+    parameters: Mapping[str, Any],
+) -> RecordedCircuit:
+    """The record of a consensus.
+
+    Args:
+        prepared: Model, task, ablation, key/value heads.
+        agreement: What was agreed on; its chosen edges are not none.
+        prompt_set: Id of the prompts that were resampled; None where prompts were drawn anew.
+        parameters: Of the method, and which circuits these were.
+    """
+    matrix = scores_file(agreement.scores, frequency=agreement.frequency)
+    space, chosen = agreement.scores.space, agreement.chosen
+    counts = Counter(
+        round(float(agreement.frequency[space.locate(edge.id)]) * agreement.n_circuits)
+        for edge in chosen.edges
+    )
+    circuit = edge_circuit(
+        prepared,
+        method=CONSENSUS,
+        prompt_set=prompt_set,
+        parameters={
+            **parameters,
+            "circuits": agreement.n_circuits,
+            "edges_by_frequency": {
+                f"{n}/{agreement.n_circuits}": counts[n] for n in sorted(counts, reverse=True)
+            },
+        },
+        selection={
+            "frequency": prepared.configuration.consensus_share,
+            "dangling_removed": chosen.n_pruned,
+        },
+        scores=agreement.scores,
+        chosen=chosen,
+        address=hashlib.sha256(matrix).hexdigest(),
+    )
+    return RecordedCircuit(circuit, matrix)
+
+
+def stability(circuit: Circuit, agreement: Agreement) -> Evaluation:
+    """How much the circuits of a consensus overlap."""
+    return Evaluation(
+        circuit=circuit.id,
+        task=circuit.task,
+        prompt_set=circuit.prompt_set,
+        measure="edge_overlap",
+        value=agreement.mean_overlap,
+        parameters={
+            "statistic": "intersection over union of edges, mean over pairs of circuits",
+            "circuits": agreement.n_circuits,
+        },
+    )
+
+
+def resampled(
+    prepared: Prepared, found: Found, progress: Progress
+) -> list[tuple[EdgeScores, PrunedCircuit]]:
+    """Choose edges on resamples of the prompts, drawn with replacement.
+
+    A score is a mean over prompts, so each prompt is scored once and resamples only weigh them.
+    The number of edges is that of the circuit found on all prompts, a threshold stays the same.
+    """
+    from ingest.discovery import EdgeScores
+
+    n_prompts = len(found.kept.pairs)
+    alone = _scores_of_each_prompt(prepared, found, progress)
+    size = found.chosen.n_selected if prepared.configuration.threshold is None else None
+    several = []
+    for weights in _draw_weights(prepared, n_prompts):
+        matrix = sum(
+            (w * each.matrix for w, each in zip(weights, alone, strict=True) if w),
+            start=found.scores.matrix.new_zeros(found.scores.matrix.shape),
+        )
+        metric = found.scores.clean_metric
+        scores = EdgeScores(matrix / n_prompts, found.scores.space, metric, None)
+        several.append((scores, _chosen_or_none(prepared, scores, size)))
+    return several
+
+
+def _scores_of_each_prompt(
+    prepared: Prepared, found: Found, progress: Progress
+) -> list[EdgeScores]:
+    from ingest.jobs.answering import as_tensors
+    from ingest.jobs.progress import Silent
+
+    report = progress.stage(f"scoring each prompt of {prepared.source.slug} for resampling")
+    whole, scores = as_tensors(found.kept.pairs), []
+    for at, pair in enumerate(found.kept.pairs):
+        scores.append(score(prepared, as_tensors([pair]), Silent(), "", mean_of=whole))
+        report(at + 1, len(found.kept.pairs))
+    return scores
+
+
+def _draw_weights(prepared: Prepared, n_prompts: int) -> Iterator[list[int]]:
+    """How often each prompt is in each resample."""
+    # A string seeds the generator the same way in every process and version of Python.
+    choose = random.Random(f"bootstrap:{prepared.configuration.seed}")
+    for _ in range(prepared.configuration.bootstrap or 0):
+        drawn = Counter(int(choose.random() * n_prompts) for _ in range(n_prompts))
+        yield [drawn[at] for at in range(n_prompts)]
+
+
+def _chosen_or_none(prepared: Prepared, scores: EdgeScores, size: int | None) -> PrunedCircuit:
+    """A resample's circuit; one without edges where none reaches the threshold."""
+    from ingest.discovery import PrunedCircuit
+
+    try:
+        return choose_edges(prepared, scores, size)
+    except BadInput:
+        return PrunedCircuit((), (), prepared.configuration.select, 0, 0)
+
+
+def _mean(scores: Sequence[EdgeScores]) -> EdgeScores:
+    import torch
+
+    from ingest.discovery import EdgeScores
+
+    total = torch.zeros_like(scores[0].matrix)
+    for each in scores:  # not stacked: many may not fit twice
+        total += each.matrix
+    metric = torch.cat([each.clean_metric for each in scores])
+    return EdgeScores(total / len(scores), scores[0].space, metric, None)
+
+
+def _frequent(
+    frequency: Tensor, mean: EdgeScores, share: float, like: PrunedCircuit
+) -> PrunedCircuit:
+    """Edges of at least this frequency, with their mean scores, pruned as any circuit is."""
+    from ingest.discovery import EdgeScores, PrunedCircuit
+
+    counted = EdgeScores(frequency, mean.space, mean.clean_metric, None)
+    if float(frequency.max()) < share - _ROUNDING:
+        return PrunedCircuit((), (), like.by, 0, 0)
+    frequent = counted.threshold(share - _ROUNDING)
+    effects = mean.node_effects()
+    return PrunedCircuit(
+        edges=tuple(
+            replace(edge, score=float(mean.matrix[mean.space.locate(edge.id)]))
+            for edge in frequent.edges
+        ),
+        nodes=tuple(replace(node, effect=effects[node.id]) for node in frequent.nodes),
+        by=like.by,
+        n_selected=frequent.n_selected,
+        n_pruned=frequent.n_pruned,
+    )
+
+
+def _mean_overlap(sets: Sequence[frozenset[str]]) -> float:
+    pairs = list(itertools.combinations(sets, 2))
+    # Two circuits without edges are equal.
+    shares = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in pairs]
+    return sum(shares) / len(shares)

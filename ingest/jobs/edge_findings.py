@@ -1,0 +1,157 @@
+"""Circuits, consensus and measurements of one run of ``edge-attribution``, as one finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ingest.jobs.base import Finding
+from ingest.jobs.consensus import Agreement, consensus_circuit, stability
+from ingest.jobs.edge_prompts import task_record
+from ingest.jobs.edge_records import (
+    RecordedCircuit,
+    faithfulness,
+    found_circuit,
+    method_parameters,
+)
+from ingest.jobs.edge_search import Found, Prepared, measure
+from ingest.jobs.progress import Progress
+from registry.ledger.base import Batch, NewCircuit
+from registry.records import Circuit, CircuitLabels, Evaluation, PromptSet
+
+if TYPE_CHECKING:
+    from ingest.discovery import CircuitEvaluation
+
+__all__ = ["Findings"]
+
+_CONSENSUS = "consensus"
+
+
+class Findings:
+    """Collects what a run found; nothing is stored before it is whole."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._tasks = [task_record(prepared.source)]
+        self._prompt_sets: dict[str, PromptSet] = {}
+        self._artifacts: list[bytes] = []
+        self._found: list[Found] = []
+        self._circuits: list[NewCircuit] = []
+        self._evaluations: list[Evaluation] = []
+        self._rows: list[dict[str, Any]] = []
+        if prepared.reference is not None:
+            file, kept = prepared.reference
+            self._tasks += [task_record(file)] if file.slug != prepared.source.slug else []
+            self._prompt_sets[kept.record.id] = kept.record
+            self._artifacts.append(kept.artifact)
+
+    def add_circuit(self, found: Found) -> None:
+        """Take a circuit found on one set of prompts."""
+        configuration, prompts = self._prepared.configuration, found.kept.record
+        self._prompt_sets[prompts.id] = prompts
+        self._artifacts.append(found.kept.artifact)
+        self._found.append(found)
+        of = f"seed {found.kept.seed}" if configuration.seeds > 1 else "all prompts"
+        tried = {"tried": [list(pair) for pair in found.tried]} if found.tried else {}
+        recorded = found_circuit(self._prepared, found)
+        evaluations = faithfulness(recorded.circuit, found.measured, parameters=tried)
+        self._add(recorded, evaluations, of if configuration.seeds > 1 else None)
+        row = self._row(of, recorded.circuit, evaluations, prompts.n_prompts)
+        row |= {"share_correct": prompts.share_correct, "share_top1": prompts.share_top1}
+        self._rows.append(row)
+
+    def add_consensus(self, agreement: Agreement, progress: Progress) -> None:
+        """Take what several circuits agree on, and measure it on the prompts of all.
+
+        Where its edges join the model's input to its output nowhere there is none to record.
+        """
+        if not agreement.chosen.edges:
+            none = self._row(_CONSENSUS, None, (), None)
+            self._rows.append(none | {"mean_overlap": agreement.mean_overlap})
+            return
+        prompt_set = self._found[0].kept.record.id if len(self._found) == 1 else None
+        recorded = consensus_circuit(
+            self._prepared,
+            agreement,
+            prompt_set=prompt_set,
+            parameters=self._consensus_parameters(prompt_set),
+        )
+        measured = self._measured_on_all(agreement, progress)
+        prompt_sets = [found.kept.record.id for found in self._found]
+        sets = {} if prompt_set else {"prompt_sets": prompt_sets}
+        evaluations = faithfulness(recorded.circuit, measured, parameters=sets)
+        self._add(recorded, (*evaluations, stability(recorded.circuit, agreement)), _CONSENSUS)
+        row = self._row(_CONSENSUS, recorded.circuit, evaluations, len(measured.full))
+        self._rows.append(row | {"mean_overlap": agreement.mean_overlap})
+
+    def result(self) -> Finding:
+        """Everything, to be stored in one go; several circuits have a row each."""
+        batch = Batch(
+            models=(self._prepared.model,),
+            tasks=tuple(self._tasks),
+            prompt_sets=tuple(self._prompt_sets.values()),
+            circuits=tuple({new.circuit.id: new for new in self._circuits}.values()),
+            evaluations=tuple(self._evaluations),
+        )
+        rows = self._rows
+        if len(rows) == 1:
+            (row,) = rows
+            del row["of"]
+        else:
+            columns = dict.fromkeys(name for row in rows for name in row)
+            rows = [{name: row.get(name) for name in columns} for row in rows]
+        return Finding(batch, tuple(self._artifacts), rows[-1], tuple(rows))
+
+    def _consensus_parameters(self, prompt_set: str | None) -> dict[str, Any]:
+        found = method_parameters(self._prepared, prompt_set or "each circuit's own prompts")
+        if prompt_set is None:
+            found["prompts"] = "drawn anew"
+        else:
+            found |= {"prompts": "resampled", "seed": self._prepared.configuration.seed}
+        return found | {"of": [new.circuit.id for new in self._circuits]}
+
+    def _measured_on_all(self, agreement: Agreement, progress: Progress) -> CircuitEvaluation:
+        import torch
+
+        from ingest.discovery import CircuitEvaluation
+        from ingest.jobs.answering import as_tensors
+
+        stage = f"measuring the consensus on {self._prepared.source.slug}"
+        each = [
+            measure(self._prepared, as_tensors(found.kept.pairs), agreement.chosen, progress, stage)
+            for found in self._found
+        ]
+        return CircuitEvaluation(
+            *(
+                torch.cat([getattr(one, end) for one in each])
+                for end in ("circuit", "empty", "full")
+            )
+        )
+
+    def _add(
+        self, recorded: RecordedCircuit, evaluations: Sequence[Evaluation], of: str | None
+    ) -> None:
+        told = self._prepared.configuration
+        title = f"{told.title} ({of})" if told.title and of else told.title
+        labels = CircuitLabels(title=title, tags=told.tags, author=told.author)
+        self._circuits.append(NewCircuit(recorded.circuit, labels=labels))
+        self._artifacts.append(recorded.scores)
+        self._evaluations += evaluations
+
+    def _row(
+        self,
+        of: str,
+        circuit: Circuit | None,
+        evaluations: Sequence[Evaluation],
+        n_prompts: int | None,
+    ) -> dict[str, Any]:
+        return {
+            "of": of,
+            "circuit": circuit.id if circuit else None,
+            "task": self._prepared.source.slug,
+            "model": self._prepared.model.slug,
+            "edges": len(circuit.edges) if circuit else 0,
+            "nodes": len(circuit.nodes) if circuit else 0,
+            "faithfulness": evaluations[0].value if evaluations else None,
+            "prompts": n_prompts,
+        }

@@ -1,0 +1,144 @@
+"""Prompts of the job ``edge-attribution``: read, checked against the model, kept if answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ingest.jobs.edge_configuration import DEFAULT_PROMPTS, EdgeAttributionConfiguration
+from ingest.tasks.base import PromptSource, TokenPair
+from ingest.tasks.catalogue import find_task
+from ingest.tasks.prompts import KeptPrompts, keep_answered, with_bos
+from ingest.tasks.user_file import PromptFile, read_prompt_file
+from registry.errors import BadInput
+from registry.records import Task
+
+__all__ = [
+    "bos_token",
+    "check_prompts",
+    "keep_prompts",
+    "prompt_source",
+    "read_reference",
+    "task_record",
+]
+
+
+def prompt_source(configuration: EdgeAttributionConfiguration) -> PromptSource:
+    """The task or the file that prompts come from.
+
+    Raises:
+        NotFound: There is no such task.
+        BadInput: The file is malformed.
+    """
+    if configuration.file is not None:
+        return read_prompt_file(configuration.file, configuration.task)
+    return find_task(configuration.task or "")
+
+
+def task_record(source: PromptSource) -> Task:
+    """What the ledger keeps of a task."""
+    return Task(slug=source.slug, family=source.family, description=source.description)
+
+
+def bos_token(bridge: Any, wanted: bool | None) -> int | None:
+    """The BOS token that prompts begin with, None for none.
+
+    Raises:
+        BadInput: The model has no tokenizer, or no BOS token where one is wanted.
+    """
+    from ingest import models
+
+    if bridge.tokenizer is None:
+        raise BadInput("the model has no tokenizer, so prompts cannot be read; add its files")
+    if not (models.default_bos(bridge) if wanted is None else wanted):
+        return None
+    found: int | None = bridge.tokenizer.bos_token_id
+    if found is None:
+        raise BadInput("the model's tokenizer has no BOS token; leave it out with --no-bos")
+    return found
+
+
+def check_prompts(bridge: Any, source: PromptSource, seed: int, bos_id: int | None) -> None:
+    """Read the first prompts: faults of a file, or words a tokenizer splits, show here.
+
+    Raises:
+        BadInput: A prompt of a file, or the task, does not fit the tokenizer; or one is too long.
+    """
+    longest = bridge.cfg.n_ctx
+    drawn = source.stream(seed, _encoder(bridge))
+    first = next(drawn, None)
+    if first is None:
+        raise BadInput(f"no prompt of {source.slug} fits the model's tokenizer")
+    rest: Iterator[TokenPair] = drawn if isinstance(source, PromptFile) else iter(())
+    for pair in chain([first], rest):
+        n_tokens = len(pair.clean) + (bos_id is not None)
+        if n_tokens > longest:
+            raise BadInput(
+                f"a prompt has {n_tokens} tokens and the model reads at most {longest}: "
+                f"{pair.text.clean[:60]!r}..."
+            )
+
+
+def read_reference(
+    bridge: Any, path: Path, task: str | None, *, model: str, bos_id: int | None
+) -> tuple[PromptFile, KeptPrompts]:
+    """A file of prompts whose clean ones are a reference, all of them, answered rightly or not.
+
+    Raises:
+        BadInput: The file is malformed, or a prompt of it does not fit the tokenizer.
+    """
+    file = read_prompt_file(path, task)
+    check_prompts(bridge, file, 0, bos_id)
+    pairs = file.stream(0, _encoder(bridge))
+    kept = tuple(pairs if bos_id is None else with_bos(pairs, bos_id))
+    return file, KeptPrompts(
+        task=file.slug,
+        model=model,
+        bos=bos_id is not None,
+        seed=None,
+        pairs=kept,
+        share_correct=None,
+        share_top1=None,
+        n_drawn=len(kept),
+    )
+
+
+def keep_prompts(
+    bridge: Any,
+    source: PromptSource,
+    configuration: EdgeAttributionConfiguration,
+    *,
+    model: str,
+    bos_id: int | None,
+    seed: int,
+) -> KeptPrompts:
+    """Draw prompts with one seed and keep those that the model answers rightly.
+
+    Raises:
+        TooFewPrompts: It answers too few.
+    """
+    from ingest.jobs.answering import judge
+
+    file = source if isinstance(source, PromptFile) else None
+    asked = configuration.prompts or (DEFAULT_PROMPTS if file is None else None)
+    available = [n for n in (asked, None if file is None else len(file)) if n]
+    return keep_answered(
+        source,
+        judge(bridge, configuration.batch_size),
+        encode=_encoder(bridge),
+        model=model,
+        bos_id=bos_id,
+        seed=seed if file is None else None,
+        n=asked,
+        at_least=min([configuration.min_prompts, *available]),
+    )
+
+
+def _encoder(bridge: Any) -> Any:
+    def encode(text: str) -> Sequence[int]:
+        ids: list[int] = bridge.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    return encode
