@@ -38,6 +38,8 @@ from registry.errors import BadInput
 
 __all__ = ["RandomComparison", "compare_with_random", "random_circuits"]
 
+# In circuits of .5 to 10 % of SmolLM2's edges (IOI) random ones share as much with the found one as
+# with each other from 20 on: a third to three fifths of the edges, for hubs leave little choice.
 _SWAPS_PER_EDGE = 50
 _N_CONTROLS = 50
 

@@ -15,7 +15,7 @@ so a perfect circuit has a CPR of .999 on the benchmark's sizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Unpack
 
@@ -51,7 +51,7 @@ class CurvePoint:
     Attributes:
         share: Of all edges, 0 to 1, as asked for.
         circuit: The best edges of that number, pruned. May be empty.
-        evaluation: With all other edges ablated; of an empty circuit the ablated run.
+        evaluation: With all other edges ablated; an empty circuit does what the ablated run does.
     """
 
     share: float
@@ -222,7 +222,7 @@ def _measure(
     # In a dictionary for its order, which sets of strings have not.
     distinct = list({_ids(circuit): None for points in chosen for _, circuit in points})
     measured = evaluate_circuits(model, distinct, clean, corrupt, metric, **told)
-    found = dict(zip(distinct, map(_settled, distinct, measured), strict=True))
+    found = dict(zip(distinct, measured, strict=True))
     return [
         FaithfulnessCurve(by, tuple(CurvePoint(x, c, found[_ids(c)]) for x, c in points))
         for by, points in zip(choices, chosen, strict=True)
@@ -236,11 +236,6 @@ def _best(scores: EdgeScores, share: float, by: By) -> PrunedCircuit:
 
 def _ids(circuit: PrunedCircuit) -> frozenset[str]:
     return frozenset(edge.id for edge in circuit.edges)
-
-
-def _settled(edges: frozenset[str], evaluation: CircuitEvaluation) -> CircuitEvaluation:
-    """Without edges, the ablated run itself and not what rounding makes of it."""
-    return evaluation if edges else replace(evaluation, circuit=evaluation.empty)
 
 
 def _as_scored(model: Any, space: EdgeSpace, options: EvaluationOptions) -> EvaluationOptions:
