@@ -1,0 +1,148 @@
+"""A recorded circuit made ready to be measured again: its prompts and its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ingest.jobs.edge_records import METRIC
+from ingest.tasks.base import TokenPair
+from ingest.tasks.prompts import read_kept
+from registry.errors import BadInput, IncompatibleModel
+from registry.records import Ablation, Circuit, Level, Model, Sign
+
+if TYPE_CHECKING:
+    from registry.registry import Registry
+
+__all__ = ["StoredPrompts", "load_model", "repeatable_ablation", "stored_prompts"]
+
+_ABLATIONS: dict[Ablation | None, Literal["resample", "mean", "zero"]] = {
+    Ablation.RESAMPLE: "resample",
+    Ablation.MEAN: "mean",
+    Ablation.ZERO: "zero",
+}
+_SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_head", "d_vocab", "parallel_attn_mlp")
+
+
+@dataclass(frozen=True)
+class StoredPrompts:
+    """The prompts a circuit was found on.
+
+    Attributes:
+        reference: Prompts whose mean ablates; None for another ablation.
+    """
+
+    pairs: tuple[TokenPair, ...]
+    reference: tuple[TokenPair, ...] | None
+
+
+def repeatable_ablation(circuit: Circuit) -> Literal["resample", "mean", "zero"]:
+    """How a circuit's parts were ablated, if patching can measure their effects again.
+
+    Raises:
+        BadInput: It cannot; the text says what is in the way.
+    """
+    name = circuit.id[:12]
+    if circuit.level not in (Level.EDGE, Level.NODE):
+        raise BadInput(f"circuit {name} is one of {circuit.level}s; edges and nodes can be patched")
+    if circuit.metric != METRIC:
+        raise BadInput(
+            f"circuit {name} was measured by {circuit.metric or 'an unknown metric'}; only "
+            f"{METRIC} can be measured again"
+        )
+    if circuit.ablation not in _ABLATIONS:
+        raise BadInput(
+            f"the ablation of circuit {name} is {circuit.ablation or 'unknown'}; only "
+            f"{', '.join(_ABLATIONS.values())} can be repeated"
+        )
+    if circuit.sign is not Sign.HELPS_POSITIVE:
+        raise BadInput(
+            f"the signs of circuit {name} are {circuit.sign}; only where positive helps can exact "
+            "effects be compared"
+        )
+    if any(node.position is not None for node in circuit.nodes):
+        raise BadInput(
+            f"circuit {name} is bound to token positions; effects are measured over all of them"
+        )
+    return _ABLATIONS[circuit.ablation]
+
+
+def stored_prompts(registry: Registry, circuit: Circuit) -> StoredPrompts:
+    """The prompts a circuit was found on, and those whose mean it was ablated by.
+
+    Raises:
+        BadInput: They are unknown or not kept.
+    """
+    pairs = _read(registry, circuit, circuit.prompt_set)
+    if circuit.ablation is not Ablation.MEAN:
+        return StoredPrompts(pairs, None)
+    reference = circuit.parameters.get("reference")
+    return StoredPrompts(pairs, _read(registry, circuit, reference))
+
+
+def load_model(
+    registry: Registry,
+    circuit: Circuit,
+    place: str | None,
+    *,
+    device: str | None,
+    dtype: str,
+) -> Any:
+    """Load a circuit's model as a ``TransformerBridge``.
+
+    Args:
+        registry: Knows where the model lay when the circuit was found.
+        circuit: Says which model.
+        place: Where it is now; None for the same place.
+        device: What it runs on.
+        dtype: Of its weights.
+
+    Raises:
+        NotFound: There is no model any more.
+        BadInput: The registry does not know where it is.
+        IncompatibleModel: What is there has other weights or another shape.
+    """
+    record = next((m for m in registry.ledger.models() if m.slug == circuit.model), None)
+    if record is None or (place is None and record.source is None):
+        raise BadInput(
+            f"the registry does not know where the model {circuit.model} is; say so with --model"
+        )
+    from ingest import models
+
+    bridge = models.load(
+        place or record.source or "",
+        device=device,
+        dtype=dtype,
+        revision=None if place else record.revision,
+    )
+    _require_same(record, models.describe(bridge, slug=record.slug), place)
+    return bridge
+
+
+def _read(registry: Registry, circuit: Circuit, prompt_set: str | None) -> tuple[TokenPair, ...]:
+    if prompt_set is None:
+        raise BadInput(
+            f"circuit {circuit.id[:12]} was not found on one set of prompts, which would be needed "
+            "to measure it again; a consensus of several sets names its circuits, which were"
+        )
+    kept = {known.id: known for known in registry.ledger.prompt_sets()}
+    address = kept[prompt_set].artifact if prompt_set in kept else None
+    if address is None:
+        raise BadInput(
+            f"the prompts {prompt_set[:12]} of circuit {circuit.id[:12]} are not kept in this "
+            "registry, so that it cannot be measured again"
+        )
+    return read_kept(registry.artifact(address))
+
+
+def _require_same(recorded: Model, loaded: Model, place: str | None) -> None:
+    """Compare weights where both are known, else shapes."""
+    both_known = recorded.weights_sha256 and loaded.weights_sha256
+    for field in ("weights_sha256",) if both_known else _SHAPE:
+        was, now = getattr(recorded, field), getattr(loaded, field)
+        if was is not None and was != now:
+            what = "other weights" if field == "weights_sha256" else f"{field} {now}, not {was}"
+            raise IncompatibleModel(
+                f"{place or recorded.source!r} is not the model {recorded.slug} that the circuit "
+                f"was found in: it has {what}; name the right one with --model"
+            )
