@@ -47,6 +47,7 @@ class EdgeAttribution:
     circuits discover edge-attribution --model smollm2 --task sequence/months --edges 500
     circuits discover edge-attribution --model smollm2 --task ioi --method eap-ig-inputs --share 1%
     circuits discover edge-attribution --model gpt2 --task ioi --faithfulness 0.85 --seeds 5
+    circuits discover edge-attribution --model gpt2 --task ioi --curve --completeness --controls 50
     circuits discover edge-attribution --model gpt2 --file greetings.jsonl --tag draft
     """
 
@@ -118,7 +119,7 @@ class EdgeAttribution:
         found = _search_all(prepared, progress)
         findings = Findings(prepared)
         for each in found:
-            findings.add_circuit(each)
+            findings.add_circuit(each, progress)
         if configuration.bootstrap is not None:
             several = resampled(prepared, found[0], progress)
         else:

@@ -132,6 +132,18 @@ class EdgeAttributionConfiguration(Configuration):
         description="Share of the circuits that an edge of the consensus is in; default: "
         f"{_DEFAULT_CONSENSUS}.",
     )
+    curve: bool = Field(
+        False,
+        description="Measure the best .1 % to 100 % of all edges too: the areas cpr and cmd.",
+    )
+    completeness: bool = Field(
+        False, description="Measure too what the model does without the circuit."
+    )
+    controls: int | None = Field(
+        None,
+        ge=1,
+        description="Measure as many random circuits of the same nodes and degrees too.",
+    )
     bos: bool | None = Field(
         None, description="Begin prompts with a BOS token; default: the model family's habit."
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingest.jobs.base import Finding
 from ingest.jobs.consensus import Agreement, consensus_circuit, stability
+from ingest.jobs.edge_measurements import further_measurements
 from ingest.jobs.edge_prompts import task_record
 from ingest.jobs.edge_records import (
     RecordedCircuit,
@@ -45,8 +46,8 @@ class Findings:
             self._prompt_sets[kept.record.id] = kept.record
             self._artifacts.append(kept.artifact)
 
-    def add_circuit(self, found: Found) -> None:
-        """Take a circuit found on one set of prompts."""
+    def add_circuit(self, found: Found, progress: Progress) -> None:
+        """Take a circuit found on one set of prompts, and measure what else is asked for."""
         configuration, prompts = self._prepared.configuration, found.kept.record
         self._prompt_sets[prompts.id] = prompts
         self._artifacts.append(found.kept.artifact)
@@ -55,10 +56,12 @@ class Findings:
         tried = {"tried": [list(pair) for pair in found.tried]} if found.tried else {}
         recorded = found_circuit(self._prepared, found)
         evaluations = faithfulness(recorded.circuit, found.measured, parameters=tried)
-        self._add(recorded, evaluations, of if configuration.seeds > 1 else None)
+        further = further_measurements(self._prepared, found, recorded.circuit, progress)
+        title = of if configuration.seeds > 1 else None
+        self._add(recorded, (*evaluations, *further), title)
         row = self._row(of, recorded.circuit, evaluations, prompts.n_prompts)
         row |= {"share_correct": prompts.share_correct, "share_top1": prompts.share_top1}
-        self._rows.append(row)
+        self._rows.append(row | {measured.measure: measured.value for measured in further})
 
     def add_consensus(self, agreement: Agreement, progress: Progress) -> None:
         """Take what several circuits agree on, and measure it on the prompts of all.
