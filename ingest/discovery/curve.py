@@ -7,9 +7,10 @@ faithfulness f and wants edges by signed score, since what hinders lowers it; **
 ``|1 - f|``, the distance from the model, and wants them by absolute score. Of the wrong choice
 either is another quantity under the same name, so it is not given.
 
-As in the benchmark's own code the axis is the share asked for, linear, not what pruning left;
-shares are rounded down to edges; and the areas begin at the smallest size: no point is added at 0,
-so a perfect circuit has a CPR of .999 on the benchmark's sizes.
+As in the benchmark's own code (``evaluate_area_under_curve`` of MIB-circuit-track) the axis is the
+share asked for, linear, not what pruning left; shares are rounded down to edges; and the areas
+begin at the smallest size: no point is added at 0, so circuits that do what the model does have a
+CPR of .999 on the benchmark's sizes.
 """
 
 from __future__ import annotations
