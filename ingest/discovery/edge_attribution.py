@@ -39,7 +39,10 @@ from ingest.discovery.recording import Recording
 from ingest.discovery.scores import EdgeScores
 from registry.errors import BadInput, NonFiniteScores
 
-__all__ = ["Method", "attribute_edges"]
+__all__ = ["BatchObserver", "Method", "attribute_edges"]
+
+BatchObserver = Callable[[Tensor, Tensor], None]
+"""``on_batch(index[batch], scores[sender, receiver])``; the scores are float64, on the CPU."""
 
 Method = Literal["eap", "eap-ig-inputs", "eap-ig-activations", "clean-corrupted", "exact"]
 
@@ -59,6 +62,7 @@ def attribute_edges(
     attention_mask: Tensor | None = None,
     reference_mask: Tensor | None = None,
     progress: Progress | None = None,
+    on_batch: BatchObserver | None = None,
 ) -> EdgeScores:
     """Estimate for every edge what ablating it would take from the metric.
 
@@ -85,6 +89,8 @@ def attribute_edges(
         attention_mask: 1 at real tokens, 0 at padding on either side, ``[prompt, position]``.
         reference_mask: The same of ``reference``.
         progress: Called after each batch with prompts done and in all.
+        on_batch: Called after each batch with its prompts' indices and its scores, summed over
+            them. With ``batch_size=1`` that gives every prompt's own scores in one pass.
 
     Returns:
         Scores in units of the metric. Positive: the edge helps it. Finite; 0 where no edge can be.
@@ -118,6 +124,8 @@ def attribute_edges(
             found = job.score(batch)
             total.add_(found.scores)
             metrics[:, batch.index] = found.metrics
+            if on_batch is not None:
+                on_batch(batch.index, found.scores)
 
         each_batch(prompts, anatomy.device, work, size=batch_size, start=start, progress=progress)
     corrupt_metric = metrics[1] if job.resampled else None
