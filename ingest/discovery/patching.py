@@ -100,7 +100,7 @@ def patch_effects(
     with frozen(model):
         replacement = Replacement.read(model, anatomy, ablation, means, start)
         first = prompts.batch(next(prompts.groups())[:1], anatomy.device)
-        require_known_arithmetic(model, anatomy, first, metric, replacement)
+        require_known_arithmetic(model, anatomy, first, metric, replacement, gradients=False)
 
         def work(batch: PromptBatch) -> None:
             prepared = prepare_patches(model, anatomy, batch, metric, replacement)

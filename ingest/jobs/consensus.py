@@ -153,7 +153,7 @@ def resampled(
     several = []
     for weights in _draw_weights(prepared, n_prompts):
         matrix = sum(
-            (w * each.matrix for w, each in zip(weights, alone, strict=True) if w),
+            (w * each for w, each in zip(weights, alone, strict=True) if w),
             start=found.scores.matrix.new_zeros(found.scores.matrix.shape),
         )
         metric = found.scores.clean_metric
@@ -162,18 +162,18 @@ def resampled(
     return several
 
 
-def _scores_of_each_prompt(
-    prepared: Prepared, found: Found, progress: Progress
-) -> list[EdgeScores]:
+def _scores_of_each_prompt(prepared: Prepared, found: Found, progress: Progress) -> list[Tensor]:
+    """Each prompt's own scores, ``[sender, receiver]``, float64; in one pass, one at a time."""
     from ingest.jobs.answering import as_tensors
-    from ingest.jobs.progress import Silent
 
-    report = progress.stage(f"scoring each prompt of {prepared.source.slug} for resampling")
-    whole, scores = as_tensors(found.kept.pairs), []
-    for at, pair in enumerate(found.kept.pairs):
-        scores.append(score(prepared, as_tensors([pair]), Silent(), "", mean_of=whole))
-        report(at + 1, len(found.kept.pairs))
-    return scores
+    each: dict[int, Tensor] = {}
+
+    def keep(index: Tensor, scores: Tensor) -> None:
+        each[int(index)] = scores.clone()
+
+    stage = f"scoring each prompt of {prepared.source.slug}, to be resampled"
+    score(prepared, as_tensors(found.kept.pairs), progress, stage, on_prompt=keep)
+    return [each[at] for at in range(len(each))]
 
 
 def _draw_weights(prepared: Prepared, n_prompts: int) -> Iterator[list[int]]:

@@ -15,6 +15,7 @@ from registry.records import Model
 
 if TYPE_CHECKING:
     from ingest.discovery import CircuitEvaluation, EdgeScores, PrunedCircuit
+    from ingest.discovery.edge_attribution import BatchObserver
     from ingest.discovery.options import EvaluationOptions
     from ingest.jobs.answering import PromptTensors
 
@@ -111,12 +112,15 @@ def score(
     progress: Progress,
     stage: str,
     *,
-    mean_of: PromptTensors | None = None,
+    on_prompt: BatchObserver | None = None,
 ) -> EdgeScores:
-    """Score every edge by the method asked for; ``mean_of`` as for :func:`options`."""
+    """Score every edge by the method asked for; with ``on_prompt``, prompt by prompt."""
     from ingest.discovery import attribute_edges
 
     configuration = prepared.configuration
+    told = options(prepared, prompts, progress.stage(stage))
+    if on_prompt is not None:
+        told["batch_size"] = 1
     return attribute_edges(
         prepared.bridge,
         prompts.clean,
@@ -124,7 +128,8 @@ def score(
         prompts.logit_difference,
         method=configuration.method,
         steps=configuration.n_steps,
-        **options(prepared, prompts, progress.stage(stage), mean_of),
+        on_batch=on_prompt,
+        **told,
     )
 
 
@@ -161,20 +166,8 @@ def measure(
     )
 
 
-def options(
-    prepared: Prepared,
-    prompts: PromptTensors,
-    report: Report,
-    mean_of: PromptTensors | None = None,
-) -> EvaluationOptions:
-    """What all algorithms are told alike.
-
-    Args:
-        prepared: What was asked for.
-        prompts: What they run on.
-        report: Told how far they are.
-        mean_of: Prompts whose mean ablates, unless a reference was given; by default the same.
-    """
+def options(prepared: Prepared, prompts: PromptTensors, report: Report) -> EvaluationOptions:
+    """What all algorithms are told alike on these prompts; ``report`` is told how far they are."""
     from ingest.jobs.answering import as_tensors
 
     configuration = prepared.configuration
@@ -186,10 +179,9 @@ def options(
         "progress": report,
     }
     if configuration.ablation == "mean":
-        if prepared.reference is not None:
-            mean_of = as_tensors(prepared.reference[1].pairs)
-        others = mean_of or prompts
-        told["reference"], told["reference_mask"] = others.clean, others.attention_mask
+        others = prepared.reference
+        mean_of = prompts if others is None else as_tensors(others[1].pairs)
+        told["reference"], told["reference_mask"] = mean_of.clean, mean_of.attention_mask
     return told
 
 
