@@ -83,7 +83,7 @@ def same_length(prompts: PromptTensors, n: int) -> PromptTensors:
 def bare(model: Any, prompts: PromptTensors, size: int, n_forward: int, n_both: int) -> None:
     """So many forwards, and forwards with backwards to the embeddings."""
     anatomy = read_anatomy(model)
-    for index in torch.arange(len(prompts.clean)).split(size):
+    for index in torch.split(torch.arange(len(prompts.clean)), size):
         clean, corrupt = prompts.clean[index], prompts.corrupt[index]
         with torch.no_grad():
             for _ in range(n_forward):
@@ -149,11 +149,12 @@ def peak_mib() -> float:
 def report(method: str, plain: Measured, ours: Measured, extra_mib: float) -> None:
     """Print one method's figures."""
     allowed = 1.25 * plain.peak_mib + extra_mib
+    processor = [statistics.median(found.processor_seconds) for found in (ours, plain)]
     print(f"{method:<16} bare {plain.median:7.2f} s {plain.peak_mib:7,.0f} MiB")
     print(
         f"{'':<16} ours {ours.median:7.2f} s {ours.peak_mib:7,.0f} MiB"
         f"   {ours.median / plain.median:.2f} times the time (processor"
-        f" {statistics.median(ours.processor_seconds) / statistics.median(plain.processor_seconds):.2f}),"
+        f" {processor[0] / processor[1]:.2f}),"
         f" {ours.peak_mib:,.0f} of {allowed:,.0f} MiB allowed"
     )
 
@@ -196,7 +197,7 @@ def profile(run: Callable[[], Any]) -> None:
     run()
     profiler = cProfile.Profile()
     profiler.runcall(run)
-    pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
+    pstats.Stats(profiler).sort_stats("cumulative").print_stats(70)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,24 @@ class Written:
     z: tuple[Tensor, ...]
     mlps: tuple[Tensor, ...]
 
+    def minus(self, other: Written) -> Written:
+        """What this run's senders write beyond another's; one value there counts for all."""
+        return Written(
+            self.input - other.input,
+            self.positions,
+            tuple(a - b for a, b in zip(self.z, other.z, strict=True)),
+            tuple(a - b for a, b in zip(self.mlps, other.mlps, strict=True)),
+        )
+
+    def rows(self, rows: slice) -> Written:
+        """Of some of the prompts."""
+        return Written(
+            self.input[rows],
+            self.positions[rows] if self.positions.ndim else self.positions,
+            tuple(z[rows] for z in self.z),
+            tuple(mlp[rows] for mlp in self.mlps),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Stream:
@@ -125,18 +143,21 @@ def check_ablation(ablation: str, corrupt: Tensor | None, reference: Tensor | No
         raise BadInput("ablation='mean' needs reference: the token ids whose mean is taken")
 
 
-def written_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
+def written_hooks(
+    anatomy: Anatomy, record: Recording, *, senders: bool = True
+) -> list[tuple[str, Hook]]:
     """Record what :func:`written_of` needs."""
     hooks = [record.keep("blocks.0.hook_in")]
     if anatomy.learned_positions:
         hooks.append(record.keep("pos_embed.hook_out"))
-    for block in anatomy.blocks:
+    for block in anatomy.blocks if senders else ():
         hooks += [record.keep(block.at(at)) for at in ("attn.o.hook_in", block.mlp_out)]
     return hooks
 
 
-def written_of(anatomy: Anatomy, values: Mapping[str, Tensor]) -> Written:
-    """What senders wrote in a recorded run."""
+def written_of(anatomy: Anatomy, values: Mapping[str, Tensor], *, senders: bool = True) -> Written:
+    """What senders wrote in a recorded run; without ``senders``, the embedding alone."""
+    blocks = anatomy.blocks if senders else ()
     first = values["blocks.0.hook_in"].detach()
     positions = first.new_zeros(())
     if anatomy.learned_positions:
@@ -144,8 +165,8 @@ def written_of(anatomy: Anatomy, values: Mapping[str, Tensor]) -> Written:
     return Written(
         first - positions,
         positions,
-        tuple(values[b.at("attn.o.hook_in")].detach().flatten(2) for b in anatomy.blocks),
-        tuple(values[block.at(block.mlp_out)].detach() for block in anatomy.blocks),
+        tuple(values[b.at("attn.o.hook_in")].detach().flatten(2) for b in blocks),
+        tuple(values[b.at(b.mlp_out)].detach() for b in blocks),
     )
 
 

@@ -142,11 +142,10 @@ class _BatchScores:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A run whose gradients count, and both ends of what senders change."""
+    """A run whose gradients count, and ``clean - ablated`` of every sender."""
 
     run: GradientRun
-    clean: Written
-    ablated: Written
+    changed: Written
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +186,9 @@ class _Job:
         n_runs = 0
         for one in _RUNS[self.method](self, batch, metrics):
             with torch.no_grad():
-                products.add(one.run, one.clean, one.ablated)
+                products.add(one.run, one.changed)
             n_runs += 1
+            del one  # a run's tensors are not to be there while the model runs again
         with torch.no_grad():
             products.finish()
         found = _BatchScores(products.scores / n_runs, metrics)
@@ -212,63 +212,69 @@ class _Job:
         return corrupt.written
 
     def gradients(
-        self, batch: PromptBatch, tokens: Tensor, instead: dict[str, Tensor] | None = None
+        self,
+        batch: PromptBatch,
+        tokens: Tensor,
+        instead: dict[str, Tensor] | None = None,
+        *,
+        senders: bool = False,
     ) -> GradientRun:
-        """Run prompts forward and backward."""
-        return differentiate(self.model, self.anatomy, tokens, self.metric, batch, instead=instead)
+        """Run prompts forward and backward; ``senders`` keeps what they write."""
+        return differentiate(
+            self.model, self.anatomy, tokens, self.metric, batch, instead=instead, senders=senders
+        )
 
 
 def _on_clean(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
     ablated = job.ablated(batch, metrics)
-    run = job.gradients(batch, batch.clean)
+    run = job.gradients(batch, batch.clean, senders=True)
     metrics[0] = run.metric
-    yield _Run(run, run.written, ablated)
+    yield _Run(run, run.written.minus(ablated))
 
 
 def _on_both(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
     clean = job.plain(batch, batch.clean)
-    corrupt = job.gradients(batch, batch.counterpart())
+    corrupt = job.gradients(batch, batch.counterpart(), senders=True)
     metrics[0], metrics[1] = clean.metric, corrupt.metric
-    yield _Run(corrupt, clean.written, corrupt.written)
-    yield _Run(job.gradients(batch, batch.clean), clean.written, corrupt.written)
+    changed = clean.written.minus(corrupt.written)
+    yield _Run(corrupt, changed)
+    yield _Run(job.gradients(batch, batch.clean), changed)
 
 
 def _between_inputs(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
     """Embeddings ``ablated + k/steps (clean - ablated)``, k from 0: the clean end is left out."""
     clean = job.plain(batch, batch.clean)
     metrics[0] = clean.metric
-    first, ablated = 0, job.replacement.constant
-    if ablated is None:  # the ablated end is the corrupt run itself
-        run = job.gradients(batch, batch.counterpart())
-        metrics[1], ablated, first = run.metric, run.written, 1
-        yield _Run(run, clean.written, ablated)
-    for k in range(first, job.steps):
-        mixed = torch.lerp(
-            ablated.input.expand_as(clean.written.input), clean.written.input, k / job.steps
-        )
-        run = job.gradients(
-            batch, batch.clean, {"blocks.0.hook_in": mixed + clean.written.positions}
-        )
-        yield _Run(run, clean.written, ablated)
+    embedded, positions = clean.written.input, clean.written.positions
+    if job.replacement.constant is None:  # the ablated end is the corrupt run itself
+        corrupt = job.gradients(batch, batch.counterpart(), senders=True)
+        metrics[1] = corrupt.metric
+        changed = clean.written.minus(corrupt.written)
+        del clean
+        yield _Run(corrupt, changed)
+        del corrupt
+    else:
+        changed = clean.written.minus(job.replacement.constant)
+        del clean
+    for k in range(0 if job.replacement.constant is not None else 1, job.steps):
+        mixed = embedded - (1 - k / job.steps) * changed.input + positions
+        yield _Run(job.gradients(batch, batch.clean, {"blocks.0.hook_in": mixed}), changed)
 
 
 def _between_activations(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
     """Each place in turn ``k/steps`` clean and the rest ablated, k from 1."""
     clean = job.plain(batch, batch.clean)
     metrics[0] = clean.metric
-    ablated = job.ablated(batch, metrics)
-    ends = [("blocks.0.hook_in", clean.written.input, ablated.input)]
+    written, changed = clean.written, clean.written.minus(job.ablated(batch, metrics))
+    places = [("blocks.0.hook_in", written.input + written.positions, changed.input)]
     for block in job.anatomy.blocks:
         at, layer = block.at, block.layer
-        ends.append((at("attn.o.hook_in"), clean.written.z[layer], ablated.z[layer]))
-        ends.append((at(block.mlp_out), clean.written.mlps[layer], ablated.mlps[layer]))
-    for name, at_clean, at_ablated in ends:
+        places.append((at("attn.o.hook_in"), written.z[layer], changed.z[layer]))
+        places.append((at(block.mlp_out), written.mlps[layer], changed.mlps[layer]))
+    for name, at_clean, change in places:
         for k in range(1, job.steps + 1):
-            mixed = torch.lerp(at_ablated.expand_as(at_clean), at_clean, k / job.steps)
-            if name == "blocks.0.hook_in":
-                mixed = mixed + clean.written.positions
-            run = job.gradients(batch, batch.clean, {name: mixed})
-            yield _Run(run, clean.written, ablated)
+            mixed = at_clean - (1 - k / job.steps) * change
+            yield _Run(job.gradients(batch, batch.clean, {name: mixed}), changed)
 
 
 _RUNS: dict[str, Callable[[_Job, PromptBatch, Tensor], Iterator[_Run]]] = {

@@ -27,7 +27,7 @@ class GradientRun:
         metric: Of each prompt, ``[batch]``.
         written: By every sender.
         values: At hook points that linearisations need: inputs of the norms before attention,
-            queries, keys and values, attention's output before a post-norm.
+            queries, keys and values, attention's output before a post-norm; and at those asked for.
         gradients: Of the summed metric at each query, key and value, at each MLP's input
             (``ln2.hook_in``, without the skip path), at ``ln_final.hook_in``, and of the whole
             residual stream at ``blocks.0.hook_in``.
@@ -47,18 +47,21 @@ def differentiate(
     batch: PromptBatch,
     *,
     instead: Mapping[str, Tensor] | None = None,
-    also: Sequence[str] = (),
+    senders: bool = True,
+    whole_stream: bool = False,
 ) -> GradientRun:
     """Run prompts ``[batch, pos]`` forward and backward.
 
     Args:
         model: Frozen.
         anatomy: Of the model.
-        tokens: What is run.
+        tokens: What is run; further prompts after those of the batch run along.
         metric: What is differentiated.
         batch: Says which prompts these are.
         instead: Values to put in the place of those at hook points.
-        also: Further hook points whose values and gradients are asked for.
+        senders: Whether what senders write is wanted; else ``written`` holds no head and no MLP.
+        whole_stream: Also take values and gradients wherever the residual stream is read, which a
+            check of the model's arithmetic needs.
 
     Raises:
         BadInput: The metric has no gradient.
@@ -66,19 +69,24 @@ def differentiate(
     """
     record = Recording()
     hooks = [(name, _put(value)) for name, value in (instead or {}).items()]
-    hooks += [record.start("blocks.0.hook_in"), *_sender_hooks(anatomy, record)]
+    hooks += [record.start("blocks.0.hook_in"), *_sender_hooks(anatomy, record, senders)]
     hooks += _receiver_hooks(anatomy, record)
+    also = [block.at("hook_in") for block in anatomy.blocks[1:]] if whole_stream else []
     hooks += [record.keep(name) for name in also]
+    if whole_stream:
+        also += [block.at("ln1.hook_in") for block in anatomy.blocks]
     with torch.enable_grad():
-        logits = anatomy.run(model, tokens, hooks)
+        logits = anatomy.run(model, tokens, hooks)[: len(batch.index)]
         found = per_prompt(metric, logits, batch.index)
         if not found.requires_grad:
             raise BadInput(
                 "the metric has no gradient: it must be computed from the logits it is given"
             )
         gradients = _gradients(anatomy, record.values, found, also, altered=bool(instead))
-    values = {name: record.values[name].detach() for name in _needed(anatomy)}
-    return GradientRun(found.detach(), written_of(anatomy, record.values), values, gradients)
+    names = record.values if whole_stream else _needed(anatomy)
+    values = {name: record.values[name].detach() for name in names}
+    written = written_of(anatomy, record.values, senders=senders)
+    return GradientRun(found.detach(), written, values, gradients)
 
 
 def _put(by: Tensor) -> Hook:
@@ -88,8 +96,9 @@ def _put(by: Tensor) -> Hook:
     return put
 
 
-def _sender_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
-    hooks = [hook for hook in written_hooks(anatomy, record) if hook[0] != "blocks.0.hook_in"]
+def _sender_hooks(anatomy: Anatomy, record: Recording, senders: bool) -> list[tuple[str, Hook]]:
+    hooks = written_hooks(anatomy, record, senders=senders)
+    hooks = [hook for hook in hooks if hook[0] != "blocks.0.hook_in"]
     with_norm = [block for block in anatomy.blocks if block.post_norm is not None]
     return hooks + [record.keep(block.at("attn.hook_out")) for block in with_norm]
 

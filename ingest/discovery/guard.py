@@ -12,9 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ingest.discovery.ablation import Replacement, Stream, record_stream, stream_without
+from ingest.discovery.ablation import (
+    Replacement,
+    Stream,
+    Written,
+    record_stream,
+    stream_of,
+    stream_without,
+)
 from ingest.discovery.anatomy import Anatomy, require_close
-from ingest.discovery.gradients import differentiate
+from ingest.discovery.gradients import GradientRun, differentiate
 from ingest.discovery.metrics import Metric, per_prompt
 from ingest.discovery.patched_run import run_patched
 from ingest.discovery.products import EdgeProducts, mapped_gradients
@@ -52,13 +59,23 @@ def require_known_arithmetic(
         UnsupportedModel: The model does something else.
     """
     one = batch.head(1)
-    clean, logits = record_stream(model, anatomy, one.clean)
-    check_stream(model, anatomy, one, clean)
+    if not gradients:
+        clean, logits = record_stream(model, anatomy, one.clean)
+        check_stream(model, anatomy, one, clean)
+        with torch.no_grad():
+            ablated, _ = replacement.stream(model, anatomy, one, clean)
+        check_patching(model, anatomy, one, ablated, logits)
+        return
+    two = torch.cat([one.clean, _another_prompt(one, anatomy)])
+    both = differentiate(model, anatomy, two, metric, one, whole_stream=True)
     with torch.no_grad():
-        ablated, _ = replacement.stream(model, anatomy, one, clean)
-    check_patching(model, anatomy, one, ablated, logits)
-    if gradients:
-        scores, full = _check_gradients(model, anatomy, one, metric, replacement)
+        run, clean = _row(both, 0), stream_of(anatomy, _row(both, 0).values)
+        ablated = stream_of(anatomy, _row(both, 1).values)
+        _compare_streams(anatomy, clean, ablated)
+        if replacement.constant is not None:
+            ablated = stream_without(anatomy, clean, replacement.constant)
+        scores = _check_gradients(anatomy, run, ablated.written)
+        full = float(run.metric.sum())
         _check_finite_difference(model, anatomy, one, metric, (scores, full), ablated)
 
 
@@ -78,6 +95,10 @@ def check_patching(
 def check_stream(model: Any, anatomy: Anatomy, one: PromptBatch, clean: Stream) -> None:
     """Senders of two prompts must differ by what the residual streams differ by, everywhere."""
     other, _ = record_stream(model, anatomy, _another_prompt(one, anatomy))
+    _compare_streams(anatomy, clean, other)
+
+
+def _compare_streams(anatomy: Anatomy, clean: Stream, other: Stream) -> None:
     expected = stream_without(anatomy, clean, other.written)
     for layer, raw in expected.attention.items():
         require_close(
@@ -92,13 +113,19 @@ def check_stream(model: Any, anatomy: Anatomy, one: PromptBatch, clean: Stream) 
         )  # fmt: skip
 
 
-def _check_gradients(
-    model: Any, anatomy: Anatomy, one: PromptBatch, metric: Metric, replacement: Replacement
-) -> tuple[Tensor, float]:
-    """Mapped gradients must be the model's own in every block; gives scores and metric."""
-    places = [block.at("ln1.hook_in") for block in anatomy.blocks]
-    places += [block.at("hook_in") for block in anatomy.blocks[1:]]
-    run = differentiate(model, anatomy, one.clean, metric, one, also=places)
+def _row(run: GradientRun, at: int) -> GradientRun:
+    """One prompt of a run."""
+    row = slice(at, at + 1)
+    return GradientRun(
+        run.metric[row],
+        run.written.rows(row),
+        {name: value[row] for name, value in run.values.items()},
+        {name: gradient[row] for name, gradient in run.gradients.items()},
+    )
+
+
+def _check_gradients(anatomy: Anatomy, run: GradientRun, ablated: Written) -> Tensor:
+    """Mapped gradients must be the model's own in every block; gives the prompt's scores."""
     stream = run.gradients["ln_final.hook_in"]
     for block in reversed(anatomy.blocks):
         mapped = mapped_gradients(block, run)
@@ -113,10 +140,9 @@ def _check_gradients(
             f"something besides its heads and MLP reads the input of block {block.layer}",
         )  # fmt: skip
     products = EdgeProducts(anatomy)
-    with torch.no_grad():
-        products.add(run, run.written, replacement.written(model, anatomy, one))
-        products.finish()
-    return products.scores, float(run.metric.sum())
+    products.add(run, run.written.minus(ablated))
+    products.finish()
+    return products.scores
 
 
 def _check_finite_difference(
@@ -129,8 +155,8 @@ def _check_finite_difference(
 ) -> None:
     """Move half of all edges towards the ablated run and away from it, each by its score's sign.
 
-    The scores' sum must lie between the slopes on both sides, which are one except at a kink, such
-    as a ReLU's whose input is exactly 0: there any slope between them is a gradient.
+    The scores' sum must be the slope on one side, or lie between those of both. They differ at a
+    kink, such as a ReLU's whose input is exactly 0, where any slope between them is a gradient.
     """
     scores, full = claimed
     half = anatomy.dtype.itemsize < 4
@@ -138,22 +164,19 @@ def _check_finite_difference(
     generator = torch.Generator().manual_seed(0)
     chosen = torch.rand(scores.shape, generator=generator) < 0.5
     direction = (scores.sign() * chosen).to(anatomy.device, anatomy.dtype)
-
-    def moved(by: float) -> float:
-        weights = 1 - by * direction
-        logits = run_patched(model, anatomy, one.clean, weights, ablated)
-        return float(per_prompt(metric, logits, one.index).sum())
-
-    with torch.no_grad():
-        slopes = (full - moved(step)) / step, (moved(-step) - full) / step
     expected = float(scores[chosen].abs().sum())
     allowed = tolerance * expected
     allowed += _ROUNDING_STEPS * torch.finfo(anatomy.dtype).eps * abs(full) / step
-    if expected < min(slopes) - allowed or expected > max(slopes) + allowed:
-        raise anatomy.refuse(
-            f"edges moved by {step} change the metric by {slopes[0]:.4g} or {slopes[1]:.4g} times "
-            f"that, their scores say {expected:.4g}"
-        )
+    slopes: list[float] = []
+    for by in (step, -step):
+        logits = run_patched(model, anatomy, one.clean, 1 - by * direction, ablated)
+        slopes.append((full - float(per_prompt(metric, logits, one.index).sum())) / by)
+        if not (expected < min(slopes) - allowed or expected > max(slopes) + allowed):
+            return
+    raise anatomy.refuse(
+        f"edges moved by {step} change the metric by {slopes[0]:.4g} or {slopes[1]:.4g} times "
+        f"that, their scores say {expected:.4g}"
+    )
 
 
 def _another_prompt(one: PromptBatch, anatomy: Anatomy) -> Tensor:

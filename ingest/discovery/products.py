@@ -17,6 +17,7 @@ one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,8 @@ __all__ = ["EdgeProducts", "mapped_gradients", "sender_changes"]
 
 _RUNS_KEPT = 5
 """So many runs' unit vectors are kept before they are used up; more would fill memory."""
+_CHANGES_BYTES = 2**26
+"""All senders' changes of so many prompts as fit in this are multiplied at once."""
 
 
 @dataclass(eq=False)
@@ -48,57 +51,109 @@ class _BlockSums:
     along: list[tuple[Tensor, Tensor]]
     mlp: Tensor
 
+    def add(self, other: _BlockSums) -> None:
+        """Take another run into account."""
+        for port, value in self.ports.items():
+            value += other.ports[port]
+        self.along += other.along
+        self.mlp += other.mlp
+
+    def rows(self, rows: slice) -> _BlockSums:
+        """Of some of the prompts."""
+        return _BlockSums(
+            {port: value[rows] for port, value in self.ports.items()},
+            [(unit[rows], share[:, rows]) for unit, share in self.along],
+            self.mlp[rows],
+        )
+
+
+@dataclass(eq=False)
+class _Sums:
+    """What the runs so far say.
+
+    Attributes:
+        blocks: Of each block.
+        logits: Gradient at the final norm's input, summed, ``[batch, pos, d_model]``.
+        stream: The model's own gradient at the first block's input, summed.
+        changed: ``clean - ablated``, the same in all runs.
+        attention: Of each block with a post-norm, what that norm read, in the one run there is.
+        n_runs: How many.
+    """
+
+    blocks: list[_BlockSums]
+    logits: Tensor
+    stream: Tensor
+    changed: Written
+    attention: dict[int, Tensor]
+    n_runs: int = 1
+
+    def add(self, other: _Sums) -> None:
+        """Take another run into account."""
+        for mine, more in zip(self.blocks, other.blocks, strict=True):
+            mine.add(more)
+        self.logits += other.logits
+        self.stream += other.stream
+        self.n_runs += 1
+
+    def rows(self, rows: slice) -> _Sums:
+        """Of some of the prompts."""
+        return _Sums(
+            [block.rows(rows) for block in self.blocks],
+            self.logits[rows],
+            self.stream[rows],
+            self.changed.rows(rows),
+            {layer: raw[rows] for layer, raw in self.attention.items()},
+        )
+
 
 class EdgeProducts:
     """Scores of all edges on one batch of prompts, summed over prompts and runs.
 
     Attributes:
         scores: ``[sender, receiver]``, float64, on the CPU.
+        bad_prompts: Which prompts have numbers that are not finite, ``[batch]``; None if none has.
     """
 
     def __init__(self, anatomy: Anatomy) -> None:
         """Start from nothing."""
         space = anatomy.space
         self.scores = torch.zeros(len(space.senders), len(space.receivers), dtype=torch.float64)
+        self.bad_prompts: Tensor | None = None
         self._anatomy = anatomy
         self._is_edge = edge_mask(space)
-        self._blocks: list[_BlockSums] = []
-        self._logits: Tensor | None = None
-        self._stream: Tensor | None = None
-        self._n_kept = 0
-        self._changes: Tensor | None = None
-        self.bad_prompts: Tensor | None = None
+        self._sums: _Sums | None = None
 
-    def add(self, run: GradientRun, clean: Written, ablated: Written) -> None:
-        """Take a run into account; ``clean - ablated`` is what senders change."""
-        found = [_block_sums(block, run) for block in self._anatomy.blocks]
-        logits, stream = run.gradients["ln_final.hook_in"], run.gradients["blocks.0.hook_in"]
-        if self._n_kept:
-            self._blocks = [_added(*two) for two in zip(self._blocks, found, strict=True)]
-            assert self._logits is not None
-            assert self._stream is not None
-            self._logits, self._stream = self._logits + logits, self._stream + stream
+    def add(self, run: GradientRun, changed: Written) -> None:
+        """Take a run into account; ``changed`` is ``clean - ablated`` of every sender."""
+        found = _sums(self._anatomy, run, changed)
+        if self._sums is None:
+            self._sums = found
         else:
-            self._blocks, self._logits, self._stream = found, logits, stream
-        self._n_kept += 1
-        if self._anatomy.through_post_norm or self._changes is None:
-            self._changes = sender_changes(self._anatomy, clean, ablated, run, self._changes)
-        if self._anatomy.through_post_norm or self._n_kept == _RUNS_KEPT:
+            self._sums.add(found)
+        if self._anatomy.through_post_norm or self._sums.n_runs == _RUNS_KEPT:
             self.finish()
 
     def finish(self) -> None:
-        """Multiply what is still kept."""
-        if not self._n_kept:
+        """Multiply what is still kept, a few prompts at a time: changes are large."""
+        if self._sums is None:
             return
-        assert self._changes is not None
-        assert self._logits is not None
-        assert self._stream is not None
-        space, flat = self._anatomy.space, self._changes.flatten(1)
+        sums, self._sums = self._sums, None
+        batch = len(sums.logits)
+        per_prompt = len(self._anatomy.space.senders) * sums.logits[0].nbytes
+        at_once = max(1, _CHANGES_BYTES // per_prompt)
+        for first in range(0, batch, at_once):
+            rows = slice(first, first + at_once)
+            self._multiply(sums.rows(rows), rows, batch)
+
+    def _multiply(self, sums: _Sums, rows: slice, batch: int) -> None:
+        space = self._anatomy.space
+        changes = sender_changes(self._anatomy, sums.changed, sums.attention)
+        flat = changes.flatten(1)
         found = torch.zeros_like(self.scores)
-        found[:, space.logits_column] = _products(flat, self._logits[None])[:, 0]
-        total = self._logits.clone()
-        for block, sums in zip(reversed(self._anatomy.blocks), reversed(self._blocks), strict=True):
-            receivers = _mapped(block, sums)
+        found[:, space.logits_column] = _products(flat, sums.logits[None])[:, 0]
+        total = sums.logits.clone()
+        for block, of_block in zip(self._anatomy.blocks, sums.blocks, strict=True):
+            receivers = _mapped(block, of_block)
             columns = slice(
                 space.attention_columns(block.layer).start, space.mlp_column(block.layer) + 1
             )
@@ -106,49 +161,56 @@ class EdgeProducts:
             found[:n_sources, columns] = _products(flat[:n_sources], receivers)
             total += receivers.sum(0)
         require_close(
-            self._anatomy, self._stream, total,
+            self._anatomy, sums.stream, total,
             "the mapped gradients are not the model's own at the first block's input",
         )  # fmt: skip
         self.scores += found.masked_fill_(~self._is_edge, 0)
         if not bool(torch.isfinite(found).all()):
-            self._note_bad_prompts()
-        self._n_kept = 0
-
-    def _note_bad_prompts(self) -> None:
-        assert self._changes is not None
-        assert self._logits is not None
-        tensors = [self._changes.transpose(0, 1), self._logits]
-        for sums in self._blocks:
-            tensors += [*sums.ports.values(), sums.mlp]
-        bad = torch.stack([~torch.isfinite(t).flatten(1).all(1).cpu() for t in tensors]).any(0)
-        self.bad_prompts = bad if self.bad_prompts is None else self.bad_prompts | bad
+            if self.bad_prompts is None:
+                self.bad_prompts = torch.zeros(batch, dtype=torch.bool)
+            self.bad_prompts[rows] |= _bad_prompts(changes, sums)
 
 
-def sender_changes(
-    anatomy: Anatomy, clean: Written, ablated: Written, run: GradientRun, into: Tensor | None
-) -> Tensor:
-    """``clean - ablated`` of every sender on the stream, ``[sender, batch, pos, d_model]``.
+def _sums(anatomy: Anatomy, run: GradientRun, changed: Written) -> _Sums:
+    return _Sums(
+        [_block_sums(block, run) for block in anatomy.blocks],
+        run.gradients["ln_final.hook_in"],
+        run.gradients["blocks.0.hook_in"],
+        changed,
+        {
+            block.layer: run.values[block.at("attn.hook_out")]
+            for block in anatomy.blocks
+            if block.post_norm is not None
+        },
+    )
 
-    Heads go through their post-norm, where there is one, by its Jacobian in ``run``.
+
+def _bad_prompts(changes: Tensor, sums: _Sums) -> Tensor:
+    tensors = [changes.transpose(0, 1), sums.logits]
+    for block in sums.blocks:
+        tensors += [*block.ports.values(), block.mlp]
+    return torch.stack([~torch.isfinite(t).flatten(1).all(1).cpu() for t in tensors]).any(0)
+
+
+def sender_changes(anatomy: Anatomy, changed: Written, attention: Mapping[int, Tensor]) -> Tensor:
+    """What every sender changes on the residual stream, ``[sender, batch, pos, d_model]``.
 
     Args:
         anatomy: Of the model.
-        clean: What senders write.
-        ablated: What they write when ablated.
-        run: Where post-norms are linearised.
-        into: A tensor of that shape to use again, or None.
+        changed: ``clean - ablated``.
+        attention: Of each block with a post-norm, what that norm reads where its Jacobian, through
+            which heads are led to the stream, is taken.
     """
     space = anatomy.space
-    if into is None:
-        into = clean.input.new_empty(len(space.senders), *clean.input.shape)
-    into[0] = clean.input - ablated.input
+    into = changed.input.new_empty(len(space.senders), *changed.input.shape)
+    into[0] = changed.input
     for block in anatomy.blocks:
         rows, layer = space.head_rows(block.layer), block.layer
-        heads = _head_changes(block, clean.z[layer] - ablated.z[layer], into[rows])
+        heads = _head_changes(block, changed.z[layer], into[rows])
         if block.post_norm is not None:
-            at = block.post_norm.point(run.values[block.at("attn.hook_out")])
-            into[rows] = block.post_norm.push_forward(at, heads)
-        torch.sub(clean.mlps[layer], ablated.mlps[layer], out=into[space.mlp_row(layer)])
+            point = block.post_norm.point(attention[layer])
+            into[rows] = block.post_norm.push_forward(point, heads)
+        into[space.mlp_row(layer)] = changed.mlps[layer]
     return into
 
 
@@ -181,14 +243,6 @@ def _block_sums(block: BlockParts, run: GradientRun) -> _BlockSums:
     share = torch.cat(along) / point.unit.shape[-1]
     mlp = run.gradients[block.at("ln2.hook_in")]
     return _BlockSums(ports, [(point.unit, share)], mlp)
-
-
-def _added(one: _BlockSums, other: _BlockSums) -> _BlockSums:
-    return _BlockSums(
-        {port: value + other.ports[port] for port, value in one.ports.items()},
-        [*one.along, *other.along],
-        one.mlp + other.mlp,
-    )
 
 
 def _mapped(block: BlockParts, sums: _BlockSums) -> Tensor:
