@@ -65,14 +65,24 @@ class Written:
             tuple(a - b for a, b in zip(self.mlps, other.mlps, strict=True)),
         )
 
-    def rows(self, rows: slice) -> Written:
-        """Of some of the prompts."""
+    def part(self, rows: slice, positions: slice = slice(None)) -> Written:
+        """Of some of the prompts, at some positions."""
+        learned = self.positions
         return Written(
-            self.input[rows],
-            self.positions[rows] if self.positions.ndim else self.positions,
-            tuple(z[rows] for z in self.z),
-            tuple(mlp[rows] for mlp in self.mlps),
+            self.input[rows, positions],
+            learned[rows, positions] if learned.ndim else learned,
+            tuple(z[rows, positions] for z in self.z),
+            tuple(mlp[rows, positions] for mlp in self.mlps),
         )
+
+    @property
+    def first_position(self) -> int:
+        """First position at which anything is written; what lies before is exactly 0."""
+        written = torch.stack(
+            [value.ne(0).any(-1).any(0) for value in (self.input, *self.z, *self.mlps)]
+        )
+        found = written.any(0).nonzero()
+        return int(found[0]) if len(found) else 0
 
 
 @dataclass(frozen=True, eq=False)

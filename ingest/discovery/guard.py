@@ -118,7 +118,7 @@ def _row(run: GradientRun, at: int) -> GradientRun:
     row = slice(at, at + 1)
     return GradientRun(
         run.metric[row],
-        run.written.rows(row),
+        run.written.part(row),
         {name: value[row] for name, value in run.values.items()},
         {name: gradient[row] for name, gradient in run.gradients.items()},
     )

@@ -58,12 +58,12 @@ class _BlockSums:
         self.along += other.along
         self.mlp += other.mlp
 
-    def rows(self, rows: slice) -> _BlockSums:
-        """Of some of the prompts."""
+    def part(self, rows: slice, positions: slice) -> _BlockSums:
+        """Of some of the prompts, at some positions."""
         return _BlockSums(
-            {port: value[rows] for port, value in self.ports.items()},
-            [(unit[rows], share[:, rows]) for unit, share in self.along],
-            self.mlp[rows],
+            {port: value[rows, positions] for port, value in self.ports.items()},
+            [(unit[rows, positions], share[:, rows, positions]) for unit, share in self.along],
+            self.mlp[rows, positions],
         )
 
 
@@ -95,14 +95,14 @@ class _Sums:
         self.stream += other.stream
         self.n_runs += 1
 
-    def rows(self, rows: slice) -> _Sums:
-        """Of some of the prompts."""
+    def part(self, rows: slice, positions: slice) -> _Sums:
+        """Of some of the prompts, at some positions."""
         return _Sums(
-            [block.rows(rows) for block in self.blocks],
-            self.logits[rows],
-            self.stream[rows],
-            self.changed.rows(rows),
-            {layer: raw[rows] for layer, raw in self.attention.items()},
+            [block.part(rows, positions) for block in self.blocks],
+            self.logits[rows, positions],
+            self.stream[rows, positions],
+            self.changed.part(rows, positions),
+            {layer: raw[rows, positions] for layer, raw in self.attention.items()},
         )
 
 
@@ -134,16 +134,20 @@ class EdgeProducts:
             self.finish()
 
     def finish(self) -> None:
-        """Multiply what is still kept, a few prompts at a time: changes are large."""
+        """Multiply what is still kept, a few prompts at a time: changes are large.
+
+        Positions before the first difference of the prompts change nothing and are left out.
+        """
         if self._sums is None:
             return
         sums, self._sums = self._sums, None
-        batch = len(sums.logits)
-        per_prompt = len(self._anatomy.space.senders) * sums.logits[0].nbytes
+        positions = slice(sums.changed.first_position, None)
+        batch, one = len(sums.logits), sums.logits[0, positions]
+        per_prompt = len(self._anatomy.space.senders) * one.numel() * one.element_size()
         at_once = max(1, _CHANGES_BYTES // per_prompt)
         for first in range(0, batch, at_once):
             rows = slice(first, first + at_once)
-            self._multiply(sums.rows(rows), rows, batch)
+            self._multiply(sums.part(rows, positions), rows, batch)
 
     def _multiply(self, sums: _Sums, rows: slice, batch: int) -> None:
         space = self._anatomy.space
