@@ -86,10 +86,12 @@ def read_reference(
 ) -> tuple[PromptFile, KeptPrompts]:
     """A file of prompts whose clean ones are a reference, all of them, answered rightly or not.
 
+    They are of ``task`` unless the file names another.
+
     Raises:
         BadInput: The file is malformed, or a prompt of it does not fit the tokenizer.
     """
-    file = read_prompt_file(path, task)
+    file = read_prompt_file(path, default_task=task)
     check_prompts(bridge, file, 0, bos_id)
     pairs = file.stream(0, _encoder(bridge))
     kept = tuple(pairs if bos_id is None else with_bos(pairs, bos_id))

@@ -79,12 +79,15 @@ class PromptFile:
             raise BadInput(f"{self.name}, line {line}: {error}") from error
 
 
-def read_prompt_file(path: Path, task: str | None = None) -> PromptFile:
+def read_prompt_file(
+    path: Path, task: str | None = None, *, default_task: str | None = None
+) -> PromptFile:
     """Read a file of prompts.
 
     Args:
         path: The file, in UTF-8.
         task: Name of the task, where the header names none.
+        default_task: The same, and where the header names another, that one counts.
 
     Raises:
         BadInput: The file cannot be read, holds no prompts, or a line is malformed; the text
@@ -92,7 +95,7 @@ def read_prompt_file(path: Path, task: str | None = None) -> PromptFile:
     """
     lines = _read(path)
     header, first = _header(path.name, lines)
-    slug = _slug(path.name, header.get("task"), task)
+    slug = _slug(path.name, header.get("task") or default_task, task)
     numbered = [(at, text) for at, text in enumerate(lines[first:], first + 1) if text.strip()]
     if not numbered:
         raise BadInput(f"{path.name} holds no prompts; {_expected()}")

@@ -12,32 +12,19 @@ import pytest
 from pydantic import ValidationError
 from safetensors import safe_open
 
-from ingest.jobs import Outcome, run_job
-from ingest.jobs.edge_attribution import JOB, EdgeAttributionConfiguration
+from ingest.jobs.edge_attribution import EdgeAttributionConfiguration
 from registry import Registry
 from registry.errors import BadInput, CircuitsError, NotFound, TooFewPrompts
 from registry.records import Ablation, Level, RunStatus, Sign
+from tests.ingest.jobs.discovering import PAIR, discover, write_prompts
 
 pytestmark = pytest.mark.slow
-
-_PAIR = '{{"clean": "{} done in", "corrupt": "{} done in", "correct": " {}", "wrong": " {}"}}\n'
-
-
-def _discover(registry: Registry, model: Path, **told: Any) -> Outcome:
-    told = {"task": "sequence/months", "prompts": 8, "edges": 30, "device": "cpu", **told}
-    return run_job(JOB, EdgeAttributionConfiguration(model=str(model), **told), registry)
-
-
-def _file(folder: Path, text: str, header: str = "---\ntask: own/test\n---\n") -> Path:
-    path = folder / "prompts.jsonl"
-    path.write_text(header + text, encoding="utf-8")
-    return path
 
 
 def test_a_circuit_is_recorded_with_all_that_it_came_from(
     registry: Registry, tiny_model: Path
 ) -> None:
-    outcome = _discover(registry, tiny_model, title="Mine", tags=("a", "b"), author="me")
+    outcome = discover(registry, tiny_model, title="Mine", tags=("a", "b"), author="me")
     (entry,) = registry.circuits()
     stored = registry.circuit(entry.id)
     circuit = stored.circuit
@@ -47,6 +34,12 @@ def test_a_circuit_is_recorded_with_all_that_it_came_from(
     assert (circuit.ablation, circuit.sign) == (Ablation.RESAMPLE, Sign.HELPS_POSITIVE)
     assert (circuit.level, circuit.kv_heads) == (Level.EDGE, "grouped")
     assert circuit.universe_size == 82
+    assert circuit.parameters == {
+        "method": "eap",
+        "gradient": "clean",
+        "positions": "summed",
+        "version": "2",
+    }
     assert circuit.selection is not None
     assert circuit.selection["top"] == 30
     assert circuit.selection["dangling_removed"] == 30 - len(circuit.edges)
@@ -59,7 +52,7 @@ def test_a_circuit_is_recorded_with_all_that_it_came_from(
 def test_edges_and_nodes_are_ranked_from_the_strongest(
     registry: Registry, tiny_model: Path
 ) -> None:
-    _discover(registry, tiny_model)
+    discover(registry, tiny_model)
     circuit = registry.circuit(registry.circuits()[0].id).circuit
     by_rank = sorted(circuit.edges, key=lambda edge: edge.rank or 0)
     effects = [abs(edge.effect or 0.0) for edge in by_rank]
@@ -75,7 +68,7 @@ def test_edges_and_nodes_are_ranked_from_the_strongest(
 def test_the_score_matrix_is_kept_and_holds_the_edges_effects(
     registry: Registry, tiny_model: Path, tmp_path: Path
 ) -> None:
-    _discover(registry, tiny_model)
+    discover(registry, tiny_model)
     circuit = registry.circuit(registry.circuits()[0].id).circuit
     assert circuit.scores is not None
     path = tmp_path / "scores.safetensors"
@@ -92,7 +85,7 @@ def test_the_score_matrix_is_kept_and_holds_the_edges_effects(
 def test_the_prompt_set_is_a_file_named_by_its_content(
     registry: Registry, tiny_model: Path
 ) -> None:
-    _discover(registry, tiny_model)
+    discover(registry, tiny_model)
     (prompts,) = registry.ledger.prompt_sets()
     assert prompts.artifact == prompts.id
     header, *lines = map(json.loads, registry.artifact(prompts.id).decode().splitlines())
@@ -106,7 +99,7 @@ def test_the_prompt_set_is_a_file_named_by_its_content(
 
 
 def test_faithfulness_is_recorded_with_both_baselines(registry: Registry, tiny_model: Path) -> None:
-    _discover(registry, tiny_model, edges=82)
+    discover(registry, tiny_model, edges=82)
     (found,) = registry.ledger.evaluations()
     assert found.measure == "faithfulness"
     assert found.value == pytest.approx(1.0, abs=1e-3)  # all edges: the model itself
@@ -117,8 +110,8 @@ def test_faithfulness_is_recorded_with_both_baselines(registry: Registry, tiny_m
 
 
 def test_the_same_again_adds_a_run_and_no_circuit(registry: Registry, tiny_model: Path) -> None:
-    _discover(registry, tiny_model)
-    _discover(registry, tiny_model)
+    discover(registry, tiny_model)
+    discover(registry, tiny_model)
     (entry,) = registry.circuits()
     assert len(entry.runs) == 2
     assert len(registry.ledger.evaluations()) == 1
@@ -126,7 +119,7 @@ def test_the_same_again_adds_a_run_and_no_circuit(registry: Registry, tiny_model
 
 def test_the_bos_policy_makes_another_prompt_set(registry: Registry, tiny_model: Path) -> None:
     for bos in (True, False):
-        _discover(registry, tiny_model, bos=bos)
+        discover(registry, tiny_model, bos=bos)
     with_bos, without = sorted(registry.ledger.prompt_sets(), key=lambda found: not found.bos)
     assert with_bos.id != without.id
     first = json.loads(registry.artifact(with_bos.id).decode().splitlines()[1])
@@ -140,18 +133,17 @@ def test_a_users_own_file_is_used_whole(
     # Either answer of a pair is the correct one once, so that just half are answered rightly.
     months = ["January", "March", "May", "July", "August", "October"]
     lines = [
-        _PAIR.format("Van", "Hat", *answers)
+        PAIR.format("Van", "Hat", *answers)
         for a, b in pairwise(months)
         for answers in ((a, b), (b, a))
     ]
-    _discover(registry, tiny_model, task=None, prompts=None, file=_file(tmp_path, "".join(lines)),
-              min_prompts=5)  # fmt: skip
+    file = write_prompts(tmp_path, "".join(lines))
+    discover(registry, tiny_model, task=None, prompts=None, file=file, min_prompts=5)
     (prompts,) = registry.ledger.prompt_sets()
     assert (prompts.task, prompts.seed, prompts.n_prompts) == ("own/test", None, 5)
     assert prompts.share_correct == 0.5
     with pytest.raises(TooFewPrompts, match=r"5 of 10 prompts of own/test; at least 6"):
-        _discover(registry, tiny_model, task=None, prompts=None,
-                  file=tmp_path / "prompts.jsonl", min_prompts=6)  # fmt: skip
+        discover(registry, tiny_model, task=None, prompts=None, file=file, min_prompts=6)
     failed = registry.ledger.runs()[0]
     assert failed.status is RunStatus.FAILED
     assert failed.error is not None
@@ -177,7 +169,7 @@ def test_wrong_input_ends_in_one_line_and_nothing_is_recorded(
     message: str,
 ) -> None:
     with pytest.raises(error, match=message) as caught:
-        _discover(registry, **{"model": tiny_model, **told})
+        discover(registry, **{"model": tiny_model, **told})
     assert "\n" not in str(caught.value)
     _nothing_is_recorded(registry)
 
@@ -188,9 +180,9 @@ def test_wrong_input_ends_in_one_line_and_nothing_is_recorded(
         (lambda good: good + "{oops}\n", "prompts.jsonl, line 5: .*double quotes"),
         (lambda good: good + good, "line 5: the same prompt as on line 4"),
         (lambda _: "", "holds no prompts"),
-        (lambda _: _PAIR.format("Van", "Hat", "May 3", "June"), "line 4: .*one last token"),
-        (lambda _: _PAIR.format("Van", "Red Hat", "May", "June"), "line 4: .*3 tokens, .* 4;"),
-        (lambda _: _PAIR.format("Van " * 70, "Hat " * 70, "May", "June"), "72 tokens .* most 64"),
+        (lambda _: PAIR.format("Van", "Hat", "May 3", "June"), "line 4: .*one last token"),
+        (lambda _: PAIR.format("Van", "Red Hat", "May", "June"), "line 4: .*3 tokens, .* 4;"),
+        (lambda _: PAIR.format("Van " * 70, "Hat " * 70, "May", "June"), "72 tokens .* most 64"),
     ],
 )
 def test_a_broken_file_is_refused_by_line_and_nothing_is_recorded(
@@ -200,9 +192,9 @@ def test_a_broken_file_is_refused_by_line_and_nothing_is_recorded(
     make: Callable[[str], str],
     message: str,
 ) -> None:
-    file = _file(tmp_path, make(_PAIR.format("Van", "Hat", "May", "June")))
+    file = write_prompts(tmp_path, make(PAIR.format("Van", "Hat", "May", "June")))
     with pytest.raises(BadInput, match=message):
-        _discover(registry, tiny_model, task=None, prompts=None, file=file)
+        discover(registry, tiny_model, task=None, prompts=None, file=file)
     _nothing_is_recorded(registry)
 
 
@@ -210,7 +202,7 @@ def test_too_few_edges_to_reach_the_output_fail_the_run(
     registry: Registry, tiny_model: Path
 ) -> None:
     with pytest.raises(BadInput, match=r"none of the best 1 edges .* ask for more"):
-        _discover(registry, tiny_model, edges=1)
+        discover(registry, tiny_model, edges=1)
     assert registry.ledger.runs()[0].status is RunStatus.FAILED
     assert registry.circuits() == []
 
@@ -223,7 +215,7 @@ def test_a_task_or_a_file_is_needed() -> None:
 @pytest.mark.model
 @pytest.mark.slow
 def test_smollm2_has_a_faithful_ioi_circuit(registry: Registry) -> None:
-    outcome = _discover(
+    outcome = discover(
         registry, Path("smollm2"), task="ioi", prompts=8, edges=None, select="signed"
     )
     (prompts,) = registry.ledger.prompt_sets()
