@@ -49,7 +49,7 @@ conformance: $(DEV) ## What every graph store and every ledger owes, on all engi
 
 golden: $(DEV) ## Write the exact outputs in tests/golden anew; then read the diff
 	CIRCUITS_TEST_RENEW_GOLDEN=1 $(BIN)/pytest -q \
-		$$(grep -rl --include='test_*.py' check_golden tests)
+		$$(grep -rl --include='test_*.py' golden_files tests)
 
 docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
 	$(BIN)/python docs/generate.py

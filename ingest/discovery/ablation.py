@@ -79,7 +79,7 @@ class Written:
     def first_position(self) -> int:
         """First position at which anything is written; what lies before is exactly 0."""
         written = torch.stack(
-            [value.ne(0).any(-1).any(0) for value in (self.input, *self.z, *self.mlps)]
+            [value.ne(0).any(-1).any(0).cpu() for value in (self.input, *self.z, *self.mlps)]
         )
         found = written.any(0).nonzero()
         return int(found[0]) if len(found) else 0
@@ -183,8 +183,9 @@ def written_of(anatomy: Anatomy, values: Mapping[str, Tensor], *, senders: bool 
 def nothing_written(anatomy: Anatomy) -> Written:
     """Zeros in every sender's place."""
     zero = torch.zeros(1, 1, anatomy.d_model, device=anatomy.device, dtype=anatomy.dtype)
-    z = tuple(zero.new_zeros(1, 1, b.w_o.shape[0] * b.w_o.shape[1]) for b in anatomy.blocks)
-    return Written(zero, zero.new_zeros(()), z, (zero,) * len(anatomy.blocks))
+    z = tuple(b.w_o.new_zeros(1, 1, b.w_o.shape[0] * b.w_o.shape[1]) for b in anatomy.blocks)
+    mlps = tuple(b.w_o.new_zeros(1, 1, anatomy.d_model) for b in anatomy.blocks)
+    return Written(zero, zero.new_zeros(()), z, mlps)
 
 
 def mean_written(model: Any, anatomy: Anatomy, reference: PromptPairs, size: int) -> Written:
@@ -246,14 +247,17 @@ def stream_without(anatomy: Anatomy, clean: Stream, ablated: Written) -> Stream:
     gone = clean.written.input - ablated.input
     for block in anatomy.blocks:
         layer = block.layer
-        at[block.at("hook_in")] = clean.at[block.at("hook_in")] - gone
+        before = clean.at[block.at("hook_in")]
+        at[block.at("hook_in")] = before - gone.to(before.device)
         lost, raw = _attention_lost(block, clean, ablated)
+        gone = gone.to(lost.device)  # blocks may lie on several devices
         if raw is not None:
             attention[layer] = raw
         before_mlp = gone if anatomy.space.parallel else gone + lost
         at[block.at("ln2.hook_in")] = clean.at[block.at("ln2.hook_in")] - before_mlp
         gone = gone + lost + clean.written.mlps[layer] - ablated.mlps[layer]
-    at["ln_final.hook_in"] = clean.at["ln_final.hook_in"] - gone
+    last = clean.at["ln_final.hook_in"]
+    at["ln_final.hook_in"] = last - gone.to(last.device)
     return Stream(ablated, at, attention)
 
 

@@ -182,7 +182,8 @@ def _edge_patch(anatomy: Anatomy, prepared: Prepared, row: int, column: int, row
     if receiver.port is None:
         return block.at("ln2.hook_in"), _subtracting(change, rows)
     projection = block.ports[receiver.port]
-    read = prepared.clean.at[block.at("hook_in")] - change
+    present = prepared.clean.at[block.at("hook_in")]
+    read = present - change.to(present.device)
     head = local.head or 0
     return projection.hook, _projecting(block, receiver.port, head, read, rows)
 
@@ -215,7 +216,7 @@ def _node_patches(anatomy: Anatomy, prepared: Prepared, node: str, rows: slice) 
 
 def _subtracting(change: Tensor, rows: slice) -> _Change:
     def subtract(value: Tensor) -> None:
-        value[rows] -= change
+        value[rows] -= change.to(value.device)
 
     return subtract
 

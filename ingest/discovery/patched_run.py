@@ -126,11 +126,13 @@ class _PatchedRun:
     def _inputs(self, ablated: Tensor, columns: slice) -> Tensor:
         """What receivers that read at one moment read, ``[port, batch, pos, d_model]``."""
         n_sources = self._space.receivers[columns.start].n_sources
-        inputs = ablated + self._mix(self._direct[:n_sources, columns], 0)
+        mixed = self._mix(self._direct[:n_sources, columns], 0)
+        inputs = ablated + mixed.to(ablated.device)  # blocks may lie on several devices
         for block in self._anatomy.blocks:
             rows = self._space.head_rows(block.layer)
             if block.post_norm is not None and rows.stop <= n_sources:
-                inputs += self._through(block, self._weights[rows, columns], rows.start)
+                change = self._through(block, self._weights[rows, columns], rows.start)
+                inputs += change.to(inputs.device)
         return inputs
 
     def _mix(self, weights: Tensor, first: int) -> Tensor:
@@ -145,5 +147,5 @@ class _PatchedRun:
         if block.post_norm is None:
             return mixed
         raw = self._ablated.attention[block.layer]
-        change: Tensor = block.post_norm(raw + mixed) - block.post_norm(raw)
+        change: Tensor = block.post_norm(raw + mixed.to(raw.device)) - block.post_norm(raw)
         return change

@@ -154,14 +154,15 @@ class EdgeProducts:
         changes = sender_changes(self._anatomy, sums.changed, sums.attention)
         flat = changes.flatten(1)
         found = torch.zeros_like(self.scores)
-        found[:, space.logits_column] = _products(flat, sums.logits[None])[:, 0]
-        total = sums.logits.clone()
+        found[:, space.logits_column] = _products(flat, sums.logits[None].to(flat.device))[:, 0]
+        total = sums.logits.to(flat.device, copy=True)
         for block, of_block in zip(self._anatomy.blocks, sums.blocks, strict=True):
             receivers = _mapped(block, of_block)
             columns = slice(
                 space.attention_columns(block.layer).start, space.mlp_column(block.layer) + 1
             )
             n_sources = space.mlp_row(block.layer)
+            receivers = receivers.to(flat.device)  # blocks may lie on several devices
             found[:n_sources, columns] = _products(flat[:n_sources], receivers)
             total += receivers.sum(0)
         require_close(
@@ -213,7 +214,7 @@ def sender_changes(anatomy: Anatomy, changed: Written, attention: Mapping[int, T
         heads = _head_changes(block, changed.z[layer], into[rows])
         if block.post_norm is not None:
             point = block.post_norm.point(attention[layer])
-            into[rows] = block.post_norm.push_forward(point, heads)
+            into[rows] = block.post_norm.push_forward(point, heads.to(point.unit.device))
         into[space.mlp_row(layer)] = changed.mlps[layer]
     return into
 
@@ -226,7 +227,11 @@ def mapped_gradients(block: BlockParts, run: GradientRun) -> Tensor:
 def _head_changes(block: BlockParts, z: Tensor, into: Tensor) -> Tensor:
     """What a change ``[batch, pos, head * d_head]`` of heads adds, ``[head, batch, pos, d]``."""
     by_head = z.reshape(*z.shape[:2], len(block.w_o), -1).permute(2, 0, 1, 3).flatten(1, 2)
-    torch.bmm(by_head, block.w_o, out=into.view(len(block.w_o), -1, into.shape[-1]))
+    flat = into.view(len(block.w_o), -1, into.shape[-1])
+    if block.w_o.device == into.device:
+        torch.bmm(by_head, block.w_o, out=flat)
+    else:
+        flat.copy_(by_head @ block.w_o)
     return into
 
 

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ingest.discovery import attribute_edges
+from ingest.discovery.prompts import PromptBatch, each_batch, padding_token, read_prompts
+from registry.errors import BadInput
+from tests.ingest.discovery.decoders import N_PROMPTS, bridge, clean_ids, corrupt_ids, metric
+
+CPU = torch.device("cpu")
+# What torch says on CUDA, on MPS and on the CPU; none of it can be had on purpose on a machine
+# that gives memory first and thinks later.
+REFUSALS = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+)
+
+
+def pairs(n: int) -> Tensor:
+    return torch.arange(2, 2 + 3 * n).reshape(n, 3)
+
+
+class Room:
+    """Work that fits only up to so many prompts at once."""
+
+    def __init__(self, n: int, refusal: Exception) -> None:
+        self.n, self.refusal = n, refusal
+        self.tried: list[int] = []
+        self.done: list[int] = []
+
+    def work(self, batch: PromptBatch) -> None:
+        self.tried.append(len(batch.index))
+        if len(batch.index) > self.n:
+            raise self.refusal
+        self.done += batch.index.tolist()
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(refusal: Exception) -> None:
+    room = Room(3, refusal)
+    each_batch(read_prompts(pairs(10), None, None), CPU, room.work, size=None, start=10)
+    assert room.done == list(range(10))
+    assert room.tried == [10, 5, 2, 2, 2, 2, 2]
+
+
+def test_on_an_accelerator_batches_grow_until_memory_says_no() -> None:
+    # Tensors of the meta device hold nothing, and it is not the CPU: it stands for an accelerator.
+    room = Room(6, REFUSALS[0])
+    each_batch(
+        read_prompts(pairs(20), None, None), torch.device("meta"), room.work, size=None, start=1
+    )
+    assert room.tried == [1, 2, 4, 8, 4, 4, 4, 1]
+    assert room.done == list(range(20))
+
+
+def test_a_size_that_was_asked_for_is_not_changed() -> None:
+    room = Room(3, REFUSALS[0])
+    with pytest.raises(torch.OutOfMemoryError):
+        each_batch(read_prompts(pairs(10), None, None), CPU, room.work, size=4, start=10)
+
+
+def test_memory_that_does_not_hold_one_prompt_is_said_so() -> None:
+    room = Room(0, REFUSALS[1])
+    with pytest.raises(BadInput, match="memory on cpu does not hold one prompt of 3 tokens"):
+        each_batch(read_prompts(pairs(4), None, None), CPU, room.work, size=None, start=4)
+
+
+def test_another_error_of_the_work_is_let_through() -> None:
+    room = Room(0, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        each_batch(read_prompts(pairs(4), None, None), CPU, room.work, size=None, start=4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_without_a_mask_is_refused_with_its_prompt(side: str) -> None:
+    model = bridge("gemma3")
+    padding = padding_token(model)
+    assert padding is not None
+    gap = torch.full((N_PROMPTS, 2), padding)
+    gap[0] = 5
+    parts = [gap, clean_ids()] if side == "left" else [clean_ids(), gap]
+    clean = torch.cat(parts, 1)
+    with pytest.raises(BadInput, match=r"prompt 1 \(counted from 0\) seems padded with token 1"):
+        attribute_edges(model, clean, clean, metric())
+    attribute_edges(model, clean, clean, metric(), attention_mask=torch.ones_like(clean))
+
+
+def test_a_single_beginning_token_is_no_padding() -> None:
+    tokens = torch.tensor([[1, 5, 6]])
+    assert len(read_prompts(tokens, None, None, padding=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ablation": "shuffle"}, "ablation must be 'resample', 'mean' or 'zero'; got 'shuffle'"),
+        ({"ablation": "mean"}, "needs reference: the token ids whose mean is taken"),
+        ({"steps": 0}, "steps must be at least 1; got 0"),
+        (
+            {"ablation": "zero", "method": "clean-corrupted"},
+            "takes gradients on the corrupt prompts, which ablation='zero' does not run",
+        ),
+    ],
+)
+def test_an_ablation_that_lacks_something_is_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        attribute_edges(
+            bridge("gpt2"),
+            clean_ids(),
+            corrupt_ids(),
+            metric(),
+            **options,  # type: ignore[arg-type]
+        )
+
+
+def test_resampling_without_corrupt_prompts_is_refused() -> None:
+    with pytest.raises(BadInput, match="ablation='resample' needs corrupt prompts"):
+        attribute_edges(bridge("gpt2"), clean_ids(), None, metric())
+
+
+def test_exact_scores_need_no_gradient() -> None:
+    def right(logits: Tensor, index: Tensor) -> Tensor:
+        return (logits.argmax(-1) == index + 3).double()
+
+    found = attribute_edges(bridge("gpt2"), clean_ids(), corrupt_ids(), right, method="exact")
+    assert bool(torch.isfinite(found.matrix).all())
