@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from ingest.discovery import attribute_edges, evaluate_circuit
-from tests.ingest.discovery.decoders import ALL, bridge, clean_ids, corrupt_ids, metric
+from tests.ingest.discovery.decoders import ALL, MORE, bridge, clean_ids, corrupt_ids, metric
 from tests.ingest.discovery.patcher import Patcher, edges_of, places
 
 pytestmark = pytest.mark.slow
 
 MODELS = sorted(ALL)
 # The bridge computes softmax and RMSNorm of rotary models in float32 even in a float64 model.
-STEP = {"gpt2": 1e-4, "neox": 1e-4, "llama": 1e-2, "gemma2": 1e-2, "gemma3": 1e-2}
-TOLERANCE = {"gpt2": 1e-7, "neox": 1e-7, "llama": 2e-3, "gemma2": 2e-3, "gemma3": 2e-3}
+STEP = dict.fromkeys([*ALL, *MORE], 1e-2) | {"gpt2": 1e-4, "neox": 1e-4}
+TOLERANCE = dict.fromkeys([*ALL, *MORE], 2e-3) | {"gpt2": 1e-7, "neox": 1e-7}
 STEPS = 2
 ABLATIONS = ["resample", "mean", "zero"]
 REFERENCE = torch.arange(2, 22).reshape(4, 5)
@@ -55,11 +55,11 @@ def patched_runs(method: str, model: Any, ablation: str) -> list[Patcher]:
     return [plain]
 
 
-def scored(method: Any, model: Any, ablation: Any) -> Any:
+def scored(method: Any, model: Any, ablation: Any, **options: Any) -> Any:
     return attribute_edges(
         model, clean_ids(), corrupt_ids() if ablation == "resample" else None, metric(),
         method=method, steps=STEPS, ablation=ablation,
-        reference=REFERENCE if ablation == "mean" else None,
+        reference=REFERENCE if ablation == "mean" else None, **options,
     )  # fmt: skip
 
 
@@ -97,6 +97,26 @@ def assert_scores_are_slopes(name: str, method: str, ablation: str) -> None:
     assert largest > 0.003
     for edge, slope in slopes.items():
         assert found[edge] == pytest.approx(slope, abs=TOLERANCE[name] * largest), edge
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig-inputs"])
+@pytest.mark.parametrize("name", sorted(MORE))
+def test_scores_of_further_decoders_are_the_mean_slope(name: str, method: str) -> None:
+    assert_scores_are_slopes(name, method, "resample")
+
+
+@pytest.mark.parametrize("name", sorted(MORE))
+def test_scores_per_query_head_are_slopes_of_patching_each_copy(name: str) -> None:
+    model = bridge(name, torch.float64)
+    apart = scored("eap", model, "resample", kv_heads="per-query-head")
+    patched = scored("exact", model, "resample", kv_heads="per-query-head")
+    every = set(apart.to_dict())
+    for edge in sorted(every)[::11]:
+        found = evaluate_circuit(
+            model, every - {edge}, clean_ids(), corrupt_ids(), metric(), kv_heads="per-query-head"
+        )
+        taken = float((found.full - found.circuit).mean())
+        assert patched.to_dict()[edge] == pytest.approx(taken, abs=2e-6), edge
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
