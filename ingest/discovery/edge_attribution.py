@@ -109,6 +109,8 @@ def attribute_edges(
     means = None if reference is None else read_prompts(reference, None, reference_mask, padding)
     anatomy = read_anatomy(model, kv_heads)
     start = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
+    if method == "exact":  # many patches of one prompt fill a batch, and progress is told sooner
+        start = 1
     space = anatomy.space
     total = torch.zeros(len(space.senders), len(space.receivers), dtype=torch.float64)
     metrics = torch.full((2, len(prompts)), torch.nan, dtype=torch.float64)

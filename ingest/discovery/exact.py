@@ -18,7 +18,7 @@ from ingest.discovery.ablation import Replacement, Stream, record_stream
 from ingest.discovery.anatomy import Anatomy, BlockParts, Hook
 from ingest.discovery.metrics import Metric, per_prompt
 from ingest.discovery.patched_run import run_patched
-from ingest.discovery.prompts import PromptBatch
+from ingest.discovery.prompts import PromptBatch, out_of_memory
 from registry.errors import BadInput
 from registry.identifiers import PORTS, Kind, parse_local
 
@@ -141,17 +141,27 @@ def _effects(
     patches: Callable[[Sequence[Any]], list[Patch]],
 ) -> Tensor:
     batch = prepared.batch
+
+    def effects(chosen: Sequence[Any]) -> Tensor:
+        tokens = batch.clean.repeat(len(chosen), 1)
+        logits = anatomy.run(model, tokens, list(_hooks(patches(chosen))))
+        patched = per_prompt(metric, logits, batch.index.repeat(len(chosen)))
+        return (prepared.full - patched.reshape(len(chosen), -1)).double().sum(1).cpu()
+
     at_once = max(1, _TOKENS_AT_ONCE // batch.clean.numel())
-    found = []
+    found, done = [torch.zeros(0, dtype=torch.float64)], 0
     with torch.no_grad():
-        for first in range(0, len(what), at_once):
-            chosen = what[first : first + at_once]
-            tokens = batch.clean.repeat(len(chosen), 1)
-            logits = anatomy.run(model, tokens, list(_hooks(patches(chosen))))
-            patched = per_prompt(metric, logits, batch.index.repeat(len(chosen)))
-            effects = prepared.full - patched.reshape(len(chosen), -1)
-            found.append(effects.double().sum(1).cpu())
-    return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+        while done < len(what):
+            chosen = what[done : done + at_once]
+            try:
+                found.append(effects(chosen))
+            except (RuntimeError, MemoryError) as error:
+                if len(chosen) == 1 or not out_of_memory(error):
+                    raise
+                at_once = len(chosen) // 2
+                continue
+            done += len(chosen)
+    return torch.cat(found)
 
 
 def _hooks(patches: Sequence[Patch]) -> Iterator[tuple[str, Hook]]:

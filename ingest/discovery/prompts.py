@@ -16,7 +16,14 @@ from torch import Tensor
 from ingest.discovery.metrics import Progress
 from registry.errors import BadInput
 
-__all__ = ["PromptBatch", "PromptPairs", "each_batch", "padding_token", "read_prompts"]
+__all__ = [
+    "PromptBatch",
+    "PromptPairs",
+    "each_batch",
+    "out_of_memory",
+    "padding_token",
+    "read_prompts",
+]
 
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 
@@ -129,7 +136,7 @@ def each_batch(
             try:
                 work(batch)
             except (RuntimeError, MemoryError) as error:
-                if size is not None or not _out_of_memory(error):
+                if size is not None or not out_of_memory(error):
                     raise
                 if len(batch.index) == 1:
                     raise BadInput(
@@ -229,7 +236,8 @@ def _check_shapes(clean: Tensor, corrupt: Tensor | None, attention_mask: Tensor 
         )
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory is full, on whatever device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(text in str(error).lower() for text in _NO_MEMORY)
