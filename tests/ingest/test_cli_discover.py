@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -45,6 +47,19 @@ def test_a_discovery_is_summed_up_on_standard_output_and_stored(
         assert stored.entry.faithfulness == row["faithfulness"]
 
 
+def test_several_seeds_are_a_table_with_a_row_for_each_and_for_their_consensus(
+    home: str, tiny_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--prompts", "8", "--share", "40%", "--seeds", "2", "--batch-size", "auto"]
+    command = ["--home", home, *_JOB, "--model", tiny_model, "--task", "ioi", *options]
+    assert main([*command, "--format", "csv"]) == 0
+    header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert [row[0] for row in rows] == ["seed 0", "seed 1", "consensus"]
+    with Registry.open(home) as registry:
+        stored = {entry.id for entry in registry.circuits()}
+    assert {row[header.index("circuit")] for row in rows} == stored
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
@@ -55,6 +70,22 @@ def test_a_discovery_is_summed_up_on_standard_output_and_stored(
         ((*_JOB, "--model", "./gone", "--task", "ioi"), 1, "no model './gone'"),
         ((*_JOB, "--model", "m", "--task", "ioi", "--edges", "0"), 2, "edges: Input should be"),
         ((*_JOB, "--model", "m", "--task", "ioi", "--select", "best"), 2, "'best'"),
+        ((*_JOB, "--model", "m", "--task", "ioi", "--method", "ig"), 2, "'ig'"),
+        ((*_JOB, "--model", "m", "--task", "ioi", "--share", "some"), 2, "such as 1% or 0.01"),
+        ((*_JOB, "--model", "m", "--task", "ioi", "--share", "0%"), 2, "share: Input should be"),
+        ((*_JOB, "--model", "m", "--task", "ioi", "--batch-size", "all"), 2, "auto or a number"),
+        (
+            (*_JOB, "--model", "m", "--task", "ioi", "--edges", "5", "--share", "1%"),
+            2,
+            "edges and share contradict each other; give one of them",
+        ),
+        (
+            (*_JOB, "--model", "m", "--task", "ioi", "--device", "cpu", "--device-map", "auto"),
+            2,
+            "device and device_map contradict each other",
+        ),
+        (("verify", "abcd"), 1, "no circuit 'abcd'"),
+        (("verify", "abcd", "--top", "0"), 2, "'--top'"),
         ((*_JOB, "--model", "m", "--file", "gone.jsonl"), 2, "cannot read gone.jsonl"),
     ],
 )
@@ -85,9 +116,12 @@ def test_every_task_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_shows_every_option_with_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*_JOB, "--help"]) == 0
     text = capsys.readouterr().out
-    for option in ("--model", "--task", "--file", "--prompts", "--edges", "--select", "--seed",
-                   "--bos / --no-bos", "--device", "--dtype", "--batch-size", "--title", "--tag",
-                   "--author"):  # fmt: skip
+    for option in ("--model", "--task", "--file", "--prompts", "--method", "--steps", "--ablation",
+                   "--reference", "--kv-heads", "--edges", "--share", "--threshold",
+                   "--faithfulness", "--choose", "--select", "--seed", "--seeds", "--bootstrap",
+                   "--consensus", "--curve / --no-curve", "--completeness", "--controls",
+                   "--bos / --no-bos", "--device", "--device-map", "--dtype", "--batch-size",
+                   "--title", "--tag", "--author"):  # fmt: skip
         assert option in text
     assert "circuits discover edge-attribution --model smollm2 --task ioi" in text
 

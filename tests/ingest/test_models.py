@@ -91,6 +91,46 @@ class TestArithmetic:
         assert {buffer.dtype for buffer in rotary.buffers()} == {torch.float32}
 
 
+class TestDeviceMap:
+    @pytest.mark.parametrize("name", tiny_models.ALL)
+    @pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}], ids=str)
+    def test_a_model_spread_by_transformers_computes_the_same(
+        self, name: str, device_map: Any, tmp_path: Path
+    ) -> None:
+        folder = tiny_models.save(tmp_path / name, tiny_models.ALL[name]())
+        spread, plain = models.load(folder, device_map=device_map), models.load(folder)
+        ids = tiny_models.token_ids()
+        torch.testing.assert_close(logits_of(spread, ids), logits_of(plain, ids))
+        assert models.describe(spread) == models.describe(plain)
+
+    def test_weights_are_rounded_after_they_were_hashed(self, tmp_path: Path) -> None:
+        folder = tiny_models.save(tmp_path / "llama", tiny_models.llama())
+        half = models.load(folder, device_map="cpu", dtype="bfloat16")
+        assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+        whole = models.describe(models.load(folder))
+        assert models.describe(half).weights_sha256 == whole.weights_sha256
+
+    @pytest.mark.parametrize(
+        ("device_map", "message"),
+        [
+            ("nowhere", "cannot be read: .*nowhere"),
+            ("meta", "the devices hold the model .* but for 21 of its weights, such as"),
+        ],
+        ids=str,
+    )
+    def test_a_map_that_does_not_place_every_weight_is_refused(
+        self, device_map: Any, message: str, tmp_path: Path
+    ) -> None:
+        folder = tiny_models.save(tmp_path / "llama", tiny_models.llama())
+        with pytest.raises(BadInput, match=message) as caught:
+            models.load(folder, device_map=device_map)
+        assert "\n" not in str(caught.value)
+
+    def test_a_device_and_a_map_contradict_each_other(self) -> None:
+        with pytest.raises(BadInput, match="device and device_map contradict each other"):
+            models.load("smollm2", device="cpu", device_map="auto")
+
+
 class TestDescription:
     def test_grouped_queries_and_widths_are_told(self, tmp_path: Path) -> None:
         folder = tiny_models.save(tmp_path / "Tiny Llama", tiny_models.llama())
@@ -398,6 +438,10 @@ class TestGguf:
         assert (record.slug, record.source) == ("tiny", str(tiny_gguf))
         assert (record.n_layers, record.n_heads, record.n_kv_heads) == (2, 4, 2)
         assert bridge.tokenizer is None
+
+    def test_it_is_not_spread_over_devices(self, tiny_gguf: Path) -> None:
+        with pytest.raises(BadInput, match=r"Tiny\.gguf' is read whole, without device_map"):
+            models.load(str(tiny_gguf), device_map="auto")
 
     def test_its_weights_are_those_written(self, tiny_gguf: Path) -> None:
         model = tiny_models.llama()

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from ingest.tasks import TokenPair, find_task
-from ingest.tasks.prompts import Judge, KeptPrompts, Verdict, keep_answered
-from registry.errors import TooFewPrompts
+from ingest.tasks.prompts import Judge, KeptPrompts, Verdict, keep_answered, read_kept
+from registry.errors import BadInput, TooFewPrompts
 from tests.ingest.tasks.words import WholeWords
 
 
@@ -69,3 +69,25 @@ def test_the_file_is_named_by_its_hash_and_tells_prompts_and_bos_apart() -> None
     assert (first["clean_ids"][0], first["corrupt_ids"][0]) == (999, 999)
     assert first["clean"] == with_bos.pairs[0].text.clean
     assert len(rest) == 3
+
+
+@pytest.mark.parametrize("bos", [None, 999])
+def test_kept_prompts_are_read_back_as_they_were(bos: int | None) -> None:
+    kept = _keep(_every(1), 4, bos_id=bos)
+    assert read_kept(kept.artifact) == kept.pairs
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [b"", b"{}", b"\xff", b'{"format": "circuits-prompts/2"}', b"not json", b"[1]"],
+)
+def test_a_file_of_something_else_is_no_file_of_prompts(artifact: bytes) -> None:
+    with pytest.raises(BadInput, match="not kept as circuits-prompts/1"):
+        read_kept(artifact)
+
+
+def test_a_line_that_lacks_a_field_is_not_read() -> None:
+    header, line, *_ = _keep(_every(1), 4).artifact.decode().splitlines()
+    broken = json.dumps({k: v for k, v in json.loads(line).items() if k != "wrong_id"})
+    with pytest.raises(BadInput, match="not kept as circuits-prompts/1"):
+        read_kept(f"{header}\n{broken}\n".encode())

@@ -92,6 +92,12 @@ def test_a_file_that_names_another_task_is_refused(tmp_path: Path) -> None:
         read_prompt_file(_write(tmp_path, _HEADER + _LINE), "other")
 
 
+def test_a_default_task_counts_where_the_header_names_none(tmp_path: Path) -> None:
+    assert read_prompt_file(_write(tmp_path, _LINE), default_task="other").slug == "other"
+    named = read_prompt_file(_write(tmp_path, _HEADER + _LINE), default_task="other")
+    assert named.slug == "own/greetings"
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"cannot read .*gone.jsonl: No such file"):
         read_prompt_file(tmp_path / "gone.jsonl", "x")
