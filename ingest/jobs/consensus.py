@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingest.jobs.edge_records import RecordedCircuit, edge_circuit, scores_file
@@ -27,8 +30,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ingest.discovery import EdgeScores, PrunedCircuit
+    from registry.registry import Registry
 
-__all__ = ["CONSENSUS", "Agreement", "agree", "consensus_circuit", "resampled", "stability"]
+__all__ = [
+    "CONSENSUS",
+    "Agreement",
+    "agree",
+    "consensus_circuit",
+    "edge_frequencies",
+    "resampled",
+    "stability",
+]
 
 CONSENSUS = "edge-attribution-consensus"
 _ROUNDING = 1e-9
@@ -120,6 +132,32 @@ def consensus_circuit(
         address=hashlib.sha256(matrix).hexdigest(),
     )
     return RecordedCircuit(circuit, matrix)
+
+
+def edge_frequencies(registry: Registry, circuit: Circuit) -> dict[str, float]:
+    """How often each edge of a model is in the circuits of a consensus, 0 to 1, by edge id.
+
+    Edges that none of them has are left out.
+
+    Raises:
+        BadInput: The circuit is no consensus.
+    """
+    from safetensors import safe_open
+
+    if circuit.method != CONSENSUS or circuit.scores is None:
+        raise BadInput(
+            f"circuit {circuit.id[:12]} is no consensus, whose edges have frequencies; "
+            f"'circuits list --method {CONSENSUS}' shows those there are"
+        )
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(registry.artifact(circuit.scores))
+        with safe_open(file.name, framework="pt") as kept:
+            about = json.loads(kept.metadata()["circuits"])
+            frequency = kept.get_tensor("frequency")
+    return {
+        f"{about['senders'][row]}->{about['receivers'][column]}": float(frequency[row, column])
+        for row, column in frequency.nonzero().tolist()
+    }
 
 
 def stability(circuit: Circuit, agreement: Agreement) -> Evaluation:

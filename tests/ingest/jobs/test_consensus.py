@@ -13,8 +13,9 @@ from safetensors import safe_open
 
 from ingest.discovery import EdgeScores, PrunedCircuit
 from ingest.discovery.edge_space import EdgeSpace
-from ingest.jobs.consensus import CONSENSUS, agree
+from ingest.jobs.consensus import CONSENSUS, agree, edge_frequencies
 from registry import Registry
+from registry.errors import BadInput
 from registry.records import Circuit, RunStatus
 from tests.ingest.jobs.discovering import PAIR, discover, write_prompts
 from tests.ingest.jobs.test_base import StopsWhile
@@ -132,16 +133,17 @@ class TestSeeds:
         by_frequency = Counter(f"{counts[edge]}/3" for edge in _ids(consensus))
         assert consensus.parameters["edges_by_frequency"] == dict(by_frequency)
 
+        frequency = edge_frequencies(registry, consensus)
+        assert frequency == pytest.approx({edge: n / 3 for edge, n in counts.items()})
+        with pytest.raises(BadInput, match="is no consensus, whose edges have frequencies"):
+            edge_frequencies(registry, found["edge-attribution"][0])
+
         assert consensus.scores is not None
         path = tmp_path / "scores.safetensors"
         path.write_bytes(registry.artifact(consensus.scores))
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["circuits"])
-            frequency, mean = file.get_tensor("frequency"), file.get_tensor("scores")
-        for edge, count in counts.items():
-            source, _, target = edge.partition("->")
-            cell = about["senders"].index(source), about["receivers"].index(target)
-            assert frequency[cell].item() == pytest.approx(count / 3)
+            mean = file.get_tensor("scores")
         for link in consensus.edges:
             source, _, target = link.connection.partition("->")
             cell = about["senders"].index(source), about["receivers"].index(target)
