@@ -24,17 +24,17 @@ from ingest.discovery.ablation import (
     Ablation,
     Replacement,
     Written,
-    check_ablation,
     written_hooks,
     written_of,
 )
-from ingest.discovery.anatomy import Anatomy, frozen, read_anatomy
+from ingest.discovery.anatomy import Anatomy, frozen
 from ingest.discovery.exact import score_by_patching
 from ingest.discovery.gradients import GradientRun, differentiate
 from ingest.discovery.guard import require_known_arithmetic
+from ingest.discovery.inputs import read_inputs
 from ingest.discovery.metrics import Metric, Progress, per_prompt
 from ingest.discovery.products import EdgeProducts
-from ingest.discovery.prompts import PromptBatch, each_batch, padding_token, read_prompts
+from ingest.discovery.prompts import PromptBatch
 from ingest.discovery.recording import Recording
 from ingest.discovery.scores import EdgeScores
 from registry.errors import BadInput, NonFiniteScores
@@ -103,23 +103,19 @@ def attribute_edges(
         NonFiniteScores: A prompt's activations, gradients or metric are not finite.
     """
     _check_method(method, steps, ablation)
-    check_ablation(ablation, corrupt, reference)
-    padding = padding_token(model)
-    prompts = read_prompts(clean, corrupt, attention_mask, padding)
-    means = None if reference is None else read_prompts(reference, None, reference_mask, padding)
-    anatomy = read_anatomy(model, kv_heads)
-    start = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
-    if method == "exact":  # many patches of one prompt fill a batch, and progress is told sooner
-        start = 1
+    inputs = read_inputs(
+        model, clean, corrupt, ablation=ablation, reference=reference, kv_heads=kv_heads,
+        batch_size=batch_size, attention_mask=attention_mask, reference_mask=reference_mask,
+    )  # fmt: skip
+    anatomy, n_prompts = inputs.anatomy, len(inputs.prompts)
     space = anatomy.space
     total = torch.zeros(len(space.senders), len(space.receivers), dtype=torch.float64)
-    metrics = torch.full((2, len(prompts)), torch.nan, dtype=torch.float64)
+    metrics = torch.full((2, n_prompts), torch.nan, dtype=torch.float64)
     with frozen(model):
-        replacement = Replacement.read(model, anatomy, ablation, means, start)
+        replacement = inputs.replacement(model)
         job = _Job(model, anatomy, metric, replacement, method, steps)
-        first = prompts.batch(next(prompts.groups())[:1], anatomy.device)
         require_known_arithmetic(
-            model, anatomy, first, metric, replacement, gradients=method != "exact"
+            model, anatomy, inputs.first(), metric, replacement, gradients=method != "exact"
         )
 
         def work(batch: PromptBatch) -> None:
@@ -129,9 +125,10 @@ def attribute_edges(
             if on_batch is not None:
                 on_batch(batch.index, found.scores)
 
-        each_batch(prompts, anatomy.device, work, size=batch_size, start=start, progress=progress)
+        # Many patches of one prompt fill a batch, and one by one their progress is told sooner.
+        inputs.each_batch(work, progress, start=1 if method == "exact" else None)
     corrupt_metric = metrics[1] if job.resampled else None
-    return EdgeScores(total / len(prompts), space, metrics[0], corrupt_metric)
+    return EdgeScores(total / n_prompts, space, metrics[0], corrupt_metric)
 
 
 @dataclass(frozen=True, eq=False)

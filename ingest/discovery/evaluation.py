@@ -16,14 +16,14 @@ from ingest.discovery.ablation import (
     Ablation,
     Replacement,
     Stream,
-    check_ablation,
     record_stream,
 )
-from ingest.discovery.anatomy import Anatomy, frozen, read_anatomy, require_close
+from ingest.discovery.anatomy import Anatomy, frozen, require_close
 from ingest.discovery.guard import check_patching, check_stream
+from ingest.discovery.inputs import read_inputs
 from ingest.discovery.metrics import Metric, Progress, per_prompt
 from ingest.discovery.patched_run import run_patched
-from ingest.discovery.prompts import PromptBatch, each_batch, padding_token, read_prompts
+from ingest.discovery.prompts import PromptBatch
 from registry.errors import NonFiniteScores
 
 __all__ = ["CircuitEvaluation", "evaluate_circuit", "evaluate_circuits"]
@@ -123,18 +123,16 @@ def evaluate_circuits(
 
     ``progress`` counts prompts times circuits. Else as :func:`evaluate_circuit`.
     """
-    check_ablation(ablation, corrupt, reference)
-    padding = padding_token(model)
-    prompts = read_prompts(clean, corrupt, attention_mask, padding)
-    means = None if reference is None else read_prompts(reference, None, reference_mask, padding)
-    anatomy = read_anatomy(model, kv_heads)
-    start = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
+    inputs = read_inputs(
+        model, clean, corrupt, ablation=ablation, reference=reference, kv_heads=kv_heads,
+        batch_size=batch_size, attention_mask=attention_mask, reference_mask=reference_mask,
+    )  # fmt: skip
+    anatomy, prompts = inputs.anatomy, inputs.prompts
     matrices = [_as_matrix(anatomy, edges) for edges in circuits]
     metrics = torch.zeros(2 + len(matrices), len(prompts), dtype=torch.float64)
     with frozen(model), torch.no_grad():
-        replacement = Replacement.read(model, anatomy, ablation, means, start)
-        first = prompts.batch(next(prompts.groups())[:1], anatomy.device)
-        _check_both_ends(model, anatomy, first, replacement)
+        replacement = inputs.replacement(model)
+        _check_both_ends(model, anatomy, inputs.first(), replacement)
         watched = _Watched(progress, len(matrices), len(prompts))
 
         def work(batch: PromptBatch) -> None:
@@ -142,9 +140,7 @@ def evaluate_circuits(
             found = [per_prompt(metric, part, batch.index) for part in logits]
             metrics[:, batch.index] = torch.stack(found).to(metrics)
 
-        each_batch(
-            prompts, anatomy.device, work, size=batch_size, start=start, progress=watched.settled
-        )
+        inputs.each_batch(work, watched.settled)
     bad = (~torch.isfinite(metrics).all(0)).nonzero()
     if len(bad):
         raise NonFiniteScores(int(bad[0]))

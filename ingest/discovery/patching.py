@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ingest.discovery.ablation import Ablation, Replacement, check_ablation
-from ingest.discovery.anatomy import frozen, read_anatomy
+from ingest.discovery.ablation import Ablation
+from ingest.discovery.anatomy import frozen
 from ingest.discovery.edge_space import EdgeSpace
 from ingest.discovery.exact import patch_edges, patch_nodes, prepare_patches
 from ingest.discovery.guard import require_known_arithmetic
+from ingest.discovery.inputs import read_inputs
 from ingest.discovery.metrics import Metric, Progress
-from ingest.discovery.prompts import PromptBatch, each_batch, padding_token, read_prompts
+from ingest.discovery.prompts import PromptBatch
 from registry.errors import BadInput, NonFiniteScores
 
 __all__ = ["PatchEffects", "patch_effects"]
@@ -86,21 +87,21 @@ def patch_effects(
             nothing; or prompts, ablation or batch size are malformed.
         NonFiniteScores: The metric of a prompt is not finite.
     """
-    check_ablation(ablation, corrupt, reference)
-    padding = padding_token(model)
-    prompts = read_prompts(clean, corrupt, attention_mask, padding)
-    means = None if reference is None else read_prompts(reference, None, reference_mask, padding)
-    anatomy = read_anatomy(model, kv_heads)
-    start = anatomy.batch_size(len(prompts), prompts.longest, batch_size)
+    inputs = read_inputs(
+        model, clean, corrupt, ablation=ablation, reference=reference, kv_heads=kv_heads,
+        batch_size=batch_size, attention_mask=attention_mask, reference_mask=reference_mask,
+    )  # fmt: skip
+    anatomy, n_prompts = inputs.anatomy, len(inputs.prompts)
     cells = {edge: anatomy.space.locate(edge) for edge in edges}
     names = list(dict.fromkeys(nodes))
     _check_nodes(anatomy.space, names)
     total = torch.zeros(len(cells) + len(names), dtype=torch.float64)
-    metrics = torch.zeros(2, len(prompts), dtype=torch.float64)
+    metrics = torch.zeros(2, n_prompts, dtype=torch.float64)
     with frozen(model):
-        replacement = Replacement.read(model, anatomy, ablation, means, start)
-        first = prompts.batch(next(prompts.groups())[:1], anatomy.device)
-        require_known_arithmetic(model, anatomy, first, metric, replacement, gradients=False)
+        replacement = inputs.replacement(model)
+        require_known_arithmetic(
+            model, anatomy, inputs.first(), metric, replacement, gradients=False
+        )
 
         def work(batch: PromptBatch) -> None:
             prepared = prepare_patches(model, anatomy, batch, metric, replacement)
@@ -113,8 +114,9 @@ def patch_effects(
             total.add_(found)
             metrics[:, batch.index] = both
 
-        each_batch(prompts, anatomy.device, work, size=batch_size, start=start, progress=progress)
-    effects = (total / len(prompts)).tolist()
+        # Many patches of one prompt fill a batch, and one by one their progress is told sooner.
+        inputs.each_batch(work, progress, start=1)
+    effects = (total / n_prompts).tolist()
     return PatchEffects(
         edges=dict(zip(cells, effects[: len(cells)], strict=True)),
         nodes=dict(zip(names, effects[len(cells) :], strict=True)),

@@ -1,0 +1,100 @@
+"""What attribution, evaluation and patching read first: prompts, the model, the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ingest.discovery.ablation import Ablation, Replacement, check_ablation
+from ingest.discovery.anatomy import Anatomy, read_anatomy
+from ingest.discovery.metrics import Progress
+from ingest.discovery.prompts import (
+    PromptBatch,
+    PromptPairs,
+    each_batch,
+    padding_token,
+    read_prompts,
+)
+
+__all__ = ["Inputs", "read_inputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Checked and ready.
+
+    Attributes:
+        prompts: Clean and corrupt.
+        reference: Prompts whose mean is taken, or None.
+        anatomy: Of the model.
+        ablation: What senders write instead.
+        size: Prompts at once; None: as memory allows, beginning with ``start``.
+    """
+
+    prompts: PromptPairs
+    reference: PromptPairs | None
+    anatomy: Anatomy
+    ablation: Ablation
+    size: int | None
+    start: int
+
+    def replacement(self, model: Any) -> Replacement:
+        """Prepare the ablation; runs the reference prompts if there are any."""
+        return Replacement.read(model, self.anatomy, self.ablation, self.reference, self.start)
+
+    def first(self) -> PromptBatch:
+        """One prompt, on which the model has to prove its arithmetic."""
+        return self.prompts.batch(next(self.prompts.groups())[:1], self.anatomy.device)
+
+    def each_batch(
+        self,
+        work: Callable[[PromptBatch], None],
+        progress: Progress | None,
+        *,
+        start: int | None = None,
+    ) -> None:
+        """Call ``work`` on batches that cover all prompts; see :func:`..prompts.each_batch`."""
+        each_batch(
+            self.prompts,
+            self.anatomy.device,
+            work,
+            size=self.size,
+            start=start or self.start,
+            progress=progress,
+        )
+
+
+def read_inputs(
+    model: Any,
+    clean: Tensor,
+    corrupt: Tensor | None,
+    *,
+    ablation: Ablation,
+    reference: Tensor | None,
+    kv_heads: str,
+    batch_size: int | None,
+    attention_mask: Tensor | None,
+    reference_mask: Tensor | None,
+) -> Inputs:
+    """Check what a caller gave, as ``attribute_edges`` explains it.
+
+    Raises:
+        UnsupportedModel: A part is missing.
+        BadInput: Prompts, ablation or batch size are malformed, or prompts are padded and there is
+            no mask.
+    """
+    check_ablation(ablation, corrupt, reference)
+    padding = padding_token(model)
+    prompts = read_prompts(clean, corrupt, attention_mask, padding)
+    anatomy = read_anatomy(model, kv_heads)
+    return Inputs(
+        prompts,
+        None if reference is None else read_prompts(reference, None, reference_mask, padding),
+        anatomy,
+        ablation,
+        batch_size,
+        anatomy.batch_size(len(prompts), prompts.longest, batch_size),
+    )
