@@ -7,10 +7,11 @@ circuit, with the deciles of its random ones, and prints a table. Prompts are ma
 `edge-attribution`; all other edges carry the corrupt prompt's value.
 
     python benchmarks/faithfulness.py [--model smollm2] [--task ioi] [--prompts 32] [--controls 50]
-        [--methods eap-ig-inputs eap] [--controlled eap-ig-inputs] [--out FILE] [--show FILE]
+        [--methods eap-ig-inputs eap] [--controlled eap-ig-inputs]
+        [--out faithfulness.csv] [--show FILE]
 
-The defaults take 35 minutes on one core: a circuit takes three to seven seconds. `--show` prints
-the table of a file written before and measures nothing.
+The defaults take some 40 minutes on one core: a circuit takes three to seven seconds. `--show`
+prints the table of a file written before and measures nothing.
 """
 
 from __future__ import annotations

@@ -218,3 +218,13 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         (entry,) = registry.circuits()
         assert registry.query("where-used", component="gpt2/a9.h9").to_dicts()[0]["effect"] == 1.9
     assert entry.method == "by hand"
+
+
+@pytest.mark.slow
+def test_the_figures_of_the_readme_are_those_of_the_file_they_were_measured_into() -> None:
+    script, file = ROOT / "benchmarks" / "faithfulness.py", DOCS / "faithfulness-smollm2-ioi.csv"
+    answer = subprocess.run(
+        [sys.executable, script, "--show", file], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.count("\n") > 2
+    assert answer.stdout in (ROOT / "README.md").read_text("utf-8")
