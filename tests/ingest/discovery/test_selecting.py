@@ -37,13 +37,13 @@ def test_the_grid_rises_to_all_edges_without_large_gaps(n_edges: int) -> None:
     assert grid[0] == round(max(1, n_edges / 1000))
     assert grid[-1] == n_edges
     for before, after in itertools.pairwise(grid):
-        assert after <= before * 1.5 + 1
+        assert after <= before * 2
 
 
 @pytest.mark.parametrize("needed", [1, 2, 7, 100, 513, 999, 1000])
-def test_where_faithfulness_rises_steadily_the_size_is_found_to_two_percent(needed: int) -> None:
+def test_where_faithfulness_rises_steadily_the_size_is_found_to_five_percent(needed: int) -> None:
     found = find_faithful(N_EDGES, 0.8, _choose, _keeps(lambda n: 0.8 if n >= needed else 0.1))
-    assert needed <= len(found.chosen.edges) <= max(needed, needed * 1.03)
+    assert needed <= len(found.chosen.edges) <= needed * 1.06
     assert found.measured.faithfulness == pytest.approx(0.8)
 
 
@@ -52,7 +52,7 @@ def test_the_first_crossing_is_taken_where_faithfulness_falls_again() -> None:
         return 0.9 if 60 <= n < 200 or n >= 700 else 0.2
 
     found = find_faithful(N_EDGES, 0.85, _choose, _keeps(share))
-    assert len(found.chosen.edges) in (60, 61)
+    assert 60 <= len(found.chosen.edges) <= 63
     sizes = [size for size, _ in found.tried]
     assert sizes == sorted(sizes)
     assert max(sizes) < 200  # nothing beyond the crossing is measured
