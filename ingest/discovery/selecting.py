@@ -1,10 +1,10 @@
 """The smallest circuit found that keeps a given share of a model's behaviour.
 
 Faithfulness does not grow steadily with size: an edge that hurts may come in before one that makes
-up for it. So what is searched for is the first crossing on a grid of sizes, each twice the one before,
-then refined by bisection between the last size below the target and the first at or above it. A
-smaller circuit between two sizes of the grid may have been missed; that is why the result is called
-the smallest found.
+up for it. So what is searched for is the first crossing on a grid of sizes, each twice the one
+before, then refined by bisection between the last size below the target and the first at or above
+it. A smaller circuit between two sizes of the grid may have been missed; that is why the result is
+called the smallest found.
 """
 
 from __future__ import annotations

@@ -75,13 +75,14 @@ def judge(bridge: Any, batch_size: int | None = None) -> Judge:
 
 
 def device_name(bridge: Any) -> str:
-    """The device a bridge's weights lie on: ``cpu``, or ``cuda:0 (name of the card)``."""
+    """The devices a bridge's weights lie on: ``cpu``, or ``cuda:0 (name of the card), ...``."""
     import torch
 
-    device = next(bridge.original_model.parameters()).device
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)
+    names = []
+    for device in dict.fromkeys(each.device for each in bridge.original_model.parameters()):
+        card = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+        names.append(f"{device}{card}")
+    return ", ".join(names)
 
 
 def _equal_lengths(pairs: Sequence[TokenPair], size: int) -> list[list[int]]:
