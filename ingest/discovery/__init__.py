@@ -13,6 +13,7 @@ from ingest.discovery.curve import (
 )
 from ingest.discovery.edge_attribution import attribute_edges
 from ingest.discovery.evaluation import CircuitEvaluation, evaluate_circuit, evaluate_circuits
+from ingest.discovery.patching import PatchEffects, patch_effects
 from ingest.discovery.scores import EdgeScores, PrunedCircuit, ScoredEdge, ScoredNode
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "EdgeScores",
     "FaithfulnessCurve",
     "FaithfulnessCurves",
+    "PatchEffects",
     "PrunedCircuit",
     "RandomComparison",
     "ScoredEdge",
@@ -34,5 +36,6 @@ __all__ = [
     "evaluate_complement",
     "faithfulness_curve",
     "faithfulness_curves",
+    "patch_effects",
     "random_circuits",
 ]

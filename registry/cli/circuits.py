@@ -130,7 +130,7 @@ def show(
         Section("labels", _label_fields(entry)),
         Section("runs", _run_rows(entry, runs)),
         Section("files", _file_rows(entry)),
-        Section("evaluations", _evaluation_rows(stored.evaluations)),
+        Section("evaluations", _evaluation_rows(stored.evaluations, whole=format is Format.JSON)),
         Section("nodes", _node_rows(_strongest(content.nodes, top))),
         Section("edges", _edge_rows(_strongest(content.edges, top))),
     ]
@@ -271,9 +271,15 @@ def _file_rows(entry: CircuitEntry) -> Rows:
     return _rows([file.model_dump() for file in entry.source_files], fields)
 
 
-def _evaluation_rows(evaluations: Sequence[Evaluation]) -> Rows:
-    fields = ("task", "measure", "value", "full", "empty", "ablation", "n_prompts")
-    return _rows([evaluation.model_dump() for evaluation in evaluations], fields)
+def _evaluation_rows(evaluations: Sequence[Evaluation], *, whole: bool) -> Rows:
+    """Evaluations with what else they say; unless ``whole``, without its lists, such as curves."""
+    fields = ("task", "measure", "value", "full", "empty", "ablation", "n_prompts", "parameters")
+    records = [evaluation.model_dump() for evaluation in evaluations]
+    if not whole:
+        for record in records:
+            said = record["parameters"].items()
+            record["parameters"] = {k: v for k, v in said if not isinstance(v, list | dict)}
+    return _rows(records, fields)
 
 
 def _node_rows(nodes: Sequence[Node]) -> Rows:
