@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -77,6 +78,16 @@ def test_padded_prompts_score_as_one_by_one(name: str, side: str) -> None:
 def test_scores_do_not_depend_on_the_batch_size(batch_size: int) -> None:
     model = bridge("llama")
     assert_same(score(model, batch_size=batch_size), score(model))
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_folding_norms_into_weights_changes_no_score(name: str) -> None:
+    model = bridge(name)
+    expected = score(model, method="eap-ig-inputs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TransformerLens advises on its own switches
+        model.enable_compatibility_mode(disable_warnings=True)
+    assert_same(score(model, method="eap-ig-inputs"), expected)
 
 
 def test_scores_do_not_depend_on_the_order_of_prompts() -> None:
