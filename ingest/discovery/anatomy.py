@@ -28,6 +28,9 @@ _TOLERANCE_HALF = 5e-2
 _BATCH_BYTES = 2**28
 _ROUNDING_STEPS = 16
 _GROUPS = "num_key_value_groups"
+_MODULE = "original_component"
+_SHAPE_ERRORS = ("is invalid for input of size", "must match")
+"""What torch says where attention insists on its own number of key/value heads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +121,17 @@ class Anatomy:
     def run(self, model: Any, tokens: Tensor, hooks: Sequence[tuple[str, Hook]]) -> Tensor:
         """Run unpadded prompts under hooks; give the last position's logits ``[batch, word]``."""
         last = ("unembed.hook_in", _keep_last)  # logits of other positions are never asked for
-        with self._keys_per_reader(), model.hooks(fwd_hooks=[*self._copying(), *hooks, last]):
-            return cast(Tensor, model(tokens, attention_mask=torch.ones_like(tokens)))[:, -1]
+        copying = self._copying()
+        with self._keys_per_reader(), model.hooks(fwd_hooks=[*copying, *hooks, last]):
+            try:
+                logits = cast(Tensor, model(tokens, attention_mask=torch.ones_like(tokens)))
+            except RuntimeError as error:
+                if copying and any(text in str(error) for text in _SHAPE_ERRORS):
+                    raise self.refuse(
+                        "keys and values cannot be counted per query head; use kv_heads='grouped'"
+                    ) from error
+                raise
+        return logits[:, -1]
 
     @property
     def through_post_norm(self) -> bool:
@@ -156,8 +168,8 @@ class Anatomy:
             BadInput: Less than one is wanted.
         """
         if wanted is not None:
-            if wanted < 1:
-                raise BadInput(f"batch_size must be at least 1; got {wanted}")
+            if not isinstance(wanted, int) or wanted < 1:
+                raise BadInput(f"batch_size must be a whole number of at least 1; got {wanted}")
             return wanted
         element = torch.finfo(self.dtype).bits // 8
         per_prompt = len(self.space.senders) * n_positions * self.d_model * element
@@ -183,6 +195,12 @@ def read_anatomy(model: Any, kv_heads: str = "grouped") -> Anatomy:
     n_kv_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
     copies = cfg.n_heads // n_kv_heads if kv_heads == "per-query-head" else 1
     _check_switches(cfg, name)
+    last = getattr(model, "ln_final", None)
+    if "ln_final.hook_in" not in model.hook_dict or getattr(last, _MODULE, None) is None:
+        raise UnsupportedModel(
+            f"edge attribution does not know the arithmetic of {name}: it has no norm before its "
+            "unembedding"
+        )
     parallel = bool(cfg.parallel_attn_mlp)
     blocks = tuple(
         _read_block(block, layer, (cfg.n_heads, n_kv_heads, copies), name)

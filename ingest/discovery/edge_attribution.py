@@ -78,6 +78,8 @@ def attribute_edges(
             of the way from ablated to clean, k from 0 to steps - 1. ``eap-ig-activations``: mean
             over replacing the embedding, each block's heads, each MLP by ``k/steps`` clean and the
             rest ablated, k from 1 to steps. ``exact``: no gradient, every edge is patched in turn.
+            With ``zero``, integrated gradients on inputs begin at an embedding of nothing, where an
+            RMSNorm is so steep that the first run outweighs all others; prefer another ablation.
         steps: Of integrated gradients.
         ablation: What senders write instead: ``resample``: what they write on the corrupt prompt;
             ``mean``: their mean over all real tokens of ``reference``; ``zero``: nothing.
@@ -288,8 +290,8 @@ def _check_method(method: str, steps: int, ablation: str) -> None:
     if method not in get_args(Method):
         known = ", ".join(map(repr, get_args(Method)))
         raise BadInput(f"method must be one of {known}; got {method!r}")
-    if steps < 1:
-        raise BadInput(f"steps must be at least 1; got {steps}")
+    if not isinstance(steps, int) or steps < 1:
+        raise BadInput(f"steps must be a whole number of at least 1; got {steps}")
     if method == "clean-corrupted" and ablation != "resample":
         raise BadInput(
             f"method='clean-corrupted' takes gradients on the corrupt prompts, which "
@@ -304,7 +306,7 @@ def _require_finite(
     infinite = ~torch.isfinite(found.metrics[: 2 if resampled else 1]).all(0)
     if bool(torch.isfinite(found.scores).all()) and not bool(infinite.any()):
         return
-    if bad is not None:
-        infinite = infinite | bad
+    if bad is not None and not bool(infinite.any()):
+        infinite = bad  # a prompt whose metric is bad says more than one whose gradient is
     suspects = batch.index[infinite] if bool(infinite.any()) else batch.index
     raise NonFiniteScores(int(suspects[0]))

@@ -182,7 +182,7 @@ def _check_both_ends(
 ) -> None:
     """On one prompt: all edges must give the clean run, none the ablated run."""
     clean, full = record_stream(model, anatomy, one.clean)
-    check_stream(model, anatomy, one, clean)
+    check_stream(model, anatomy, one, clean, replacement)
     ablated, empty = replacement.stream(model, anatomy, one, clean)
     check_patching(model, anatomy, one, ablated, full)
     if empty is not None:

@@ -18,6 +18,7 @@ from ingest.discovery.prompts import (
     padding_token,
     read_prompts,
 )
+from registry.errors import BadInput
 
 __all__ = ["Inputs", "read_inputs"]
 
@@ -89,12 +90,34 @@ def read_inputs(
     check_ablation(ablation, corrupt, reference)
     padding = padding_token(model)
     prompts = read_prompts(clean, corrupt, attention_mask, padding)
+    names = ("reference", "reference_mask")
+    others = (
+        None
+        if reference is None
+        else read_prompts(reference, None, reference_mask, padding, names=names)
+    )
     anatomy = read_anatomy(model, kv_heads)
+    for name, tokens in (("clean", clean), ("corrupt", corrupt), ("reference", reference)):
+        if tokens is not None:
+            _check_tokens(model, anatomy, name, tokens)
     return Inputs(
         prompts,
-        None if reference is None else read_prompts(reference, None, reference_mask, padding),
+        others,
         anatomy,
         ablation,
         batch_size,
         anatomy.batch_size(len(prompts), prompts.longest, batch_size),
     )
+
+
+def _check_tokens(model: Any, anatomy: Anatomy, name: str, tokens: Tensor) -> None:
+    n_words = int(model.cfg.d_vocab)
+    unknown = ((tokens < 0) | (tokens >= n_words)).any(1).nonzero()
+    if len(unknown):
+        raise BadInput(
+            f"prompt {int(unknown[0])} (counted from 0) of {name} has a token the model does not "
+            f"know; ids go from 0 to {n_words - 1}"
+        )
+    longest = int(model.cfg.n_ctx)
+    if anatomy.learned_positions and tokens.shape[1] > longest:
+        raise BadInput(f"{name} has {tokens.shape[1]} positions, and the model reads {longest}")

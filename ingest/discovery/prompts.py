@@ -17,6 +17,7 @@ from ingest.discovery.metrics import Progress
 from registry.errors import BadInput
 
 __all__ = [
+    "Padding",
     "PromptBatch",
     "PromptPairs",
     "each_batch",
@@ -26,6 +27,20 @@ __all__ = [
 ]
 
 _NO_MEMORY = ("out of memory", "can't allocate memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """What fills prompts up.
+
+    Attributes:
+        token: Its id.
+        may_begin: Whether a prompt may begin with it once: it is the BOS token too, or that is
+            unknown.
+    """
+
+    token: int
+    may_begin: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +172,9 @@ def read_prompts(
     clean: Tensor,
     corrupt: Tensor | None,
     attention_mask: Tensor | None,
-    padding: int | None = None,
+    padding: Padding | None = None,
+    *,
+    names: tuple[str, str] = ("clean", "attention_mask"),
 ) -> PromptPairs:
     """Check prompts and find their real tokens.
 
@@ -166,15 +183,18 @@ def read_prompts(
         corrupt: Token ids of the same shape; pair ``i`` has the same real positions in both. None
             where nothing needs them.
         attention_mask: 1 at real tokens, 0 at padding on either side; None: all are real.
-        padding: The id that would be padding; prompts that look padded are refused without a mask.
+        padding: What would be padding; prompts that look padded are refused without a mask.
+        names: What errors call the prompts and their mask.
 
     Raises:
         BadInput: Shapes differ, ids are not integers, a mask's row is empty or has a gap, or there
             is padding and no mask.
     """
-    _check_shapes(clean, corrupt, attention_mask)
+    _check_shapes(clean, corrupt, attention_mask, names)
     if attention_mask is None:
-        _refuse_padding(clean, padding)
+        for tokens in (clean, corrupt):
+            if tokens is not None and padding is not None:
+                _refuse_padding(tokens, padding, names)
         n_prompts, n_positions = clean.shape
         return PromptPairs(clean, corrupt, (0,) * n_prompts, (n_positions,) * n_prompts)
     starts, lengths = [], []
@@ -183,7 +203,7 @@ def read_prompts(
         if not real or real[-1] - real[0] + 1 != len(real):
             found = "no real token" if not real else "padding between real tokens"
             raise BadInput(
-                f"attention_mask of prompt {prompt} has {found}; "
+                f"{names[1]} of prompt {prompt} has {found}; "
                 "it must be 1 on one unbroken stretch of tokens and 0 around it"
             )
         starts.append(real[0])
@@ -191,34 +211,34 @@ def read_prompts(
     return PromptPairs(clean, corrupt, tuple(starts), tuple(lengths))
 
 
-def padding_token(model: Any) -> int | None:
-    """The id a model's tokenizer pads with, or its configuration names; None if neither does."""
-    config = getattr(model.original_model, "config", None)  # a module of transformers has one
-    for holder in (getattr(model, "tokenizer", None), config):
-        found = getattr(holder, "pad_token_id", None)
+def padding_token(model: Any) -> Padding | None:
+    """What a model's tokenizer pads with, or its configuration names; None if neither does."""
+    holders = (getattr(model, "tokenizer", None), getattr(model.original_model, "config", None))
+    for holder in holders:
+        found, first = (getattr(holder, f"{kind}_token_id", None) for kind in ("pad", "bos"))
         if isinstance(found, int):
-            return found
+            return Padding(found, may_begin=first is None or first == found)
     return None
 
 
-def _refuse_padding(clean: Tensor, padding: int | None) -> None:
-    """Refuse a prompt that ends in padding, or begins with it twice: once, it may be a BOS."""
-    if padding is None:
-        return
-    is_padding = clean.cpu() == padding
-    padded = is_padding[:, -1] | is_padding[:, :2].all(1)
+def _refuse_padding(tokens: Tensor, padding: Padding, names: tuple[str, str]) -> None:
+    """Refuse a prompt that ends in padding, or begins with it, unless it may begin once so."""
+    is_padding = tokens.cpu() == padding.token
+    padded = is_padding[:, -1] | is_padding[:, : 2 if padding.may_begin else 1].all(1)
     if bool(padded.any()):
         prompt = int(padded.nonzero()[0])
         raise BadInput(
-            f"prompt {prompt} (counted from 0) seems padded with token {padding}; give "
-            "attention_mask, 1 at real tokens and 0 at padding (all 1 if these are real tokens)"
+            f"prompt {prompt} (counted from 0) seems padded with token {padding.token}; give "
+            f"{names[1]}, 1 at real tokens and 0 at padding (all 1 if these are real tokens)"
         )
 
 
-def _check_shapes(clean: Tensor, corrupt: Tensor | None, attention_mask: Tensor | None) -> None:
-    for name, tokens in (("clean", clean), ("corrupt", corrupt)):
+def _check_shapes(clean: Any, corrupt: Any, attention_mask: Any, names: tuple[str, str]) -> None:
+    for name, tokens in ((names[0], clean), ("corrupt", corrupt)):
         if tokens is None:
             continue
+        if not isinstance(tokens, Tensor):
+            raise BadInput(f"{name} must be a tensor of token ids; got {type(tokens).__name__}")
         if tokens.ndim != 2 or tokens.numel() == 0 or tokens.is_floating_point():
             raise BadInput(
                 f"{name} must be token ids [prompt, position] with at least one of each; "
@@ -229,11 +249,15 @@ def _check_shapes(clean: Tensor, corrupt: Tensor | None, attention_mask: Tensor 
             f"clean and corrupt prompts must pair up token by token; got {list(clean.shape)} "
             f"and {list(corrupt.shape)}"
         )
-    if attention_mask is not None and attention_mask.shape != clean.shape:
-        raise BadInput(
-            f"attention_mask must have the prompts' shape {list(clean.shape)}; "
-            f"got {list(attention_mask.shape)}"
-        )
+    if attention_mask is not None:
+        if not isinstance(attention_mask, Tensor):
+            kind = type(attention_mask).__name__
+            raise BadInput(f"{names[1]} must be a tensor of 0 and 1; got {kind}")
+        if attention_mask.shape != clean.shape:
+            raise BadInput(
+                f"{names[1]} must have the prompts' shape {list(clean.shape)}; "
+                f"got {list(attention_mask.shape)}"
+            )
 
 
 def out_of_memory(error: Exception) -> bool:

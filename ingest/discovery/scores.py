@@ -192,7 +192,7 @@ class EdgeScores:
         return self.top(n, by)
 
     def _check_size(self, n: int) -> None:
-        if not 1 <= n <= self.space.n_edges:
+        if not isinstance(n, int) or not 1 <= n <= self.space.n_edges:
             raise BadInput(f"the number of edges must be 1 to {self.space.n_edges}; got {n}")
 
     def _keys(self, by: By) -> Tensor:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 MODELS = sorted(ALL)
 # The bridge computes softmax and RMSNorm of rotary models in float32 even in a float64 model.
-STEP = dict.fromkeys([*ALL, *MORE], 1e-2) | {"gpt2": 1e-4, "neox": 1e-4}
+STEP = dict.fromkeys([*ALL, *MORE], 3e-3) | {"gpt2": 1e-4, "neox": 1e-4}
 TOLERANCE = dict.fromkeys([*ALL, *MORE], 2e-3) | {"gpt2": 1e-7, "neox": 1e-7}
 STEPS = 2
 ABLATIONS = ["resample", "mean", "zero"]

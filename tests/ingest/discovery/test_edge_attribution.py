@@ -307,7 +307,7 @@ def test_scores_per_query_head_add_up_to_those_of_their_group(name: str) -> None
     ("options", "message"),
     [
         ({"method": "magic"}, "method must be one of 'eap', .*; got 'magic'"),
-        ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1; got 0"),
         ({"kv_heads": "all"}, "kv_heads must be 'grouped' or 'per-query-head'; got 'all'"),
         ({"attention_mask": torch.ones(1, 1)}, r"the prompts' shape \[3, 6\]; got \[1, 1\]"),
     ],

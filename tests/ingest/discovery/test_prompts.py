@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from ingest.discovery import attribute_edges
-from ingest.discovery.prompts import PromptBatch, each_batch, padding_token, read_prompts
-from registry.errors import BadInput
+from ingest.discovery.prompts import Padding, PromptBatch, each_batch, padding_token, read_prompts
+from registry.errors import BadInput, NonFiniteScores
 from tests.ingest.discovery.decoders import N_PROMPTS, bridge, clean_ids, corrupt_ids, metric
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def test_padding_without_a_mask_is_refused_with_its_prompt(side: str) -> None:
     model = bridge("gemma3")
     padding = padding_token(model)
     assert padding is not None
-    gap = torch.full((N_PROMPTS, 2), padding)
+    gap = torch.full((N_PROMPTS, 2), padding.token)
     gap[0] = 5
     parts = [gap, clean_ids()] if side == "left" else [clean_ids(), gap]
     clean = torch.cat(parts, 1)
@@ -89,9 +89,51 @@ def test_padding_without_a_mask_is_refused_with_its_prompt(side: str) -> None:
     attribute_edges(model, clean, clean, metric(), attention_mask=torch.ones_like(clean))
 
 
-def test_a_single_beginning_token_is_no_padding() -> None:
+def test_a_token_that_may_begin_prompts_is_padding_only_the_second_time() -> None:
     tokens = torch.tensor([[1, 5, 6]])
-    assert len(read_prompts(tokens, None, None, padding=1)) == 1
+    assert len(read_prompts(tokens, None, None, Padding(1))) == 1
+    with pytest.raises(BadInput, match="prompt 0"):
+        read_prompts(tokens, None, None, Padding(1, may_begin=False))
+    with pytest.raises(BadInput, match="prompt 0"):
+        read_prompts(torch.tensor([[1, 1, 6]]), None, None, Padding(1))
+
+
+def test_padded_corrupt_prompts_without_a_mask_are_refused() -> None:
+    model, corrupt = bridge("llama"), corrupt_ids()
+    padding = padding_token(model)
+    assert padding is not None
+    corrupt[2, -1] = padding.token
+    with pytest.raises(BadInput, match=r"prompt 2 \(counted from 0\) seems padded"):
+        attribute_edges(model, clean_ids(), corrupt, metric())
+
+
+@pytest.mark.parametrize("token", [-1, 24])
+def test_a_token_the_model_does_not_know_is_refused_with_its_prompt(token: int) -> None:
+    clean = clean_ids()
+    clean[1, 2] = token
+    with pytest.raises(BadInput, match=r"prompt 1 .* of clean has a token .* ids go from 0 to 23"):
+        attribute_edges(bridge("gpt2"), clean, corrupt_ids(), metric())
+
+
+def test_prompts_longer_than_learned_positions_are_refused() -> None:
+    clean = torch.full((1, 40), 5)
+    with pytest.raises(BadInput, match="clean has 40 positions, and the model reads 32"):
+        attribute_edges(bridge("gpt2"), clean, clean, metric())
+
+
+def test_errors_name_the_reference_where_it_is_wrong() -> None:
+    options = {"ablation": "mean", "reference": torch.tensor([[5, 1]])}
+    with pytest.raises(BadInput, match="give reference_mask"):
+        attribute_edges(bridge("llama"), clean_ids(), None, metric(), **options)  # type: ignore[arg-type]
+
+
+def test_a_prompt_whose_metric_is_bad_is_named_before_one_whose_gradient_is() -> None:
+    def bad(logits: Tensor, index: Tensor) -> Tensor:
+        found = logits[:, 0]
+        return torch.where(index == 1, torch.nan * found, found)
+
+    with pytest.raises(NonFiniteScores, match="prompt 1"):
+        attribute_edges(bridge("gpt2"), clean_ids(), corrupt_ids(), bad, batch_size=3)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +141,7 @@ def test_a_single_beginning_token_is_no_padding() -> None:
     [
         ({"ablation": "shuffle"}, "ablation must be 'resample', 'mean' or 'zero'; got 'shuffle'"),
         ({"ablation": "mean"}, "needs reference: the token ids whose mean is taken"),
-        ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
         (
             {"ablation": "zero", "method": "clean-corrupted"},
             "takes gradients on the corrupt prompts, which ablation='zero' does not run",

@@ -1,0 +1,111 @@
+"""What a model must prove before anything is scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from ingest.discovery import attribute_edges, evaluate_circuit
+from ingest.discovery.ablation import record_stream
+from ingest.discovery.anatomy import frozen
+from ingest.discovery.guard import check_scores, require_known_arithmetic
+from ingest.discovery.inputs import read_inputs
+from ingest.models import wrap
+from registry.errors import UnsupportedModel
+from tests.ingest.discovery.decoders import ALL, bridge, clean_ids, corrupt_ids, metric
+
+WRONG = {
+    "nothing": lambda scores: scores * 0,
+    "twice": lambda scores: scores * 2,
+    "turned": lambda scores: -scores,
+    "mixed up": lambda scores: scores[:, torch.randperm(scores.shape[1])],
+}
+
+
+def checked(model: Any, change: Any) -> None:
+    inputs = read_inputs(
+        model, clean_ids(), corrupt_ids(), ablation="resample", reference=None,
+        kv_heads="grouped", batch_size=None, attention_mask=None, reference_mask=None,
+    )  # fmt: skip
+    scores = attribute_edges(model, clean_ids()[:1], corrupt_ids()[:1], metric()).matrix
+    with frozen(model), torch.no_grad():
+        ablated, _ = record_stream(model, inputs.anatomy, inputs.first().counterpart())
+        check_scores(model, inputs.anatomy, inputs.first(), metric(), change(scores), ablated)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_wrong_scores_do_not_pass(name: str, wrong: str) -> None:
+    torch.manual_seed(0)
+    model = bridge(name)
+    checked(model, lambda scores: scores)
+    with pytest.raises(UnsupportedModel, match="their scores say"):
+        checked(model, WRONG[wrong])
+
+
+def test_positions_that_cannot_be_told_from_tokens_are_refused_where_it_matters() -> None:
+    config = transformers.XGLMConfig(
+        vocab_size=24, d_model=16, num_layers=2, attention_heads=2, ffn_dim=32,
+        max_position_embeddings=32, architectures=["XGLMForCausalLM"], dropout=0.0,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = wrap(transformers.XGLMForCausalLM(config))
+    attribute_edges(model, clean_ids(), corrupt_ids(), metric())
+    for score in (_scored, _evaluated):
+        with pytest.raises(UnsupportedModel, match=r"holds positions .* use ablation='resample'"):
+            score(model)
+
+
+def _scored(model: Any) -> Any:
+    return attribute_edges(model, clean_ids(), None, metric(), ablation="zero")
+
+
+def _evaluated(model: Any) -> Any:
+    return evaluate_circuit(model, [], clean_ids(), None, metric(), ablation="zero")
+
+
+def test_a_model_without_a_last_norm_is_refused_by_name() -> None:
+    config = transformers.OPTConfig(
+        vocab_size=24, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32,
+        max_position_embeddings=32, do_layer_norm_before=False, word_embed_proj_dim=16,
+        architectures=["OPTForCausalLM"], bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedModel, match="OPTForCausalLM: it has no norm before"):
+        _scored(wrap(transformers.OPTForCausalLM(config)))
+
+
+def test_keys_that_attention_counts_itself_are_refused_per_query_head() -> None:
+    config = transformers.Phi3Config(
+        vocab_size=24, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=48, max_position_embeddings=64,
+        original_max_position_embeddings=64, architectures=["Phi3ForCausalLM"],
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = wrap(transformers.Phi3ForCausalLM(config))
+    attribute_edges(model, clean_ids(), corrupt_ids(), metric())
+    with pytest.raises(UnsupportedModel, match="use kv_heads='grouped'"):
+        attribute_edges(model, clean_ids(), corrupt_ids(), metric(), kv_heads="per-query-head")
+
+
+def test_a_metric_whose_slope_differs_on_both_sides_is_no_models_fault() -> None:
+    model = bridge("gpt2")
+    with torch.no_grad():
+        here: Tensor = model(clean_ids())[:, -1, 0]
+
+    def kink(logits: Tensor, index: Tensor) -> Tensor:
+        return torch.relu(logits[:, 0] - here[index]) + 0.1 * logits[:, 1]
+
+    inputs = read_inputs(
+        model, clean_ids(), corrupt_ids(), ablation="resample", reference=None,
+        kv_heads="grouped", batch_size=None, attention_mask=None, reference_mask=None,
+    )  # fmt: skip
+    with frozen(model):
+        require_known_arithmetic(
+            model, inputs.anatomy, inputs.first(), kink, inputs.replacement(model)
+        )
