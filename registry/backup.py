@@ -61,7 +61,8 @@ def write(path: Path, ledger: Ledger, artifacts: ArtifactStore) -> BackupReport:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             n_rows = _write_ledger(archive, ledger)
             # Records are never deleted, so what is referred to now includes what the dump names.
-            addresses = sorted(ledger.artifacts())
+            kept = {sha256 for sha256 in ledger.source_files() if artifacts.exists(sha256)}
+            addresses = sorted(ledger.artifacts() | kept)
             for address in addresses:
                 archive.writestr(_ARTIFACTS + address, artifacts.get(address))
             archive.writestr(_MANIFEST, json.dumps(_manifest(ledger, n_rows, len(addresses))))
@@ -134,7 +135,7 @@ def collect_garbage(
     """Find, and with ``apply`` delete, artifacts that nothing refers to and that are not new."""
     # Addresses are listed before the ledger is read: what is written in between is not listed.
     old = [a for a in artifacts.addresses() if artifacts.age_seconds(a) >= grace_seconds]
-    referred = ledger.artifacts()
+    referred = ledger.artifacts() | ledger.source_files()
     unused = tuple(sorted(address for address in old if address not in referred))
     size = sum(artifacts.size_bytes(address) for address in unused)
     if apply:

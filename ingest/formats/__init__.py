@@ -1,1 +1,1 @@
-"""Files of other tools: one format per module."""
+"""Other tools' files: one module per format, each with ``sniff`` and ``read``."""

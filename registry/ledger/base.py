@@ -289,6 +289,10 @@ class Ledger(Closing):
     def artifacts(self) -> frozenset[str]:
         """Addresses of all artifacts that some record refers to, circuit documents included."""
 
+    @abc.abstractmethod
+    def source_files(self) -> frozenset[str]:
+        """Hashes of the files that circuits came from; importing keeps them as artifacts."""
+
     # -- outbox --------------------------------------------------------------------------------
 
     @abc.abstractmethod

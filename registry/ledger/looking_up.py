@@ -26,7 +26,14 @@ from registry.ledger.base import CircuitEntry, CircuitFilter
 from registry.ledger.record_rows import circuit_entry, folded, record_from_row
 from registry.records import Record, SourceFile
 
-__all__ = ["artifact_addresses", "circuit_entries", "find_circuits", "records", "resolve"]
+__all__ = [
+    "artifact_addresses",
+    "circuit_entries",
+    "find_circuits",
+    "records",
+    "resolve",
+    "source_file_hashes",
+]
 
 R = TypeVar("R", bound=Record)
 
@@ -118,6 +125,11 @@ def artifact_addresses(connection: Connection) -> frozenset[str]:
     ):
         found.update(connection.execute(select(column).where(column.is_not(None))).scalars())
     return frozenset(found)
+
+
+def source_file_hashes(connection: Connection) -> frozenset[str]:
+    """Hashes of all files that circuits came from."""
+    return frozenset(connection.execute(select(tables.circuit_files.c.sha256)).scalars())
 
 
 def _by_circuit(

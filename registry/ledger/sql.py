@@ -27,6 +27,7 @@ from registry.ledger.looking_up import (
     find_circuits,
     records,
     resolve,
+    source_file_hashes,
 )
 from registry.ledger.migrate import migrate_ledger, require_current
 from registry.ledger.outbox import acknowledge, pending, pending_count, requeue_everything
@@ -178,6 +179,11 @@ class SqlLedger(Ledger):
     def artifacts(self) -> frozenset[str]:
         with reading(self._engine) as connection:
             return artifact_addresses(connection)
+
+    @override
+    def source_files(self) -> frozenset[str]:
+        with reading(self._engine) as connection:
+            return source_file_hashes(connection)
 
     @override
     def pending(self, limit: int | None = None) -> tuple[Change, ...]:

@@ -1,0 +1,227 @@
+"""What a foreign format is, and what a user says of files that do not say it themselves.
+
+Hardly any tool writes down model, task, metric, ablation or sign. Whoever imports says what is
+known (:class:`Said`); what neither the file nor the user says stays unknown. A format's module
+turns one file into records; it opens no other file, follows no path that a file names, and never
+unpickles.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.errors import BadInput, NotFound
+from registry.records import Ablation, Circuit, Model, Number, Sign, Slug, Text
+
+__all__ = [
+    "FORMATS_GROUP",
+    "Context",
+    "Format",
+    "Imported",
+    "Limits",
+    "Said",
+    "SignConvention",
+    "find_format",
+    "formats",
+    "read_json",
+    "read_text",
+    "recognised",
+    "with_sign",
+]
+
+FORMATS_GROUP = "circuits.formats"
+SignConvention = Literal["helps-positive", "hurts-positive", "unsigned", "unknown"]
+_MIB = 2**20
+
+
+class Said(BaseModel):
+    """What a user says of a file; None: nothing.
+
+    Attributes:
+        sign: What a positive score means in the file. ``hurts-positive`` is turned on import.
+        top: Take so many edges, by size, where the file marks none as the circuit.
+        threshold: Or all edges of at least this size.
+        columns: For tables: our name of a column to the file's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str | None = None
+    task: Slug | None = None
+    method: Text | None = None
+    metric: str | None = None
+    higher_is_better: bool | None = None
+    ablation: Ablation | None = None
+    sign: SignConvention = "unknown"
+    kv_heads: Literal["grouped", "per-query-head"] | None = None
+    top: int | None = Field(None, ge=1)
+    threshold: Number | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+
+    def need(self, name: str) -> str:
+        """A field that a circuit cannot do without.
+
+        Raises:
+            BadInput: It was not said.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise BadInput(
+                f"the file does not name its {name}; say it with --{name} or in"
+                " circuits-import.yaml"
+            )
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a file may be before it is refused."""
+
+    max_bytes: int = 1024 * _MIB
+    max_edges: int = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a format reads a file with."""
+
+    said: Said = field(default_factory=Said)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a file holds, without where it came from.
+
+    Attributes:
+        circuits: One or several.
+        models: Shapes that the file tells.
+        artifacts: Further files to keep, such as full scores, which circuits name by hash.
+        notes: What a user should know: names read as others, what was left out.
+    """
+
+    circuits: Sequence[Circuit]
+    models: Sequence[Model] = ()
+    artifacts: Sequence[bytes] = ()
+    notes: Sequence[str] = ()
+
+
+class Format(Protocol):
+    """One tool's files."""
+
+    @property
+    def name(self) -> str:
+        """``eap-ig-json``; recorded with what is imported."""
+
+    @property
+    def summary(self) -> str:
+        """Which tool writes it, in a line."""
+
+    def sniff(self, path: Path, head: bytes) -> float:
+        """How surely a file is of this format, 0 to 1, from its name and first bytes."""
+
+    def read(self, path: Path, context: Context) -> Imported:
+        """Read a file.
+
+        Raises:
+            BadInput: It is malformed, too large, or does not say what only it or the user can say.
+        """
+
+
+def formats() -> dict[str, Format]:
+    """All registered formats by name."""
+    return {entry.name: entry.load() for entry in entry_points(group=FORMATS_GROUP)}
+
+
+def find_format(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        NotFound: There is none; the text names all there are.
+    """
+    known = formats()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise NotFound("format", name, f"{guess}there are {', '.join(sorted(known))}")
+    return known[name]
+
+
+def recognised(path: Path) -> Format:
+    """The format that a file most surely has.
+
+    Raises:
+        BadInput: None knows it, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    ranked = sorted(
+        ((one.sniff(path, head), name, one) for name, one in formats().items()),
+        key=lambda item: (-item[0], item[1]),
+    )
+    if not ranked or ranked[0][0] <= 0:
+        raise BadInput(f"no format knows {path.name}; 'circuits import --formats' lists them")
+    return ranked[0][2]
+
+
+def read_text(path: Path, limits: Limits) -> str:
+    """A file's text.
+
+    Raises:
+        BadInput: It is too large, no UTF-8, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > limits.max_bytes:
+            raise BadInput(
+                f"{path.name} has {size:,} bytes and {limits.max_bytes:,} are allowed;"
+                " --max-bytes raises that"
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path.name} is no text in UTF-8: {error.reason}") from error
+
+
+def read_json(path: Path, limits: Limits) -> Any:
+    """A file's JSON; NaN and infinities, which JSON does not have, are read as missing.
+
+    Raises:
+        BadInput: It is malformed or nested too deeply, or as :func:`read_text`.
+    """
+    text = read_text(path, limits)
+    try:
+        return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path.name} is no JSON: {error}") from error
+    except RecursionError as error:
+        raise BadInput(f"{path.name} is nested too deeply") from error
+    except ValueError as error:  # whole numbers of thousands of digits
+        raise BadInput(f"{path.name} holds a number that cannot be read: {error}") from error
+
+
+def with_sign(score: float | None, said: Said) -> float | None:
+    """A score as it is stored: positive helps."""
+    return -score if score is not None and said.sign == "hurts-positive" else score
+
+
+def stored_sign(said: Said) -> Sign:
+    """The sign that is recorded."""
+    return Sign.HELPS_POSITIVE if said.sign == "hurts-positive" else Sign(said.sign)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if abs(value) != float("inf") else None

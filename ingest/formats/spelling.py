@@ -1,0 +1,92 @@
+"""How other tools spell the parts of a model, read as ours.
+
+The same head is ``a9.h6``, ``A9.6``, ``<a9.6>``, ``L9H6``, ``head.9.6``, ``attn.9.head.6`` or
+``blocks.9.attn.hook_result[6]``. Ports follow as ``<q>``, ``.q``, ``_q`` or ``.Q``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from registry.errors import BadIdentifier
+from registry.identifiers import Port, parse_local
+
+__all__ = ["SPELLINGS", "read_name"]
+
+_N = r"(\d{1,9})"
+_PORT = r"(?:[._<](?P<port>[qkvQKV])>?)?"
+_HEADS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"a(?P<layer>\d{{1,9}})\.h(?P<head>\d{{1,9}}){_PORT}",
+        rf"[aA](?P<layer>\d{{1,9}})\.(?P<head>\d{{1,9}}){_PORT}",
+        rf"L(?P<layer>\d{{1,9}})H(?P<head>\d{{1,9}}){_PORT}",
+        rf"head\.(?P<layer>\d{{1,9}})\.(?P<head>\d{{1,9}}){_PORT}",
+        rf"attn\.(?P<layer>\d{{1,9}})\.head\.(?P<head>\d{{1,9}}){_PORT}",
+        r"blocks\.(?P<layer>\d{1,9})\.attn\.hook_(?:result|z)\[(?P<head>\d{1,9})\]",
+        r"blocks\.(?P<layer>\d{1,9})\.(?:attn\.)?hook_(?P<port>[qkv])(?:_input)?\[(?P<head>\d{1,9})\]",
+    )
+)
+_MLP = re.compile(
+    rf"(?:m|M|mlp\.|MLP ?){_N}|blocks\.(\d{{1,9}})\.(?:hook_mlp_(?:in|out)|mlp\.hook_out)"
+)
+_INPUT = frozenset(
+    {"input", "inputs", "embed", "embeds", "tok_embeds", "pos_embeds", "hook_embed"}
+    | {"hook_pos_embed", "Resid Start", "pos_embed"}
+)
+_LOGITS = re.compile(r"logits|resid_post|Resid End|blocks\.\d{1,9}\.hook_resid_post")
+
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "a9.h6": ("a9.h6", "A9.6", "a9.6", "<a9.6>", "L9H6", "head.9.6", "attn.9.head.6",
+              "blocks.9.attn.hook_result[6]", "blocks.9.attn.hook_z[6]"),
+    "a9.h6<k>": ("a9.h6<k>", "a9.h6.k", "<a9.6_k>", "A9.6.K", "head.9.6.k",
+                 "blocks.9.hook_k_input[6]", "blocks.9.attn.hook_k[6]"),
+    "m3": ("m3", "<m3>", "MLP 3", "MLP3", "mlp.3", "blocks.3.hook_mlp_out"),
+    "input": ("input", "inputs", "embed", "<embed>", "embeds", "tok_embeds", "pos_embeds",
+              "Resid Start", "hook_embed", "hook_pos_embed"),
+    "logits": ("logits", "<logits>", "resid_post", "<resid_post>", "Resid End"),
+}  # fmt: skip
+"""Ours, and every spelling that is read as it; the table of the documentation."""
+
+
+@lru_cache(maxsize=65_536)
+def read_name(text: str) -> tuple[str, Port | None]:
+    """Read a part's name in any spelling: its local name, and the port it names.
+
+    Raises:
+        BadIdentifier: No tool we know writes it so.
+    """
+    bare = text.strip().strip('"')
+    if bare.startswith("<") and bare.endswith(">"):
+        bare = bare[1:-1]
+    for pattern in _HEADS:
+        if found := pattern.fullmatch(bare):
+            named = found.groupdict()
+            port = named.get("port")
+            local = f"a{int(named['layer'])}.h{int(named['head'])}"
+            return str(parse_local(local)), _as_port(port)
+    if found := _MLP.fullmatch(bare):
+        return f"m{int(found[1] or found[2])}", None
+    if bare in _INPUT:
+        return "input", None
+    if _LOGITS.fullmatch(bare):
+        return "logits", None
+    try:
+        return str(parse_local(bare)), None
+    except BadIdentifier:
+        raise BadIdentifier(
+            text, "a part of a model in a spelling we know, such as a9.h6, <a9.6>, L9H6 or mlp.3"
+        ) from None
+
+
+def _as_port(text: str | None) -> Port | None:
+    match (text or "").lower():
+        case "q":
+            return "q"
+        case "k":
+            return "k"
+        case "v":
+            return "v"
+        case _:
+            return None

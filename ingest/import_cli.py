@@ -1,0 +1,134 @@
+"""Import circuits from files of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from registry.cli.output import Format, FormatOption, notice, show_rows
+from registry.cli.session import open_registry
+from registry.errors import BadInput
+from registry.rows import Rows
+
+__all__ = ["commands"]
+
+_COLUMNS = ("file", "outcome", "format", "circuits", "nodes", "edges", "notes")
+
+
+def commands(app: typer.Typer) -> None:
+    """Register the command of this module."""
+    app.command("import")(import_)
+
+
+def import_(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files and folders.", metavar="PATH...")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model they are about.", metavar="MODEL")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Task they are about.", metavar="TASK")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Method they were found by.", metavar="NAME")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric of the effects.", metavar="NAME")
+    ] = None,
+    ablation: Annotated[
+        Literal["resample", "mean", "zero", "none", "other"] | None,
+        typer.Option(help="What took the place of ablated parts."),
+    ] = None,
+    sign: Annotated[
+        Literal["helps-positive", "hurts-positive", "unsigned", "unknown"] | None,
+        typer.Option(help="What a positive effect says; hurts-positive is turned."),
+    ] = None,
+    kv_heads: Annotated[
+        Literal["grouped", "per-query-head"] | None,
+        typer.Option(help="How keys and values are counted."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Take so many edges, by size.", metavar="NUMBER"),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Or all of at least this size.", metavar="NUMBER")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a table: OURS=THEIRS, such as effect=weight.", metavar="OURS=THEIRS"),
+    ] = None,
+    as_format: Annotated[
+        str | None, typer.Option("--as", help="Their format, if not recognised.", metavar="FORMAT")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be stored; store nothing.")
+    ] = False,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Refuse larger files.", metavar="BYTES")] = 2
+    ** 30,
+    max_edges: Annotated[
+        int, typer.Option(min=1, help="Refuse files with more edges.", metavar="NUMBER")
+    ] = 5_000_000,
+    formats: Annotated[
+        bool, typer.Option("--formats", help="List the formats there are, and stop.")
+    ] = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    r"""Import circuits from files of other tools.
+
+    What neither the files nor the options say stays unknown. For a folder of many files, a
+    circuits-import.yaml beside them says it for each: a list of entries with files (a glob), model,
+    task, method, metric, ablation, sign, kv_heads, top, threshold, columns. Originals are kept.
+    Importing the same bytes twice adds nothing. Exit code 1 if a file was refused.
+
+    \b
+    circuits import ioi-eap-ig.json --model gpt2 --task ioi --sign hurts-positive
+    circuits import results/ --dry-run
+    circuits import edges.csv --model gpt2 --task ioi --column effect=weight --sign unsigned
+    circuits import --formats
+    """
+    from ingest.formats.base import Limits, find_format
+    from ingest.formats.base import formats as all_formats
+
+    if formats:
+        known = sorted(all_formats().items())
+        show_rows(Rows(("format", "files"), tuple((n, f.summary) for n, f in known)), format)
+        return
+    if not paths:
+        raise BadInput("name files or folders to import; see 'circuits import --help'")
+    said: dict[str, Any] = {
+        "model": model, "task": task, "method": method, "metric": metric, "ablation": ablation,
+        "sign": sign, "kv_heads": kv_heads, "top": top, "threshold": threshold,
+        "columns": _columns(column),
+    }  # fmt: skip
+    chosen = None if as_format is None else find_format(as_format)
+    from ingest.importing import Outcome, import_files
+
+    with open_registry(context) as registry:
+        reports = list(
+            import_files(
+                registry, paths, said, limits=Limits(max_bytes, max_edges), format=chosen,
+                dry_run=dry_run,
+            )
+        )  # fmt: skip
+    rows = tuple(
+        (str(r.path), str(r.outcome), r.format, list(r.circuits), r.nodes, r.edges, list(r.notes))
+        for r in reports
+    )
+    show_rows(Rows(_COLUMNS, rows), format, empty="no files there")
+    refused = sum(report.outcome is Outcome.REFUSED for report in reports)
+    if refused:
+        notice(f"{refused} of {len(reports)} files refused")
+        raise typer.Exit(1)
+
+
+def _columns(given: list[str] | None) -> dict[str, str] | None:
+    columns: dict[str, str] = {}
+    for one in given or ():
+        ours, equals, theirs = one.partition("=")
+        if not equals or not ours or not theirs:
+            raise BadInput(f"--column {one!r} is not OURS=THEIRS, such as effect=weight")
+        columns[ours] = theirs
+    return columns or None

@@ -1,0 +1,174 @@
+"""Files of other tools into the registry: find their formats, read, record, and say what happened.
+
+A folder is read file by file. What its files do not say may stand in a ``circuits-import.yaml``
+beside them, a list of entries with ``files`` (a glob) and fields of
+:class:`ingest.formats.base.Said`; a later entry that matches wins, one in a folder further down
+too, and what the caller says wins over all. One file that is refused does not keep the others out.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from ingest.formats.base import Context, Format, Imported, Limits, Said, recognised
+from registry.errors import BadInput, CircuitsError
+from registry.ledger.base import Batch, NewCircuit
+from registry.records import CircuitLabels, SourceFile
+
+if TYPE_CHECKING:
+    from registry.registry import Registry
+
+__all__ = ["SIDECAR", "FileReport", "Outcome", "import_files"]
+
+SIDECAR = "circuits-import.yaml"
+
+
+class Outcome(StrEnum):
+    """What became of a file."""
+
+    STORED = "stored"
+    KNOWN = "already there"
+    REFUSED = "refused"
+    READABLE = "would be stored"
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What became of a file, and why.
+
+    Attributes:
+        circuits: Ids of what it holds.
+        nodes: Of all its circuits.
+        edges: Of all its circuits.
+        notes: What was read as what, or the reason of a refusal.
+    """
+
+    path: Path
+    outcome: Outcome
+    format: str | None = None
+    circuits: tuple[str, ...] = ()
+    nodes: int = 0
+    edges: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def import_files(
+    registry: Registry,
+    paths: Sequence[Path],
+    said: Mapping[str, Any],
+    *,
+    limits: Limits | None = None,
+    format: Format | None = None,
+    dry_run: bool = False,
+    labels: CircuitLabels | None = None,
+) -> Iterator[FileReport]:
+    """Import files and folders, one report each as they are done.
+
+    Args:
+        registry: Where to.
+        paths: Files and folders.
+        said: Fields of :class:`Said` that hold for all of them.
+        limits: What is refused as too large.
+        format: The files' format; by default each is recognised by its content.
+        dry_run: Read, and store nothing.
+        labels: Of circuits that are new.
+
+    Raises:
+        BadInput: A path does not exist, or a ``circuits-import.yaml`` is malformed.
+    """
+    for path, folder in list(_files(paths)):
+        try:
+            context = Context(_said(path, folder, said), limits or Limits())
+            chosen = format or recognised(path)
+            found = chosen.read(path, context)
+            yield _recorded(registry, path, chosen, found, dry_run, labels or CircuitLabels())
+        except (CircuitsError, ValidationError) as error:
+            yield FileReport(path, Outcome.REFUSED, notes=(_reason(error),))
+
+
+def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
+    """Every file with the folder it was found under; links are not followed out of a folder."""
+    for path in paths:
+        if path.is_dir():
+            for one in sorted(path.rglob("*")):
+                hidden = any(part.startswith(".") for part in one.relative_to(path).parts)
+                if one.is_file() and not one.is_symlink() and not hidden and one.name != SIDECAR:
+                    yield one, path
+        elif path.is_file():
+            yield path, None
+        else:
+            raise BadInput(f"{path} does not exist")
+
+
+def _said(path: Path, folder: Path | None, given: Mapping[str, Any]) -> Said:
+    fields: dict[str, Any] = {}
+    top = folder or path.parent
+    places = [place for place in (*reversed(path.parents),) if place.is_relative_to(top)]
+    for place in places:
+        for entry in _entries(place / SIDECAR):
+            if fnmatch.fnmatch(path.relative_to(place).as_posix(), str(entry.get("files", "*"))):
+                fields |= {key: value for key, value in entry.items() if key != "files"}
+    fields |= {key: value for key, value in given.items() if value is not None}
+    return Said.model_validate(fields)
+
+
+def _entries(sidecar: Path) -> list[dict[str, Any]]:
+    if not sidecar.is_file():
+        return []
+    try:
+        found = yaml.safe_load(sidecar.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        line = str(error).splitlines()[0]
+        raise BadInput(f"{sidecar} cannot be read: {line}") from error
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise BadInput(f"{sidecar} is no list of entries with files, model, task, ...")
+    return found
+
+
+def _recorded(
+    registry: Registry,
+    path: Path,
+    format: Format,
+    found: Imported,
+    dry_run: bool,
+    labels: CircuitLabels,
+) -> FileReport:
+    data = path.read_bytes()
+    source = SourceFile(name=path.name, sha256=hashlib.sha256(data).hexdigest(), format=format.name)
+    outcome = Outcome.READABLE
+    if not dry_run:
+        for artifact in (data, *found.artifacts):
+            registry.store_artifact(artifact)
+        recorded = registry.record(
+            Batch(
+                models=found.models,
+                circuits=[NewCircuit(c, source_file=source, labels=labels) for c in found.circuits],
+            )
+        )
+        outcome = Outcome.STORED if recorded.circuits else Outcome.KNOWN
+    return FileReport(
+        path,
+        outcome,
+        format.name,
+        tuple(circuit.id for circuit in found.circuits),
+        sum(len(circuit.nodes) for circuit in found.circuits),
+        sum(len(circuit.edges) for circuit in found.circuits),
+        tuple(found.notes),
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {first['msg']}" if where else str(first["msg"])
+    return str(error)

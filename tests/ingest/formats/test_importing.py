@@ -1,0 +1,318 @@
+"""Files of other tools into a real registry."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ingest.formats.base import Context, Limits, Said, recognised
+from ingest.importing import FileReport, Outcome, import_files
+from registry import Registry
+from registry.errors import BadInput, CircuitsError
+from registry.records import Sign
+
+SHARED = Path(__file__).parents[4] / "shared" / "fixtures" / "external"
+needs_files = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="other tools' files are not beside this checkout"
+)
+GPT2 = {"model": "gpt2", "task": "ioi"}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with Registry.init(tmp_path / "home") as opened:
+        yield opened
+
+
+def graph(**changes: Any) -> dict[str, Any]:
+    """A graph of one layer with one head, as EAP-IG writes it."""
+    scores = {
+        "input->a0.h0<q>": (0.5, True),
+        "input->a0.h0<k>": (-0.25, False),
+        "input->a0.h0<v>": (0.125, False),
+        "input->m0": (-2.0, True),
+        "a0.h0->m0": (0.0, False),
+        "input->logits": (1.0, False),
+        "a0.h0->logits": (-3.0, True),
+        "m0->logits": (0.75, True),
+    }
+    return {
+        "cfg": {"n_layers": 1, "n_heads": 1, "parallel_attn_mlp": False, "d_model": 8},
+        "nodes": {name: {"in_graph": True} for name in ("input", "a0.h0", "m0", "logits")},
+        "edges": {
+            edge: {"score": score, "in_graph": chosen} for edge, (score, chosen) in scores.items()
+        },
+        **changes,
+    }
+
+
+def written(folder: Path, content: Any, name: str = "graph.json") -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return path
+
+
+def one(registry: Registry, path: Path, **said: Any) -> FileReport:
+    (report,) = import_files(registry, [path], {**GPT2, **said})
+    return report
+
+
+class TestEapIg:
+    def test_marked_edges_are_the_circuit_with_their_signs_turned(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        report = one(registry, written(tmp_path, graph()), sign="hurts-positive")
+        assert (report.outcome, report.nodes, report.edges) == (Outcome.STORED, 4, 4)
+        circuit = registry.circuit(report.circuits[0]).circuit
+        effects = {edge.connection: (edge.effect, edge.rank) for edge in circuit.edges}
+        assert effects == {
+            "a0.h0->logits": (3.0, 1), "input->m0": (2.0, 2),
+            "m0->logits": (-0.75, 3), "input->a0.h0<q>": (-0.5, 4),
+        }  # fmt: skip
+        assert (circuit.sign, circuit.universe_size) == (Sign.HELPS_POSITIVE, 8)
+
+    def test_the_older_dialect_is_read_alike(self, registry: Registry, tmp_path: Path) -> None:
+        new = one(registry, written(tmp_path, graph()))
+        old = graph(nodes={"input": True, "a0.h0": True, "m0": True, "logits": True})
+        old["cfg"].pop("d_model")
+        assert one(registry, written(tmp_path, old, "old.json")).circuits == new.circuits
+
+    def test_the_strongest_may_be_asked_for(self, registry: Registry, tmp_path: Path) -> None:
+        path = written(tmp_path, graph())
+        assert (one(registry, path, top=2).edges, one(registry, path, threshold=0.5).edges) == (
+            2,
+            5,
+        )
+
+    def test_a_graph_that_marks_nothing_asks_how_many(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        content = graph()
+        for edge in content["edges"].values():
+            edge["in_graph"] = False
+        report = one(registry, written(tmp_path, content))
+        assert report.outcome is Outcome.REFUSED
+        assert "--top N" in report.notes[0]
+
+    def test_scores_that_are_all_zero_are_unknown(self, registry: Registry, tmp_path: Path) -> None:
+        content = graph()
+        for edge in content["edges"].values():
+            edge["score"] = 0.0
+        report = one(registry, written(tmp_path, content))
+        circuit = registry.circuit(report.circuits[0]).circuit
+        assert {edge.effect for edge in circuit.edges} == {None}
+        assert circuit.scores is None
+        assert "no edge is scored" in report.notes[0]
+
+    def test_a_score_that_is_not_a_number_is_missing(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        text = json.dumps(graph()).replace("-2.0", "NaN").replace("0.75", "1e999")
+        report = one(registry, written(tmp_path, text))
+        circuit = registry.circuit(report.circuits[0]).circuit
+        effects = {edge.connection: edge.effect for edge in circuit.edges}
+        assert (effects["input->m0"], effects["m0->logits"]) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            ("{", "no JSON"),
+            ("[1]", "no format knows"),
+            ({**graph(), "cfg": {"n_layers": 0, "n_heads": 1}}, "cfg.n_layers is 0"),
+            ({**graph(), "edges": {"input->x": {}}}, "'x'"),
+            ({**graph(), "edges": {"input->a0.h0": {}}}, "no edge such as"),
+            ({**graph(), "edges": {"input->m0<q>": {}}}, "no edge such as"),
+            ({**graph(), "edges": {"input->m0": {"score": "1"}}}, "no number"),
+            ({**graph(), "edges": {"input->a5.h0<q>": {"in_graph": True, "score": 1}}}, "layers"),
+        ],
+    )
+    def test_a_malformed_graph_is_refused_with_the_reason(
+        self, registry: Registry, tmp_path: Path, content: Any, says: str
+    ) -> None:
+        if isinstance(content, str) and content == "{":
+            content = json.dumps(graph())[:-1]
+        report = one(registry, written(tmp_path, content))
+        assert report.outcome is Outcome.REFUSED
+        assert says in report.notes[0]
+        assert registry.circuits() == []
+
+
+class TestTables:
+    def test_names_in_any_spelling_and_ports_in_a_column(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        path = written(
+            tmp_path,
+            "from,to,port,weight\nA9.6,L10H7,K,0.5\nembed,<m0>,,nan\nhead.9.6,<a10.7_q>,,-2\n",
+            "edges.csv",
+        )
+        columns = {"source": "from", "target": "to", "effect": "weight"}
+        report = one(registry, path, columns=columns)
+        circuit = registry.circuit(report.circuits[0]).circuit
+        assert {edge.connection: (edge.effect, edge.rank) for edge in circuit.edges} == {
+            "a9.h6->a10.h7<k>": (0.5, 2), "a9.h6->a10.h7<q>": (-2.0, 1), "input->m0": (None, None),
+        }  # fmt: skip
+        assert "A9.6 read as a9.h6" in report.notes
+
+    def test_json_lines_are_read_alike(self, registry: Registry, tmp_path: Path) -> None:
+        csv = one(registry, written(tmp_path, "source,target,effect\nm0,m1,1\n", "a.csv"))
+        lines = '{"source": "m0", "target": "MLP 1", "effect": 1.0}\n'
+        assert one(registry, written(tmp_path, lines, "a.jsonl")).circuits == csv.circuits
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("source,goal\nm0,m1\n", "no column 'target'"),
+            ("source,target\n", "holds no edge"),
+            ("source,target\nm0,m1\nm0,\n", "line 3"),
+            ("source,target,effect\nm0,m1,much\n", "effect 'much' is no number"),
+            ("source,target,effect\nm0,m1,inf\n", "no finite number"),
+            ("source,target,port\nm0,a1.h0,z\n", "port 'z'"),
+            ("source,target\nm0,m1,m2\n", "more values than columns"),
+            ("source,target\nm0,m1\nm0,m1\n", "appears once"),
+        ],
+    )
+    def test_a_malformed_table_is_refused_with_the_reason(
+        self, registry: Registry, tmp_path: Path, text: str, says: str
+    ) -> None:
+        report = one(registry, written(tmp_path, text, "edges.csv"))
+        assert report.outcome is Outcome.REFUSED
+        assert says in report.notes[0]
+
+
+class TestFolders:
+    def test_files_are_said_things_of_beside_them(self, registry: Registry, tmp_path: Path) -> None:
+        folder = tmp_path / "results"
+        (folder / "deep").mkdir(parents=True)
+        written(folder, graph(), "one.json")
+        written(folder / "deep", "source,target\nm0,m1\n", "two.csv")
+        written(folder, "thanks", "README")
+        sidecar = (
+            "- {files: '*', model: gpt2, task: ioi, sign: unsigned}\n"
+            "- {files: 'deep/*', task: greater-than}\n"
+        )
+        written(folder, sidecar, "circuits-import.yaml")
+        reports = {r.path.name: r for r in import_files(registry, [folder], {})}
+        assert {name: report.outcome for name, report in reports.items()} == {
+            "README": Outcome.REFUSED, "one.json": Outcome.STORED, "two.csv": Outcome.STORED,
+        }  # fmt: skip
+        assert {entry.task for entry in registry.circuits()} == {"ioi", "greater-than"}
+
+    def test_what_the_caller_says_wins(self, registry: Registry, tmp_path: Path) -> None:
+        written(tmp_path, "- {files: '*', model: gpt2, task: ioi}\n", "circuits-import.yaml")
+        report = one(registry, written(tmp_path, graph()), task="other")
+        assert registry.circuit(report.circuits[0]).circuit.task == "other"
+
+    @pytest.mark.parametrize("text", ["{", "model: gpt2", "- {modle: gpt2}", "- {sign: maybe}"])
+    def test_a_malformed_sidecar_is_one_reason(
+        self, registry: Registry, tmp_path: Path, text: str
+    ) -> None:
+        written(tmp_path, text, "circuits-import.yaml")
+        report = one(registry, written(tmp_path, graph()))
+        assert report.outcome is Outcome.REFUSED
+        assert len(report.notes) == 1
+
+    def test_a_path_that_is_not_there_is_an_error(self, registry: Registry, tmp_path: Path) -> None:
+        with pytest.raises(BadInput, match="does not exist"):
+            list(import_files(registry, [tmp_path / "none"], GPT2))
+
+
+class TestKeeping:
+    def test_the_same_bytes_twice_add_nothing_and_say_so(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        path = written(tmp_path, graph())
+        first, again = one(registry, path), one(registry, path)
+        assert (again.outcome, again.circuits) == (Outcome.KNOWN, first.circuits)
+        assert len(registry.circuits()) == 1
+
+    def test_a_dry_run_stores_nothing(self, registry: Registry, tmp_path: Path) -> None:
+        path = written(tmp_path, graph())
+        (report,) = import_files(registry, [path], GPT2, dry_run=True)
+        assert (report.outcome, report.edges) == (Outcome.READABLE, 4)
+        assert registry.circuits() == []
+        assert registry.gc(grace_seconds=0).addresses == ()
+
+    def test_originals_outlive_gc_and_travel_in_backups(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        path = written(tmp_path, graph())
+        circuit = one(registry, path).circuits[0]
+        (source,) = registry.circuit(circuit).entry.source_files
+        assert (source.name, source.format) == ("graph.json", "eap-ig-json")
+        registry.gc(apply=True, grace_seconds=0)
+        registry.backup(tmp_path / "all.zip")
+        with Registry.restore(tmp_path / "all.zip", tmp_path / "elsewhere") as restored:
+            assert restored.artifact(source.sha256) == path.read_bytes()
+
+    def test_large_files_are_refused_until_allowed(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        path = written(tmp_path, graph())
+        for limits, says in (
+            (Limits(max_bytes=9), "--max-bytes"),
+            (Limits(max_edges=7), "--max-edges"),
+        ):
+            (report,) = import_files(registry, [path], GPT2, limits=limits)
+            assert report.outcome is Outcome.REFUSED
+            assert says in report.notes[0]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_mutated_files_give_records_or_one_clear_error(data: st.DataObject, tmp_path: Path) -> None:
+    table = b"source,target,port,effect\nA9.6,L10H7,k,0.5\nembed,<m0>,,1\n"
+    name, content = data.draw(
+        st.sampled_from([("g.json", json.dumps(graph()).encode()), ("t.csv", table)])
+    )
+    mutated = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(mutated) - 1))
+        width = data.draw(st.integers(0, 12))
+        mutated[at : at + width] = data.draw(st.binary(max_size=8))
+        if not mutated:
+            mutated = bytearray(b"x")
+    path = tmp_path / name
+    path.write_bytes(bytes(mutated))
+    said = Said(model="gpt2", task="ioi")
+    with contextlib.suppress(CircuitsError, ValidationError):
+        assert recognised(path).read(path, Context(said)).circuits
+
+
+FACTS = [
+    ("mib-circuit-track/ioi-eap-ig.json", 81, 756, 32_491, "a9.h9->logits", 0.28153809905052185),
+    (
+        "mib-circuit-track/derived/ugs_ioi_interp-bench_0.01_top100_old-dialect.json",
+        27, 100, 1_108, "a5.h2->logits", -0.9906551241874695,
+    ),
+    ("query-circuit-discovery/ioi_gpt2_canonical_circuit.json", 40, 963, 32_491, None, None),
+]  # fmt: skip
+
+
+@needs_files
+@pytest.mark.parametrize(("file", "nodes", "edges", "universe", "strongest", "effect"), FACTS)
+def test_real_files_have_the_facts_their_source_states(
+    registry: Registry,
+    file: str,
+    nodes: int,
+    edges: int,
+    universe: int,
+    strongest: str | None,
+    effect: float | None,
+) -> None:
+    report = one(registry, SHARED / file, sign="hurts-positive")
+    assert (report.outcome, report.nodes, report.edges) == (Outcome.STORED, nodes, edges)
+    circuit = registry.circuit(report.circuits[0]).circuit
+    assert circuit.universe_size == universe
+    first = next((edge for edge in circuit.edges if edge.rank == 1), None)
+    assert (first and first.connection, first and first.effect) == (strongest, effect)
