@@ -100,6 +100,14 @@ class Stream:
     at: Mapping[str, Tensor]
     attention: Mapping[int, Tensor]
 
+    def part(self, rows: slice) -> Stream:
+        """Of some of the prompts."""
+        return Stream(
+            self.written.part(rows),
+            {name: value[rows] for name, value in self.at.items()},
+            {layer: value[rows] for layer, value in self.attention.items()},
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
@@ -208,8 +216,8 @@ def mean_written(model: Any, anatomy: Anatomy, reference: PromptPairs, size: int
 
 
 def stream_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
-    """Record what :func:`stream_of` needs."""
-    hooks = [*written_hooks(anatomy, record), record.keep("ln_final.hook_in")]
+    """Record what :func:`stream_of` needs besides what was written."""
+    hooks = [record.keep("ln_final.hook_in")]
     for block in anatomy.blocks:
         places = ["ln2.hook_in", *(["hook_in"] if block.layer else [])]
         if block.post_norm is not None:
@@ -235,8 +243,9 @@ def stream_of(anatomy: Anatomy, values: Mapping[str, Tensor]) -> Stream:
 def record_stream(model: Any, anatomy: Anatomy, tokens: Tensor) -> tuple[Stream, Tensor]:
     """Run prompts ``[batch, pos]``; give the stream and the last logits ``[batch, word]``."""
     record = Recording()
+    hooks = [*written_hooks(anatomy, record), *stream_hooks(anatomy, record)]
     with torch.no_grad():
-        logits = anatomy.run(model, tokens, stream_hooks(anatomy, record))
+        logits = anatomy.run(model, tokens, hooks)
     return stream_of(anatomy, record.values), logits
 
 

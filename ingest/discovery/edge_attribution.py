@@ -23,14 +23,17 @@ from torch import Tensor
 from ingest.discovery.ablation import (
     Ablation,
     Replacement,
+    Stream,
     Written,
+    stream_hooks,
+    stream_of,
     written_hooks,
     written_of,
 )
 from ingest.discovery.anatomy import Anatomy, frozen
 from ingest.discovery.exact import score_by_patching
 from ingest.discovery.gradients import GradientRun, differentiate
-from ingest.discovery.guard import require_known_arithmetic
+from ingest.discovery.guard import check_runs, differing_prompt, require_known_arithmetic
 from ingest.discovery.inputs import read_inputs
 from ingest.discovery.metrics import Metric, Progress, per_prompt
 from ingest.discovery.products import EdgeProducts
@@ -116,12 +119,12 @@ def attribute_edges(
     with frozen(model):
         replacement = inputs.replacement(model)
         job = _Job(model, anatomy, metric, replacement, method, steps)
-        require_known_arithmetic(
-            model, anatomy, inputs.first(), metric, replacement, gradients=method != "exact"
-        )
+        proven = False
 
         def work(batch: PromptBatch) -> None:
-            found = job.score(batch)
+            nonlocal proven
+            found = job.score(batch) if proven else job.prove_and_score(batch)
+            proven = True
             total.add_(found.scores)
             metrics[:, batch.index] = found.metrics
             if on_batch is not None:
@@ -151,10 +154,11 @@ class _Run:
 
 @dataclass(frozen=True, eq=False)
 class _Plain:
-    """A run without gradients."""
+    """A run without gradients; of some of its prompts the whole stream, where asked for."""
 
     written: Written
     metric: Tensor
+    witness: Stream | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +177,28 @@ class _Job:
         """Whether senders write what they write on the corrupt prompts, which are run then."""
         return self.replacement.constant is None
 
-    def score(self, batch: PromptBatch) -> _BatchScores:
-        """Scores of a batch, which names its first bad prompt if there is one."""
+    def prove_and_score(self, batch: PromptBatch) -> _BatchScores:
+        """Scores of the first batch, once the model has been found to do what they rest on.
+
+        Raises:
+            UnsupportedModel: It does something else.
+        """
+        prompt = differing_prompt(batch, self.replacement) if self.method == "eap" else None
+        if prompt is not None:
+            return self.score(batch, proof=prompt)
+        require_known_arithmetic(
+            self.model, self.anatomy, batch, self.metric, self.replacement,
+            gradients=self.method != "exact",
+        )  # fmt: skip
+        return self.score(batch)
+
+    def score(self, batch: PromptBatch, *, proof: int | None = None) -> _BatchScores:
+        """Scores of a batch, which names its first bad prompt if there is one.
+
+        Args:
+            batch: Pairs of prompts.
+            proof: Place of a pair whose runs are to prove the model first; of ``eap`` alone.
+        """
         if self.method == "exact":
             patched = score_by_patching(
                 self.model, self.anatomy, batch, self.metric, self.replacement
@@ -185,7 +209,10 @@ class _Job:
         products = EdgeProducts(self.anatomy)
         metrics = torch.full((2, len(batch.index)), torch.nan, dtype=torch.float64)
         n_runs = 0
-        for one in _RUNS[self.method](self, batch, metrics):
+        runs = _RUNS[self.method](self, batch, metrics)
+        if proof is not None:
+            runs = _on_clean_proving(self, batch, metrics, proof)
+        for one in runs:
             with torch.no_grad():
                 products.add(one.run, one.changed)
             n_runs += 1
@@ -196,13 +223,20 @@ class _Job:
         _require_finite(found, batch, products.bad_prompts, resampled=self.resampled)
         return found
 
-    def plain(self, batch: PromptBatch, tokens: Tensor) -> _Plain:
-        """Run prompts without gradients."""
-        record = Recording()
+    def plain(self, batch: PromptBatch, tokens: Tensor, witness: slice | None = None) -> _Plain:
+        """Run prompts without gradients; ``witness`` are rows whose whole stream is wanted."""
+        record, few = Recording(), Recording(witness)
+        hooks = written_hooks(self.anatomy, record)
+        if witness is not None:
+            hooks += stream_hooks(self.anatomy, few)
         with torch.no_grad():
-            logits = self.anatomy.run(self.model, tokens, written_hooks(self.anatomy, record))
+            logits = self.anatomy.run(self.model, tokens, hooks)
             metric = per_prompt(self.metric, logits, batch.index)
-        return _Plain(written_of(self.anatomy, record.values), metric)
+        written = written_of(self.anatomy, record.values)
+        if witness is None:
+            return _Plain(written, metric)
+        part = {name: value[witness] for name, value in record.values.items()}
+        return _Plain(written, metric, stream_of(self.anatomy, {**part, **few.values}))
 
     def ablated(self, batch: PromptBatch, metrics: Tensor) -> Written:
         """What senders write when ablated; notes the corrupt prompts' metric where they are run."""
@@ -231,6 +265,23 @@ def _on_clean(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:
     run = job.gradients(batch, batch.clean, senders=True)
     metrics[0] = run.metric
     yield _Run(run, run.written.minus(ablated))
+
+
+def _on_clean_proving(
+    job: _Job, batch: PromptBatch, metrics: Tensor, prompt: int
+) -> Iterator[_Run]:
+    """As :func:`_on_clean`, but one prompt's runs prove the model's arithmetic first."""
+    row = slice(prompt, prompt + 1)
+    corrupt = job.plain(batch, batch.counterpart(), row)
+    run = differentiate(job.model, job.anatomy, batch.clean, job.metric, batch, witness=row)
+    metrics[0], metrics[1] = run.metric, corrupt.metric
+    assert run.witness is not None
+    assert corrupt.witness is not None
+    with torch.no_grad():
+        check_runs(
+            job.model, job.anatomy, batch.part(row), job.metric, run.witness, corrupt.witness
+        )
+    yield _Run(run, run.written.minus(corrupt.written))
 
 
 def _on_both(job: _Job, batch: PromptBatch, metrics: Tensor) -> Iterator[_Run]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,12 +31,24 @@ class GradientRun:
         gradients: Of the summed metric at each query, key and value, at each MLP's input
             (``ln2.hook_in``, without the skip path), at ``ln_final.hook_in``, and of the whole
             residual stream at ``blocks.0.hook_in``.
+        witness: The same of some of the prompts, with values and gradients wherever the residual
+            stream is read, which a check of the model's arithmetic needs; None unless asked for.
     """
 
     metric: Tensor
     written: Written
     values: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
+    witness: GradientRun | None = None
+
+    def part(self, rows: slice) -> GradientRun:
+        """Of some of the prompts."""
+        return GradientRun(
+            self.metric[rows],
+            self.written.part(rows),
+            {name: value[rows] for name, value in self.values.items()},
+            {name: gradient[rows] for name, gradient in self.gradients.items()},
+        )
 
 
 def differentiate(
@@ -48,7 +60,7 @@ def differentiate(
     *,
     instead: Mapping[str, Tensor] | None = None,
     senders: bool = True,
-    whole_stream: bool = False,
+    witness: slice | None = None,
 ) -> GradientRun:
     """Run prompts ``[batch, pos]`` forward and backward.
 
@@ -60,8 +72,7 @@ def differentiate(
         batch: Says which prompts these are.
         instead: Values to put in the place of those at hook points.
         senders: Whether what senders write is wanted; else ``written`` holds no head and no MLP.
-        whole_stream: Also take values and gradients wherever the residual stream is read, which a
-            check of the model's arithmetic needs.
+        witness: Prompts, as rows, of which the whole residual stream is wanted.
 
     Raises:
         BadInput: The metric has no gradient.
@@ -71,10 +82,10 @@ def differentiate(
     hooks = [(name, _put(value)) for name, value in (instead or {}).items()]
     hooks += [record.start("blocks.0.hook_in"), *_sender_hooks(anatomy, record, senders)]
     hooks += _receiver_hooks(anatomy, record)
-    also = [block.at("hook_in") for block in anatomy.blocks[1:]] if whole_stream else []
-    hooks += [record.keep(name) for name in also]
-    if whole_stream:
-        also += [block.at("ln1.hook_in") for block in anatomy.blocks]
+    few = Recording(witness)
+    if witness is not None:
+        hooks += [few.keep_with_gradient(block.at("hook_in")) for block in anatomy.blocks[1:]]
+        hooks += [few.keep_with_gradient(block.at("ln1.hook_in")) for block in anatomy.blocks]
     with torch.enable_grad():
         logits = anatomy.run(model, tokens, hooks)[: len(batch.index)]
         found = per_prompt(metric, logits, batch.index)
@@ -82,11 +93,26 @@ def differentiate(
             raise BadInput(
                 "the metric has no gradient: it must be computed from the logits it is given"
             )
-        gradients = _gradients(anatomy, record.values, found, also, altered=bool(instead))
-    names = record.values if whole_stream else _needed(anatomy)
-    values = {name: record.values[name].detach() for name in names}
+        gradients = _gradients(anatomy, record.values, found, altered=bool(instead))
+    values = {name: record.values[name].detach() for name in _needed(anatomy)}
     written = written_of(anatomy, record.values, senders=senders)
-    return GradientRun(found.detach(), written, values, gradients)
+    run = GradientRun(found.detach(), written, values, gradients)
+    if witness is None:
+        return run
+    return replace(run, witness=_witness(anatomy, run, record, few, witness))
+
+
+def _witness(
+    anatomy: Anatomy, run: GradientRun, record: Recording, few: Recording, rows: slice
+) -> GradientRun:
+    """Some prompts of a run, with what ``few`` recorded of them besides."""
+    for name in few.values.keys() - few.gradients.keys():
+        raise anatomy.refuse(f"nothing reads {name}")
+    part = run.part(rows)
+    values = {name: value.detach()[rows] for name, value in record.values.items()}
+    return replace(
+        part, values={**values, **few.values}, gradients={**part.gradients, **few.gradients}
+    )
 
 
 def _put(by: Tensor) -> Hook:
@@ -125,11 +151,10 @@ def _gradients(
     anatomy: Anatomy,
     values: Mapping[str, Tensor],
     metric: Tensor,
-    also: Sequence[str],
     *,
     altered: bool,
 ) -> dict[str, Tensor]:
-    wanted = ["ln_final.hook_in", "blocks.0.hook_in", *also]
+    wanted = ["ln_final.hook_in", "blocks.0.hook_in"]
     for block in anatomy.blocks:
         wanted.append(block.at("ln2.hook_in"))
         wanted += [projection.hook for projection in block.ports.values()]

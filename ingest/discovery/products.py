@@ -17,6 +17,7 @@ one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ __all__ = ["EdgeProducts", "mapped_gradients", "sender_changes"]
 
 _RUNS_KEPT = 5
 """So many runs' unit vectors are kept before they are used up; more would fill memory."""
-_CHANGES_BYTES = 2**26
+_CHANGES_BYTES = 2**25
 """All senders' changes of so many prompts as fit in this are multiplied at once."""
 
 
@@ -144,14 +145,16 @@ class EdgeProducts:
         positions = slice(sums.changed.first_position, None)
         batch, one = len(sums.logits), sums.logits[0, positions]
         per_prompt = len(self._anatomy.space.senders) * one.numel() * one.element_size()
-        at_once = max(1, _CHANGES_BYTES // per_prompt)
+        at_once = min(batch, max(1, _CHANGES_BYTES // per_prompt))
+        # One piece of memory for all: a fresh one each time costs more than the products.
+        memory = one.new_empty(len(self._anatomy.space.senders) * at_once * one.numel())
         for first in range(0, batch, at_once):
             rows = slice(first, first + at_once)
-            self._multiply(sums.part(rows, positions), rows, batch)
+            self._multiply(sums.part(rows, positions), rows, batch, memory)
 
-    def _multiply(self, sums: _Sums, rows: slice, batch: int) -> None:
+    def _multiply(self, sums: _Sums, rows: slice, batch: int, memory: Tensor) -> None:
         space = self._anatomy.space
-        changes = sender_changes(self._anatomy, sums.changed, sums.attention)
+        changes = sender_changes(self._anatomy, sums.changed, sums.attention, memory)
         flat = changes.flatten(1)
         found = torch.zeros_like(self.scores)
         found[:, space.logits_column] = _products(flat, sums.logits[None].to(flat.device))[:, 0]
@@ -197,7 +200,12 @@ def _bad_prompts(changes: Tensor, sums: _Sums) -> Tensor:
     return torch.stack([~torch.isfinite(t).flatten(1).all(1).cpu() for t in tensors]).any(0)
 
 
-def sender_changes(anatomy: Anatomy, changed: Written, attention: Mapping[int, Tensor]) -> Tensor:
+def sender_changes(
+    anatomy: Anatomy,
+    changed: Written,
+    attention: Mapping[int, Tensor],
+    memory: Tensor | None = None,
+) -> Tensor:
     """What every sender changes on the residual stream, ``[sender, batch, pos, d_model]``.
 
     Args:
@@ -205,9 +213,13 @@ def sender_changes(anatomy: Anatomy, changed: Written, attention: Mapping[int, T
         changed: ``clean - ablated``.
         attention: Of each block with a post-norm, what that norm reads where its Jacobian, through
             which heads are led to the stream, is taken.
+        memory: Where the result is put, one long row; None for a place of its own.
     """
     space = anatomy.space
-    into = changed.input.new_empty(len(space.senders), *changed.input.shape)
+    shape = (len(space.senders), *changed.input.shape)
+    if memory is None:
+        memory = changed.input.new_empty(math.prod(shape))
+    into = memory[: math.prod(shape)].view(shape)
     into[0] = changed.input
     for block in anatomy.blocks:
         rows, layer = space.head_rows(block.layer), block.layer

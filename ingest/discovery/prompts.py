@@ -67,10 +67,10 @@ class PromptBatch:
             raise BadInput("corrupt prompts are needed, one for each clean one")
         return self.corrupt
 
-    def head(self, n: int) -> PromptBatch:
-        """The first ``n`` pairs."""
-        corrupt = None if self.corrupt is None else self.corrupt[:n]
-        return PromptBatch(self.index[:n], self.clean[:n], corrupt)
+    def part(self, rows: slice) -> PromptBatch:
+        """Some of the pairs."""
+        corrupt = None if self.corrupt is None else self.corrupt[rows]
+        return PromptBatch(self.index[rows], self.clean[rows], corrupt)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,11 +14,11 @@ from torch import Tensor
 from ingest.discovery import attribute_edges, evaluate_circuit
 from ingest.discovery.ablation import record_stream
 from ingest.discovery.anatomy import frozen
-from ingest.discovery.guard import check_scores, require_known_arithmetic
+from ingest.discovery.guard import check_scores, differing_prompt, require_known_arithmetic
 from ingest.discovery.inputs import read_inputs
 from ingest.models import wrap
 from registry.errors import UnsupportedModel
-from tests.ingest.discovery.decoders import ALL, bridge, clean_ids, corrupt_ids, metric
+from tests.ingest.discovery.decoders import ALL, N_PROMPTS, bridge, clean_ids, corrupt_ids, metric
 
 WRONG = {
     "nothing": lambda scores: scores * 0,
@@ -109,3 +111,48 @@ def test_a_metric_whose_slope_differs_on_both_sides_is_no_models_fault() -> None
         require_known_arithmetic(
             model, inputs.anatomy, inputs.first(), kink, inputs.replacement(model)
         )
+
+
+def test_a_pair_that_differs_proves_the_model_by_its_own_runs() -> None:
+    clean, corrupt = clean_ids(), corrupt_ids()
+    corrupt[0] = clean[0]
+    resample, zero = (_differing(clean, corrupt, ablation) for ablation in ("resample", "zero"))
+    assert (resample, zero) == (1, None)
+    assert _differing(clean, clean, "resample") is None
+
+
+def _differing(clean: Tensor, corrupt: Tensor, ablation: Any) -> int | None:
+    model = bridge("gpt2")
+    inputs = read_inputs(
+        model, clean, corrupt, ablation=ablation, reference=None,
+        kv_heads="grouped", batch_size=None, attention_mask=None, reference_mask=None,
+    )  # fmt: skip
+    batch = inputs.prompts.batch([*range(N_PROMPTS)], inputs.anatomy.device)
+    return differing_prompt(batch, inputs.replacement(model))
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig-inputs"])
+@pytest.mark.parametrize("unchanged", [0, N_PROMPTS])
+def test_a_block_that_adds_more_than_heads_and_mlp_is_refused(method: Any, unchanged: int) -> None:
+    corrupt = corrupt_ids()
+    corrupt[:unchanged] = clean_ids()[:unchanged]
+    model = bridge("gpt2")
+    block = model.original_model.transformer.h[1]
+    with _added_to(block), pytest.raises(UnsupportedModel, match="residual stream"):
+        attribute_edges(model, clean_ids(), corrupt, metric(), method=method)
+
+
+@contextmanager
+def _added_to(block: Any) -> Iterator[None]:
+    """A block that adds to the stream what no head and no MLP of it does."""
+
+    def more(module: Any, arguments: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        changed = first + 0.3 * torch.tanh(first)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handle = block.register_forward_hook(more)
+    try:
+        yield
+    finally:
+        handle.remove()
