@@ -1,0 +1,14 @@
+"""Commands over many circuits at once: matrix, report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["commands"]
+
+
+def commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
