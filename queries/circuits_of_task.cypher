@@ -11,8 +11,13 @@
 // returns level: string -- What its parts are: node, edge, neuron, ...
 // returns metric: string? -- Metric its effects change.
 // returns ablation: string? -- What took the place of a component's activation.
+// returns sign: string -- What the sign of its effects says: helps-positive, unsigned, unknown.
+// returns kv_heads: string? -- Key/value heads: grouped, or per-query-head.
+// returns prompt_set: string? -- Prompts it was found on.
 // returns n_nodes: integer -- Number of nodes.
 // returns n_edges: integer -- Number of edges.
+// returns n_selected: integer? -- How many edges or nodes its rule chose, before what dangled was
+//   taken out.
 // returns faithfulness: number? -- Latest faithfulness on its own task.
 // returns recorded_at: string -- When it was recorded, ISO 8601, UTC.
 MATCH (task:Task {id: $task})<-[:FOR_TASK]-(circuit:Circuit)
@@ -21,6 +26,8 @@ WHERE circuit.state = 'active'
   AND ($method IS NULL OR circuit.method = $method)
 RETURN circuit.id AS circuit, circuit.title AS title, circuit.model AS model,
        circuit.method AS method, circuit.level AS level, circuit.metric AS metric,
-       circuit.ablation AS ablation, circuit.n_nodes AS n_nodes, circuit.n_edges AS n_edges,
-       circuit.faithfulness AS faithfulness, circuit.recorded_at AS recorded_at
+       circuit.ablation AS ablation, circuit.sign AS sign, circuit.kv_heads AS kv_heads,
+       circuit.prompt_set AS prompt_set, circuit.n_nodes AS n_nodes, circuit.n_edges AS n_edges,
+       circuit.n_selected AS n_selected, circuit.faithfulness AS faithfulness,
+       circuit.recorded_at AS recorded_at
 ORDER BY faithfulness IS NULL, faithfulness DESC, circuit

@@ -48,6 +48,8 @@ __all__ = [
 
 Row = dict[str, Any]
 _WHOLE_NUMBERS = range(-(2**63), 2**63)
+_SIZES = ("top", "greedy", "selected")
+"""Entries of a circuit's selection that hold a number of edges or nodes."""
 
 
 class NodeRow(NamedTuple):
@@ -202,8 +204,21 @@ def circuit_rows(id: str, circuit: Circuit) -> CircuitRows:
         [_node_row(id, model, node) for node in circuit.nodes],
         edges,
         list(uses.values()),
-        {"higher_is_better": circuit.higher_is_better, "kv_heads": circuit.kv_heads},
+        {
+            "higher_is_better": circuit.higher_is_better,
+            "kv_heads": circuit.kv_heads,
+            "n_selected": _n_selected(circuit.selection),
+        },
     )
+
+
+def _n_selected(selection: Mapping[str, Any] | None) -> int | None:
+    """How many edges or nodes a rule chose, before what dangles was taken out; None if unsaid."""
+    for rule in _SIZES:
+        number = (selection or {}).get(rule)
+        if isinstance(number, int) and not isinstance(number, bool) and number in _WHOLE_NUMBERS:
+            return number
+    return None
 
 
 def connection_row(model: str, source: str, target: str, port: str | None) -> Row:

@@ -150,6 +150,14 @@ CIRCUITS = (
     GROUPED,
 )
 
+_ELSEWHERE = examples.faithfulness(IOI, 0.25).model_copy(update={"task": "sequence/numerals"})
+MEASURED = (
+    examples.faithfulness(IOI, 0.875),
+    _ELSEWHERE,
+    _ELSEWHERE.model_copy(update={"measure": "random_faithfulness", "value": 0.125}),
+    _ELSEWHERE.model_copy(update={"measure": "completeness", "value": 0.5}),
+)
+
 EDIT = Edit(
     model="gpt2",
     editor="ROME",
@@ -183,6 +191,12 @@ EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"role": "Name Mover"},
         {"role": "token", "part": True, "model": "gpt2", "task": "ioi", "method": "published"},
     ),
+    "circuit-overlaps": ({"circuits": [IOI.id, NUMERALS.id[:6], MONTHS.id]},),
+    "circuit-overlaps-of-components": (
+        {"circuits": [IOI_AT_POSITIONS.id, NUMERALS.id, NODES_ONLY.id]},
+        {"circuits": [IOI.id, NODES_ONLY.id], "kind": "head"},
+    ),
+    "transfers": ({"circuits": [IOI.id, NUMERALS.id]},),
     "edits-touching": ({"circuit": IOI.id}, {"circuit": CAPITALS_CIRCUIT.id}),
     "tasks-at-risk": ({"edit": EDIT.id[:8]},),
 }
@@ -192,7 +206,7 @@ EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 def fill(registry: Registry) -> None:
     """Record everything above."""
     registry.record(examples.GPT2, SMOLLM2, *examples.TASKS, CAPITALS, *CIRCUITS)
-    registry.record(examples.faithfulness(IOI, 0.875), EDIT, AIMED, *OUTCOMES)
+    registry.record(*MEASURED, EDIT, AIMED, *OUTCOMES)
     registry.tag(IOI.id, add=["final"])
     registry.retract(SUPERSEDED.id, reason="few prompts", superseded_by=CAPITALS_CIRCUIT.id)
     registry.retract(RETRACTED.id, reason="wrong prompts")

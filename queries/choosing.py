@@ -1,0 +1,201 @@
+"""Which circuits stand for a task: the best at a common size, all of them, or those that are named.
+
+A larger circuit shares more with any other, so circuits of several tasks are compared at one size:
+the smallest that all tasks have a circuit of, and there each task's most faithful one. A size is
+how many edges a rule chose, before what dangled was taken out: that is what tasks have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from registry.errors import BadInput
+
+if TYPE_CHECKING:
+    from registry.registry import Registry
+
+__all__ = ["Chosen", "Which", "choose_circuits", "replicates"]
+
+Which = Literal["best", "all"] | Sequence[str]
+"""``best``: one circuit a task; ``all``: all active ones; or the ids, or their first digits."""
+
+_Row = Mapping[str, Any]
+_SAME_KIND = ("level", "ablation", "kv_heads")
+_SAME_WAY = ("model", "method", "metric", "sign", *_SAME_KIND)
+_MOST_REPLICATES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Circuits that stand for tasks.
+
+    Attributes:
+        model: The model they all lie in.
+        by_task: Ids of each task's circuits, the most faithful first.
+        size: How many edges (nodes, at node level) were chosen for each; None where that differs
+            or was not asked for.
+        notes: What a reader of the comparison has to know.
+    """
+
+    model: str
+    by_task: Mapping[str, tuple[str, ...]]
+    size: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All of them, task by task."""
+        return tuple(dict.fromkeys(id for ids in self.by_task.values() for id in ids))
+
+
+def choose_circuits(
+    registry: Registry,
+    tasks: Sequence[str],
+    *,
+    circuits: Which = "best",
+    model: str | None = None,
+    method: str | None = None,
+) -> Chosen:
+    """Choose the circuits that stand for tasks.
+
+    Args:
+        registry: Where they are.
+        tasks: Slugs; may be empty where circuits are named, whose tasks these are then.
+        circuits: ``best``, ``all``, or ids.
+        model: Only circuits of this model. Needed where the tasks have several in common.
+        method: Only circuits found by this method.
+
+    Raises:
+        NotFound: No task, model or circuit goes by that name.
+        BadInput: A task has no circuit, circuits lie in several models, or a named circuit is of
+            none of the tasks.
+    """
+    if not isinstance(circuits, str):
+        return _named(registry, tasks, circuits)
+    if circuits not in ("best", "all"):
+        raise BadInput(f"circuits are best, all or ids; got {circuits!r}")
+    found = {
+        task: registry.query("circuits-of-task", task=task, model=model, method=method).to_dicts()
+        for task in dict.fromkeys(tasks)
+    }
+    for task, rows in found.items():
+        if not rows:
+            limits = [f"{name} {value}" for name, value in (("model", model), ("method", method))
+                      if value]  # fmt: skip
+            raise BadInput(
+                f"{task} has no active circuit" + (f" of {' and '.join(limits)}" if limits else "")
+            )
+    of = _common_model(found)
+    of_model = {task: [row for row in rows if row["model"] == of] for task, rows in found.items()}
+    if circuits == "all":
+        return Chosen(of, {task: _ids(rows) for task, rows in of_model.items()})
+    return _best(of, of_model)
+
+
+def replicates(registry: Registry, circuit: str) -> tuple[str, ...]:
+    """Circuits that were found the same way on other prompts of the same task.
+
+    The same model, method with its parameters, metric, ablation, key/value heads and size; at most
+    20 of them, the newest.
+
+    Args:
+        registry: Where they are.
+        circuit: Full id of one of them.
+
+    Returns:
+        Ids, the given one first.
+    """
+    given = registry.document(circuit)
+    rows = registry.query(
+        "circuits-of-task", task=given.task, model=given.model, method=given.method
+    ).to_dicts()
+    mine = next((row for row in rows if row["circuit"] == circuit), None)
+    if mine is None or given.prompt_set is None:
+        return (circuit,)
+    alike = [row for row in rows if all(row[name] == mine[name] for name in _SAME_WAY)]
+    others = {
+        row["prompt_set"]: row["circuit"]
+        for row in sorted(alike, key=lambda row: (row["recorded_at"], row["circuit"]))
+        if _size(row) == _size(mine) and row["prompt_set"] not in (None, given.prompt_set)
+    }
+    newest = [*others.values()][-_MOST_REPLICATES + 1 :]
+    same = [id for id in newest if registry.document(id).parameters == given.parameters]
+    return (circuit, *same)
+
+
+def _named(registry: Registry, tasks: Sequence[str], prefixes: Iterable[str]) -> Chosen:
+    entries = [registry.ledger.circuit(prefix) for prefix in prefixes]
+    if not entries:
+        raise BadInput("no circuit is named; give ids, best or all")
+    models = sorted({entry.model for entry in entries})
+    if len(models) > 1:
+        raise BadInput(f"circuits of different models do not compare: {', '.join(models)}")
+    by_task: dict[str, tuple[str, ...]] = dict.fromkeys(tasks, ())
+    for entry in entries:
+        if tasks and entry.task not in by_task:
+            raise BadInput(
+                f"circuit {entry.id[:12]} is of {entry.task}, which is none of {', '.join(tasks)}"
+            )
+        before = by_task.get(entry.task, ())
+        by_task[entry.task] = before if entry.id in before else (*before, entry.id)
+    without = [task for task, ids in by_task.items() if not ids]
+    if without:
+        raise BadInput(f"none of the named circuits is of {', '.join(without)}")
+    return Chosen(models[0], by_task)
+
+
+def _common_model(found: Mapping[str, Sequence[_Row]]) -> str:
+    models = [{row["model"] for row in rows} for rows in found.values()]
+    common = sorted(set.intersection(*models)) if models else []
+    if len(common) == 1:
+        return str(common[0])
+    if not common:
+        has = "; ".join(
+            f"{task}: {', '.join(sorted(of_task))}"
+            for task, of_task in zip(found, models, strict=True)
+        )
+        raise BadInput(f"no model has circuits of all these tasks ({has})" if has else "no task")
+    raise BadInput(
+        f"{len(common)} models have circuits of these tasks ({', '.join(common)}); choose one"
+        " with --model"
+    )
+
+
+def _best(model: str, found: Mapping[str, Sequence[_Row]]) -> Chosen:
+    kinds = [{(_kind(row), _size(row)) for row in rows} for rows in found.values()]
+    common = sorted(set.intersection(*kinds), key=_by_size)
+    if common:
+        kind, size = common[0]
+        chosen = {
+            task: [row for row in rows if (_kind(row), _size(row)) == (kind, size)]
+            for task, rows in found.items()
+        }
+        return Chosen(model, {task: _ids(rows)[:1] for task, rows in chosen.items()}, size)
+    best = {task: rows[0] for task, rows in found.items()}
+    sizes = ", ".join(f"{task} {_size(row)}" for task, row in best.items())
+    note = (
+        "no size of circuit, found the same way, is there for all tasks; each task's most faithful "
+        f"circuit was taken, and a larger one shares more with any other ({sizes})"
+    )
+    return Chosen(model, {task: (row["circuit"],) for task, row in best.items()}, None, (note,))
+
+
+def _kind(row: _Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _SAME_KIND)
+
+
+def _size(row: _Row) -> int:
+    """How many parts were chosen: edges, or nodes where there are no edges."""
+    return int(row["n_selected"] or row["n_edges"] or row["n_nodes"])
+
+
+def _by_size(common: tuple[tuple[Any, ...], int]) -> tuple[Any, ...]:
+    """Circuits of edges before others, small ones first."""
+    kind, size = common
+    return (kind[0] != "edge", size, *map(str, kind))
+
+
+def _ids(rows: Iterable[_Row]) -> tuple[str, ...]:
+    return tuple(row["circuit"] for row in rows)

@@ -1,0 +1,17 @@
+// circuit-overlaps
+// How many connections circuits have in common, two by two. A row of a circuit with itself tells how
+// many it has; pairs that share nothing have no row.
+//
+// param circuits: list[circuit] -- Circuits to compare.
+// returns a: string -- Id of one circuit.
+// returns b: string -- Id of the other, later in the alphabet, or of the same.
+// returns n_shared: integer -- Connections of both.
+UNWIND $circuits AS one
+MATCH (:Circuit {id: one})-[:USES]->(link:Connection)
+WITH link.id AS link, collect(one) AS users
+UNWIND users AS a
+UNWIND users AS b
+WITH a, b
+WHERE a <= b
+RETURN a, b, count(*) AS n_shared
+ORDER BY a, b
