@@ -12,7 +12,7 @@ import argparse
 import random
 import time
 
-from queries.nulls import shared_by_chance
+from queries.chance import shared_by_chance
 from registry.identifiers import can_feed, parse_connection
 
 LAYERS = HEADS = 12

@@ -1,24 +1,32 @@
 """How much two circuits have in common: pure functions on sets of names.
 
-Circuits are compared by the names of their parts, positions folded away: a component or connection
-counts once however many token positions it is bound to. Where a circuit's source has merged the
-inputs of heads, connections into heads count without their ports in both. Overlap alone proves
-little: two circuits that both hold a model's busiest heads overlap by chance (:func:`chance`).
+Circuits are compared by the names of their parts, folded onto what both tell
+(:mod:`queries.folding`), at three levels: components, edges between components, and connections,
+which tell the queries, keys and values of a head apart. What would make the comparison unsound is
+refused, or folded and named. Overlap alone proves little: two circuits that both hold a model's
+busiest heads overlap by chance (:mod:`queries.chance`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from queries.nulls import Chance, parts_by_chance, shared_by_chance
+from queries.folding import (
+    Folded,
+    Folding,
+    fold,
+    heads_per_group,
+    how_ports_are_told,
+    ports_are_told,
+)
 from registry.errors import BadInput
-from registry.identifiers import parse_node_key, ports_of
-from registry.records import Circuit, Model, Sign
+from registry.identifiers import Kind, parse_local
+from registry.records import Circuit, Level, Model, Sign
 
-__all__ = ["Comparison", "Overlap", "chance", "compare", "overlap", "ports_are_told"]
+__all__ = ["Comparison", "Overlap", "compare", "overlap", "rank_correlation"]
 
-_COMPARABLE = ("level", "kv_heads", "metric", "ablation", "sign")
+_LEAST_RANKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +64,57 @@ class Overlap:
         return _share(self.n_shared, self.n_b)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """Two circuits of one model beside each other.
 
     Attributes:
         a: Id of the first circuit.
         b: Id of the second.
-        nodes: Overlap of components.
-        edges: Overlap of connections, ports told apart where both circuits tell them.
-        shared_nodes: Components of both.
-        shared_edges: Connections of both.
+        folded_a: What of the first is compared.
+        folded_b: What of the second is.
+        components: Overlap of components.
+        edges: Overlap of edges between components, whatever the port.
+        connections: Overlap of connections, ports told apart where both circuits tell them.
+        universe_size: How many edges there are to choose from; None where the circuits do not say,
+            or not the same.
         n_signed: Shared connections whose effect both circuits give, with a sign.
         n_same_sign: How many of them have the same sign in both; zero agrees with zero alone.
+        rank_correlation: Spearman's, of the effects of shared connections, or of their sizes where
+            a sign is missing; -1 to 1. None where fewer than three have one, or all are equal.
         differences: What makes the comparison less than sound, in words; empty where nothing does.
     """
 
     a: str
     b: str
-    nodes: Overlap
+    folded_a: Folded
+    folded_b: Folded
+    components: Overlap
     edges: Overlap
-    shared_nodes: frozenset[str]
-    shared_edges: frozenset[str]
+    connections: Overlap
+    universe_size: int | None
     n_signed: int
     n_same_sign: int
+    rank_correlation: float | None
     differences: tuple[str, ...]
+
+    @property
+    def shared_components(self) -> frozenset[str]:
+        """Components of both."""
+        return self.folded_a.components & self.folded_b.components
+
+    @property
+    def shared_connections(self) -> frozenset[str]:
+        """Connections of both."""
+        return self.folded_a.connections & self.folded_b.connections
+
+    def of_kind(self, kind: Kind) -> Overlap:
+        """Overlap of the components of one kind, such as heads."""
+        a, b = (
+            frozenset(name for name in folded.components if parse_local(name).kind is kind)
+            for folded in (self.folded_a, self.folded_b)
+        )
+        return overlap(a, b)
 
     @property
     def sign_agreement(self) -> float | None:
@@ -93,142 +127,159 @@ def overlap(a: Set[str], b: Set[str]) -> Overlap:
     return Overlap(len(a), len(b), len(a & b))
 
 
-def compare(a: Circuit, b: Circuit, model: Model | None = None) -> Comparison:
+def compare(
+    a: Circuit, b: Circuit, model: Model | None = None, *, anyway: bool = False
+) -> Comparison:
     """Put two circuits of one model beside each other.
 
-    Other differences that make overlap mislead (level, key/value heads, metric, ablation, sign) do
-    not stop it but are named in :attr:`Comparison.differences`.
+    Key/value heads that are counted otherwise, inputs of heads that one circuit merges, and a
+    circuit of nodes beside one of edges are folded and named in :attr:`Comparison.differences`, as
+    are an unknown ablation, another metric and unknown signs.
 
     Args:
         a: A circuit.
         b: Another.
-        model: Theirs; where every query head has its own keys and values, it does not matter how
-            circuits count these.
+        model: Theirs, which says how heads share keys and values.
+        anyway: Compare what would be refused, and name it.
 
     Raises:
-        BadInput: The circuits lie in different models, whose parts have nothing in common.
+        BadInput: The circuits lie in different models, whose parts have nothing in common; or, and
+            not ``anyway``, parts were ablated otherwise or are of other levels, or keys and values
+            are counted otherwise and the model does not say how heads share them.
     """
     if a.model != b.model:
         raise BadInput(
             f"circuits of different models do not compare: {a.id[:12]} lies in {a.model}, "
             f"{b.id[:12]} in {b.model}"
         )
-    nodes_a, nodes_b = _components(a), _components(b)
-    told = ports_are_told(a, b)
-    effects_a, effects_b = _effects(a, ports=told), _effects(b, ports=told)
-    signed = _signed_pairs(a, b, effects_a, effects_b)
+    unsound = _unsound(a, b, model)
+    if unsound and not anyway:
+        raise BadInput(
+            f"circuits {a.id[:12]} and {b.id[:12]} do not compare: {'; '.join(unsound)}. "
+            "--anyway compares them nevertheless"
+        )
+    how = _common_folding(a, b, model)
+    folded_a, folded_b = fold(a, how), fold(b, how)
+    pairs = _effect_pairs(folded_a, folded_b)
+    signed = pairs if a.sign == b.sign == Sign.HELPS_POSITIVE else []
+    ranked = signed or [(abs(x), abs(y)) for x, y in pairs]
     return Comparison(
         a=a.id,
         b=b.id,
-        nodes=overlap(nodes_a, nodes_b),
-        edges=overlap(effects_a.keys(), effects_b.keys()),
-        shared_nodes=nodes_a & nodes_b,
-        shared_edges=frozenset(effects_a.keys() & effects_b.keys()),
+        folded_a=folded_a,
+        folded_b=folded_b,
+        components=overlap(folded_a.components, folded_b.components),
+        edges=overlap(folded_a.edges, folded_b.edges),
+        connections=overlap(folded_a.connections, folded_b.connections),
+        universe_size=a.universe_size if a.universe_size == b.universe_size else None,
         n_signed=len(signed),
         n_same_sign=sum(_sign(x) == _sign(y) for x, y in signed),
-        differences=_differences(a, b, model),
+        rank_correlation=rank_correlation(ranked),
+        differences=(*unsound, *_folded_differences(a, b, model), *_named_differences(a, b)),
     )
 
 
-def chance(
-    a: Circuit, b: Circuit, model: Model, *, n: int, seed: int
-) -> tuple[Chance | None, Chance]:
-    """What two circuits of one model would share by chance: components, and connections.
-
-    Args:
-        a: A circuit.
-        b: Another.
-        model: Theirs: how many heads a layer has, and whether MLPs run beside attention.
-        n: Pairs of random circuits to draw.
-        seed: Decides which.
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's rank correlation; None for fewer than three pairs, or where one side is all equal.
 
     Returns:
-        Of components, from as many of each layer and kind; None where it is unknown how many there
-        are. Of connections, from circuits in which every part has as many edges.
-
-    Raises:
-        BadInput: A connection cannot be in the model, or ``n`` is less than 1.
+        1: the same order; -1: the opposite one. Equal values share the mean of their ranks.
     """
-    told = ports_are_told(a, b)
-    of_a, of_b = _effects(a, ports=told), _effects(b, ports=told)
-    parts = parts_by_chance(_components(a), _components(b), model)
-    parallel = model.parallel_attn_mlp
-    return parts, shared_by_chance(of_a, of_b, n, seed, parallel_attn_mlp=parallel)
+    ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
+    if len(pairs) < _LEAST_RANKED or 1 in (len(set(ours)), len(set(theirs))):
+        return None
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(ours, theirs).statistic)
 
 
-def ports_are_told(*circuits: Circuit) -> bool:
-    """Whether every edge into a head says which input it enters, in all of these circuits."""
-    return not any("merged" in _ports(circuit) for circuit in circuits)
+# -- differences -----------------------------------------------------------------------------------
 
 
-def _ports(circuit: Circuit) -> str:
-    """How edges into heads are given; empty where there is none."""
-    into_heads = {
-        edge.port is not None
-        for edge in circuit.edges
-        if edge.port or ports_of(parse_node_key(edge.target)[0])
-    }
-    match sorted(into_heads):
-        case [False, True]:
-            return "merged for some edges"
-        case [told]:
-            return "told apart" if told else "merged"
-        case _:
-            return ""
-
-
-def _components(circuit: Circuit) -> frozenset[str]:
-    return frozenset(str(parse_node_key(node.key)[0]) for node in circuit.nodes)
-
-
-def _effects(circuit: Circuit, *, ports: bool) -> dict[str, float | None]:
-    """Effect of each connection, summed over positions; None where no edge has one.
-
-    Args:
-        circuit: Whose.
-        ports: Tell the inputs of a head apart; else sum over them, too.
-    """
-    effects: dict[str, float | None] = {}
-    for edge in circuit.edges:
-        name = edge.connection if ports else edge.connection.partition("<")[0]
-        before = effects.setdefault(name, None)
-        if edge.effect is not None:
-            effects[name] = edge.effect + (before or 0.0)
-    return effects
-
-
-def _signed_pairs(
-    a: Circuit,
-    b: Circuit,
-    effects_a: dict[str, float | None],
-    effects_b: dict[str, float | None],
-) -> list[tuple[float, float]]:
-    if not a.sign == b.sign == Sign.HELPS_POSITIVE:
-        return []
-    pairs = ((effects_a[name], effects_b[name]) for name in effects_a.keys() & effects_b.keys())
-    return [(x, y) for x, y in pairs if x is not None and y is not None]
-
-
-def _differences(a: Circuit, b: Circuit, model: Model | None) -> tuple[str, ...]:
+def _unsound(a: Circuit, b: Circuit, model: Model | None) -> list[str]:
     found = []
-    each_its_own = model is not None and model.n_kv_heads == model.n_heads is not None
-    for name in _COMPARABLE:
-        in_a, in_b = getattr(a, name), getattr(b, name)
-        if in_a != in_b and not (name == "kv_heads" and each_its_own):
-            label = name.replace("_", " ")
-            found.append(f"{label}: {in_a or 'unknown'} in a, {in_b or 'unknown'} in b")
+    if a.level != b.level and not _only_components(a, b):
+        found.append(f"level: {a.level} in a, {b.level} in b")
+    if _counted_otherwise(a, b, model) and heads_per_group(model) is None:
+        found.append(
+            f"kv heads: {a.kv_heads} in a, {b.kv_heads} in b, and how heads of {a.model} share keys"
+            " and values is unknown"
+        )
+    if a.ablation != b.ablation and a.ablation is not None and b.ablation is not None:
+        found.append(f"ablation: {a.ablation} in a, {b.ablation} in b")
+    return found
+
+
+def _folded_differences(a: Circuit, b: Circuit, model: Model | None) -> list[str]:
+    found = []
+    if _only_components(a, b):
+        found.append(f"level: {a.level} in a, {b.level} in b; only components compare")
+    if _counted_otherwise(a, b, model) and heads_per_group(model) is not None:
+        found.append(f"kv heads: {a.kv_heads} in a, {b.kv_heads} in b; folded onto the model's own")
     if not ports_are_told(a, b):
         found += _differing_ports(a, b)
-    if a.sign == b.sign and a.sign is not Sign.HELPS_POSITIVE:
+    if _inputs(a) != _inputs(b) and _inputs(a) and _inputs(b):
+        found.append(
+            f"input: {_inputs(a)} in a, {_inputs(b)} in b; embed and pos_embed count as input"
+        )
+    return found
+
+
+def _named_differences(a: Circuit, b: Circuit) -> list[str]:
+    found = []
+    if a.metric != b.metric:
+        found.append(f"metric: {a.metric or 'unknown'} in a, {b.metric or 'unknown'} in b")
+    if a.ablation != b.ablation and None in (a.ablation, b.ablation):
+        found.append(f"ablation: {a.ablation or 'unknown'} in a, {b.ablation or 'unknown'} in b")
+    if (a.kv_heads is None) != (b.kv_heads is None):
+        found.append(f"kv heads: {a.kv_heads or 'unknown'} in a, {b.kv_heads or 'unknown'} in b")
+    if a.sign != b.sign:
+        found.append(f"sign: {a.sign} in a, {b.sign} in b")
+    elif a.sign is not Sign.HELPS_POSITIVE:
         found.append(f"sign: {a.sign} in both, so that agreement of signs cannot be told")
-    return tuple(found)
+    return found
+
+
+def _common_folding(a: Circuit, b: Circuit, model: Model | None) -> Folding:
+    return Folding(
+        ports=ports_are_told(a, b),
+        heads_per_group=heads_per_group(model) if _counted_otherwise(a, b, model) else None,
+        one_input=_inputs(a) != _inputs(b),
+    )
+
+
+def _only_components(a: Circuit, b: Circuit) -> bool:
+    """Whether one is a circuit of nodes and the other one of edges, whose nodes it has as well."""
+    return {a.level, b.level} == {Level.NODE, Level.EDGE}
+
+
+def _counted_otherwise(a: Circuit, b: Circuit, model: Model | None) -> bool:
+    """Whether keys and values are counted otherwise, and that matters in this model."""
+    told = a.kv_heads is not None and b.kv_heads is not None
+    return told and a.kv_heads != b.kv_heads and heads_per_group(model) != 1
+
+
+def _inputs(circuit: Circuit) -> str:
+    names = sorted({node.component for node in circuit.nodes} & {"input", "embed", "pos_embed"})
+    return " and ".join(names)
 
 
 def _differing_ports(a: Circuit, b: Circuit) -> list[str]:
-    in_a, in_b = _ports(a), _ports(b)
+    in_a, in_b = how_ports_are_told(a), how_ports_are_told(b)
     if in_a == in_b == "merged" or not (in_a and in_b):
         return []
     return [f"ports of heads: {in_a} in a, {in_b} in b; connections compare without them"]
+
+
+def _effect_pairs(a: Folded, b: Folded) -> list[tuple[float, float]]:
+    names = sorted(a.connections & b.connections)
+    pairs: list[tuple[float, float]] = []
+    of_a: Mapping[str, float | None] = a.effects
+    for name in names:
+        x, y = of_a[name], b.effects[name]
+        if x is not None and y is not None:
+            pairs.append((x, y))
+    return pairs
 
 
 def _sign(value: float) -> int:

@@ -1,25 +1,49 @@
-"""The command ``compare``: two circuits beside each other."""
+"""The command ``compare``: circuits beside each other, and what they share by chance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from queries.choosing_cli import (
+    CircuitsOption,
+    MethodOption,
+    ModelOption,
+    TaskOption,
+    parse_circuits,
+    parse_tasks,
+    say_notes,
+)
 from queries.pictures import OutOption, check_drawable, draw_to, heads_per_group
-from registry.cli.output import Format, FormatOption, Section, notice, show_sections
+from registry.cli.output import (
+    Format,
+    FormatOption,
+    Section,
+    notice,
+    progress_line,
+    show_sections,
+)
 from registry.cli.session import open_registry
+from registry.errors import BadInput
+from registry.identifiers import Kind
 from registry.rows import Rows
 
 if TYPE_CHECKING:
-    from queries.compare import Comparison
+    from queries.chance import Chance
+    from queries.compare import Comparison, Overlap
+    from queries.comparing import PairComparison
     from queries.drawing import Picture
     from registry.records import Circuit
     from registry.registry import Registry
 
 __all__ = ["commands"]
+
+_OVERLAP = ("n_a", "n_b", "n_shared", "iou", "iom", "share_of_a", "share_of_b")
+_CHANCE = ("n_shared", "expected", "low", "high", "z", "p")
 
 
 def commands(app: typer.Typer) -> None:
@@ -29,76 +53,133 @@ def commands(app: typer.Typer) -> None:
 
 def compare(
     context: typer.Context,
-    a: Annotated[str, typer.Argument(help="Id of a circuit, or its first digits.", metavar="A")],
-    b: Annotated[str, typer.Argument(help="Id of another.", metavar="B")],
+    a: Annotated[
+        str | None, typer.Argument(help="Id of a circuit, or its first digits.", metavar="A")
+    ] = None,
+    b: Annotated[str | None, typer.Argument(help="Id of another.", metavar="B")] = None,
+    task: TaskOption = None,
+    circuits: CircuitsOption = "best",
+    model: ModelOption = None,
+    method: MethodOption = None,
     draws: Annotated[
         int,
         typer.Option(
             min=0,
             max=100_000,
             metavar="NUMBER",
-            help="Pairs of random circuits with the same degrees, to see what is shared by chance.",
+            help="Pairs of random circuits with the same degrees, to see what is shared by chance;"
+            " 0 leaves chance out.",
         ),
-    ] = 0,
+    ] = 1000,
     seed: Annotated[
         int, typer.Option(min=0, help="Decides which are drawn.", metavar="NUMBER")
     ] = 0,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Compare in spite of what makes it unsound, and name it."),
+    ] = False,
     out: OutOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Compare two circuits: sizes, overlap of components and connections, agreement of signs.
+    r"""Compare two circuits, or those of two tasks: what they share, by chance and beyond it.
 
-    Circuits of one model share its hubs whatever their tasks. --draws says how many connections
-    they would share if every part only sent and read as many edges as it does: the expected number,
-    where 95 % of the draws lie, and the share p of draws that share at least as many. For
-    components it says the same of any heads of the same layers, exactly.
+    Circuits of one model share its hubs whatever their tasks. Two nulls say what that alone would
+    give: circuits in which every part keeps its number of edges, drawn at random (degrees), and
+    circuits that take as many edges between any two layers (layers). The conclusion is the weaker
+    one. Saturation near 1 says that the null of degrees cannot be trusted. Beside it stand the
+    ceiling, what circuits of one task share that were found on other prompts, and how faithful
+    each circuit is on the other's task, if a job measured it (circuits discover transfer).
 
-    CSV holds the overlap.
+    What makes a comparison unsound (other ablation, other levels) is refused; what can be folded
+    (key/value heads, inputs of heads, nodes beside edges) is folded and named. With several
+    circuits a task (--circuits all) every pair has a row, its q corrected for all of them.
+
+    CSV holds the overlap, or the pairs.
 
     \b
     circuits compare 3f9a 81c2
-    circuits compare 3f9a 81c2 --draws 1000
-    circuits compare 3f9a 81c2 --format json
+    circuits compare --task ioi --task sequence/numerals --draws 2000
+    circuits compare --task ioi --task sequence/numerals --circuits all --format json
     """
-    from queries.compare import chance
-    from queries.compare import compare as compare_circuits
-
     check_drawable(out)
     with open_registry(context) as registry:
-        first, second = registry.circuit(a).circuit, registry.circuit(b).circuit
-        models = {model.slug: model for model in registry.ledger.models()}
-        model = models[first.model]
-        comparison = compare_circuits(first, second, model)
-        by_chance = chance(first, second, model, n=draws, seed=seed) if draws else ()
-        if out is not None:
-            draw_to(_picture_of_pair(registry, first, second), out)
-    for difference in comparison.differences:
-        notice(f"warning: the circuits differ in {difference}")
-    sections = _comparison_sections(comparison, first, second)
-    for name, found in zip(("connections", "components"), reversed(by_chance), strict=False):
-        if found is None:
-            notice(f"how many {name} the model has is unknown, so chance cannot be told for them")
+        pairs = _pairs(registry, (a, b), task, circuits, model, method)
+        if len(pairs) > 1 and out is not None:
+            raise BadInput(f"a drawing shows one pair, and these are {len(pairs)}; name two")
+        if len(pairs) > 1:
+            sections = _of_many(registry, pairs, draws=draws, seed=seed, anyway=anyway)
         else:
-            sections.insert(2, Section(f"{name} by chance", asdict(found)))
-    show_sections(sections, format, csv="overlap")
+            sections = _of_one(registry, pairs[0], draws=draws, seed=seed, anyway=anyway)
+        if out is not None:
+            _draw(registry, pairs[0], out)
+    show_sections(sections, format, csv="pairs" if len(pairs) > 1 else "overlap")
 
 
-def _comparison_sections(comparison: Comparison, a: Circuit, b: Circuit) -> list[Section]:
-    agreement = {
-        "signed shared connections": comparison.n_signed,
-        "with the same sign": comparison.n_same_sign,
-        "sign agreement": comparison.sign_agreement,
-    }
+def _pairs(
+    registry: Registry,
+    named: tuple[str | None, str | None],
+    task: Sequence[str] | None,
+    circuits: str,
+    model: str | None,
+    method: str | None,
+) -> list[tuple[str, str]]:
+    a, b = named
+    if task and (a or b):
+        raise BadInput("give two circuits, or two tasks with --task, not both")
+    if a and b:
+        return [(a, b)]
+    if not task:
+        raise BadInput(
+            "compare needs two circuits or two tasks; for example circuits compare 3f9a 81c2, or "
+            "--task ioi --task sequence/numerals"
+        )
+    from queries.choosing import choose_circuits
+
+    tasks = parse_tasks(task, command="compare")
+    if len(tasks) > 2:
+        raise BadInput(f"compare takes two tasks, got {len(tasks)}; circuits matrix takes more")
+    chosen = choose_circuits(
+        registry, tasks, circuits=parse_circuits(circuits), model=model, method=method
+    )
+    say_notes(chosen)
+    first, second = (chosen.by_task[one] for one in tasks)
+    return list(product(first, second))
+
+
+# -- one pair --------------------------------------------------------------------------------------
+
+
+def _of_one(
+    registry: Registry, pair: tuple[str, str], *, draws: int, seed: int, anyway: bool
+) -> list[Section]:
+    from queries.comparing import compare_circuits
+
+    found = compare_circuits(registry, *pair, draws=draws, seed=seed, anyway=anyway)
+    _warn(found.comparison)
+    if draws and found.by_degrees is not None and found.by_layers is None:
+        notice("how many parts the model has is unknown, so the null of layers cannot be told")
     return [
-        Section("circuits", _fields_of((a, b))),
-        Section("overlap", _overlaps(comparison)),
-        Section("signs", agreement),
-        Section("differences", Rows(("difference",), tuple((d,) for d in comparison.differences))),
+        Section("circuits", _circuits((found.circuit_a, found.circuit_b))),
+        Section("overlap", _overlaps(found.comparison)),
+        Section("by chance", _nulls(found)),
+        Section("conclusion", _conclusion(found) if draws else {}),
+        Section("effects", _effects(found.comparison)),
+        Section("ceiling", _as_rows(found.ceilings, _CEILING)),
+        Section("transfer", _as_rows(found.transfers, _TRANSFER)),
+        Section("differences", _differences(found.comparison)),
     ]
 
 
-def _fields_of(circuits: Sequence[Circuit]) -> Rows:
-    names = ("task", "model", "method", "level", "metric", "ablation", "sign", "kv_heads")
+def _warn(comparison: Comparison) -> None:
+    for difference in comparison.differences:
+        notice(f"warning: the circuits differ in {difference}")
+
+
+def _circuits(circuits: Sequence[Circuit]) -> Rows:
+    names = (
+        "task", "model", "method", "level", "metric", "ablation", "sign", "kv_heads",
+        "universe_size",
+    )  # fmt: skip
     return Rows(
         ("circuit", "id", *names),
         tuple(
@@ -109,20 +190,110 @@ def _fields_of(circuits: Sequence[Circuit]) -> Rows:
 
 
 def _overlaps(comparison: Comparison) -> Rows:
-    columns = ("n_a", "n_b", "n_shared", "iou", "iom", "share_of_a", "share_of_b")
-    parts = {"components": comparison.nodes, "connections": comparison.edges}
+    levels: Mapping[str, Overlap] = {
+        "components": comparison.components,
+        "heads": comparison.of_kind(Kind.HEAD),
+        "mlps": comparison.of_kind(Kind.MLP),
+        "edges": comparison.edges,
+        "connections": comparison.connections,
+    }
     return Rows(
-        ("of", *columns),
+        ("of", *_OVERLAP),
         tuple(
-            (name, *(getattr(overlap, column) for column in columns))
-            for name, overlap in parts.items()
+            (name, *(getattr(overlap, column) for column in _OVERLAP))
+            for name, overlap in levels.items()
         ),
     )
 
 
+def _nulls(found: PairComparison) -> Rows:
+    nulls: Mapping[tuple[str, str], Chance | None] = {
+        ("connections", "degrees"): found.by_degrees,
+        ("connections", "layers"): found.by_layers,
+        ("components", "layers"): found.components_by_layers,
+    }
+    return Rows(
+        ("of", "null", *_CHANCE),
+        tuple(
+            (*names, *(getattr(null, column) for column in _CHANCE))
+            for names, null in nulls.items()
+            if null is not None
+        ),
+    )
+
+
+def _conclusion(found: PairComparison) -> Mapping[str, Any]:
+    return {
+        "in words": found.conclusion,
+        "p": found.p,
+        "saturation of a": found.saturation_a,
+        "saturation of b": found.saturation_b,
+    }
+
+
+def _effects(comparison: Comparison) -> Mapping[str, Any]:
+    return {
+        "rank correlation": comparison.rank_correlation,
+        "signed shared connections": comparison.n_signed,
+        "with the same sign": comparison.n_same_sign,
+        "sign agreement": comparison.sign_agreement,
+    }
+
+
+_CEILING = ("task", "n_circuits", "mean_iou", "lowest_iou", "highest_iou")
+_TRANSFER = ("circuit", "found_on", "task", "measure", "value", "random", "n_measured")
+
+
+def _as_rows(records: Iterable[Any], columns: Sequence[str]) -> Rows:
+    dicts = [asdict(record) for record in records]
+    return Rows(tuple(columns), tuple(tuple(row[column] for column in columns) for row in dicts))
+
+
+def _differences(comparison: Comparison) -> Rows:
+    return Rows(("difference",), tuple((one,) for one in comparison.differences))
+
+
+# -- many pairs ------------------------------------------------------------------------------------
+
+
+def _of_many(
+    registry: Registry, pairs: Sequence[tuple[str, str]], *, draws: int, seed: int, anyway: bool
+) -> list[Section]:
+    from queries.comparing import compare_pairs
+
+    found = compare_pairs(
+        registry, pairs, draws=draws, seed=seed, anyway=anyway,
+        progress=progress_line("comparing pairs"),
+    )  # fmt: skip
+    for difference in dict.fromkeys(d for one in found for d in one.comparison.differences):
+        notice(f"warning: some circuits differ in {difference}")
+    columns = (
+        "a", "b", "n_shared", "iou", "iou_of_components", "expected", "z", "p", "q",
+        "rank_correlation", "sign_agreement",
+    )  # fmt: skip
+    return [Section("pairs", Rows(columns, tuple(_pair_row(one) for one in found)))]
+
+
+def _pair_row(found: PairComparison) -> tuple[Any, ...]:
+    comparison, null = found.comparison, found.null
+    return (
+        comparison.a, comparison.b, comparison.connections.n_shared, comparison.connections.iou,
+        comparison.components.iou, null and null.expected, null and null.z, found.p, found.q,
+        comparison.rank_correlation, comparison.sign_agreement,
+    )  # fmt: skip
+
+
+# -- drawing ---------------------------------------------------------------------------------------
+
+
+def _draw(registry: Registry, pair: tuple[str, str], out: Any) -> None:
+    first, second = (registry.circuit(prefix).circuit for prefix in pair)
+    draw_to(_picture_of_pair(registry, first, second), out)
+
+
 def _picture_of_pair(registry: Registry, a: Circuit, b: Circuit) -> Picture:
-    from queries.compare import ports_are_told
     from queries.drawing import DrawnEdge, Picture
+    from queries.folding import ports_are_told
 
     labels = tuple(f"{circuit.task} ({circuit.id[:12]})" for circuit in (a, b))
     effects: dict[tuple[str, str, str | None], dict[str, float | None]] = {}

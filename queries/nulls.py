@@ -1,4 +1,4 @@
-"""What circuits share by chance: random circuits with the degrees of found ones, many at once.
+"""Random circuits with the degrees of found ones, many at once.
 
 A found circuit has hubs, and so has any other of the model, so two circuits share many edges
 whatever their tasks. The null here keeps that: every sender and every receiver (a head's query, key
@@ -10,30 +10,22 @@ degrees are equally likely in the end. All can be reached: a receiver reads a fi
 order of senders, so that every longer exchange falls apart into single swaps.
 
 Draws are independent of each other, and all of them take each step together.
-
-Degrees would fix a circuit's parts, so parts have a null of their own: of each layer, any of its
-heads could have been as many as were found. What two such circuits share is hypergeometric in each
-layer, and known exactly.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.errors import BadInput
-from registry.identifiers import Kind, can_feed, parse_connection, parse_local
-from registry.records import Model
+from registry.identifiers import can_feed, parse_connection
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-__all__ = ["Chance", "Draws", "draw_circuits", "parts_by_chance", "shared_by_chance"]
+__all__ = ["Draws", "draw_circuits"]
 
 # Draws of two 500-edge circuits of MIB's IOI file share as many edges from 10 on. With the found
 # one they share a little more than with each other at 20 (321 to 313) and at 40 (317 to 312).
@@ -48,19 +40,37 @@ class Draws:
     Attributes:
         senders: Local names.
         receivers: Local names, with their ports.
-        present: Which edges each circuit has, ``[draw, sender, receiver]``.
+        cells: Edges of each circuit in order, ``[draw, edge]``: the sender's place times the number
+            of receivers, plus the receiver's place.
     """
 
     senders: tuple[str, ...]
     receivers: tuple[str, ...]
-    present: NDArray[numpy.bool_]
+    cells: NDArray[numpy.int32]
+
+    @property
+    def present(self) -> NDArray[numpy.bool_]:
+        """Which edges each circuit has, ``[draw, sender, receiver]``; large."""
+        import numpy
+
+        n = len(self.cells)
+        found = numpy.zeros((n, len(self.senders) * len(self.receivers)), dtype=bool)
+        numpy.put_along_axis(found, self.cells.astype(numpy.int64), values=True, axis=1)
+        return found.reshape(n, len(self.senders), len(self.receivers))
 
     def n_shared(self, other: Draws) -> NDArray[numpy.int64]:
         """How many edges each circuit shares with the one of the same number in ``other``."""
-        ours, theirs = _common(self.senders, other.senders)
-        mine, its = _common(self.receivers, other.receivers)
-        both = self.present[:, ours][:, :, mine] & other.present[:, theirs][:, :, its]
-        shared: NDArray[numpy.int64] = both.sum((1, 2))
+        import numpy
+
+        place = {name: at for at, name in enumerate(_edge_names(other))}
+        common = [place.get(name, -1) for name in _edge_names(self)]
+        named = numpy.array(common, dtype=numpy.int64)
+        theirs = numpy.zeros(len(place) + 1, dtype=bool)  # the last place is that of no edge
+        shared = numpy.zeros(len(self.cells), dtype=numpy.int64)
+        for draw, (mine, its) in enumerate(zip(self.cells, other.cells, strict=True)):
+            theirs[its] = True
+            shared[draw] = theirs[named[mine]].sum()
+            theirs[its] = False
         return shared
 
 
@@ -106,149 +116,8 @@ def draw_circuits(
     present[:, source, target] = True
     if len(ends) > 1:
         _swap(present, source, target, allowed, swaps_per_edge * len(ends), seed)
-    return Draws(senders, receivers, present)
-
-
-@dataclass(frozen=True, slots=True)
-class Chance:
-    """How much two circuits would share if they were as like the found ones as the null says.
-
-    Attributes:
-        n_shared: How much they do share.
-        expected: Mean of the draws.
-        low: 2.5 % of the draws lie below.
-        high: 2.5 % lie above.
-        z: Standard deviations from ``expected`` to ``n_shared``; None where draws do not differ.
-        p: Share of draws, the found pair counted as one, that share at least as many:
-            ``(b + 1) / (n + 1)``, never 0 (Phipson & Smyth 2010, arXiv 1603.05766).
-        n_draws: Pairs of circuits drawn; None where the probabilities are known exactly.
-    """
-
-    n_shared: int
-    expected: float
-    low: float
-    high: float
-    z: float | None
-    p: float
-    n_draws: int | None
-
-
-def shared_by_chance(
-    a: Collection[str],
-    b: Collection[str],
-    n: int,
-    seed: int,
-    *,
-    parallel_attn_mlp: bool = False,
-) -> Chance:
-    """Compare what two circuits share with what pairs of draws of both share.
-
-    Args:
-        a: Connections of one circuit.
-        b: Connections of the other.
-        n: Pairs to draw.
-        seed: Equal seeds give equal numbers.
-        parallel_attn_mlp: Attention and MLP of a block read the same input.
-
-    Raises:
-        BadInput: As from :func:`draw_circuits`.
-    """
-    import numpy
-
-    drawn = [
-        draw_circuits(circuit, n, [seed, side], parallel_attn_mlp=parallel_attn_mlp)
-        for side, circuit in enumerate((a, b))
-    ]
-    shared, found = drawn[0].n_shared(drawn[1]), len(set(a) & set(b))
-    low, high = numpy.quantile(shared, (0.025, 0.975))
-    expected, spread = float(shared.mean()), float(shared.std())
-    return Chance(
-        n_shared=found,
-        expected=expected,
-        low=float(low),
-        high=float(high),
-        z=(found - expected) / spread if spread else None,
-        p=(int((shared >= found).sum()) + 1) / (n + 1),
-        n_draws=n,
-    )
-
-
-def parts_by_chance(a: Collection[str], b: Collection[str], model: Model) -> Chance | None:
-    """Compare what two circuits share with what random parts of the same layers and kinds share.
-
-    Args:
-        a: Local names of one circuit's parts.
-        b: Of the other's.
-        model: Says how many parts of each kind a layer has.
-
-    Returns:
-        Exact figures; None where it is unknown how many there are to choose from.
-    """
-    groups_a, groups_b = _by_layer_and_kind(a), _by_layer_and_kind(b)
-    probabilities = [1.0]
-    for group in groups_a.keys() & groups_b.keys():
-        n_parts = _n_parts(group[1], model)
-        if n_parts is None:
-            return None
-        shared = _hypergeometric(n_parts, groups_a[group], groups_b[group])
-        probabilities = _of_sum(probabilities, shared)
-    found = len(set(a) & set(b))
-    expected = sum(n * p for n, p in enumerate(probabilities))
-    variance = sum((n - expected) ** 2 * p for n, p in enumerate(probabilities))
-    below = list(itertools.accumulate(probabilities))
-    return Chance(
-        n_shared=found,
-        expected=expected,
-        low=float(_first(below, 0.025)),
-        high=float(_first(below, 0.975)),
-        z=(found - expected) / math.sqrt(variance) if variance > _ROUNDING else None,
-        p=min(1.0, sum(probabilities[found:])),
-        n_draws=None,
-    )
-
-
-_ROUNDING = 1e-12
-
-
-def _by_layer_and_kind(names: Collection[str]) -> Counter[tuple[int | None, Kind]]:
-    parts = (parse_local(name) for name in set(names))
-    return Counter((part.layer, part.kind) for part in parts)
-
-
-def _n_parts(kind: Kind, model: Model) -> int | None:
-    """How many parts of a kind a layer has, or the model where they are in no layer."""
-    match kind:
-        case Kind.HEAD:
-            return model.n_heads
-        case Kind.KV_HEAD:
-            return model.n_kv_heads
-        case Kind.NEURON:
-            return model.d_mlp
-        case Kind.SUBSPACE | Kind.FEATURE | Kind.ERROR | Kind.LOGIT:
-            return None
-        case _:
-            return 1
-
-
-def _hypergeometric(n_parts: int, n_a: int, n_b: int) -> list[float]:
-    """Probabilities that so many of ``n_a`` and ``n_b`` parts, of ``n_parts``, are the same."""
-    ways = math.comb(n_parts, n_b)
-    return [
-        math.comb(n_a, both) * math.comb(n_parts - n_a, n_b - both) / ways
-        for both in range(min(n_a, n_b) + 1)
-    ]
-
-
-def _of_sum(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    found = [0.0] * (len(one) + len(other) - 1)
-    for (i, p), (j, q) in itertools.product(enumerate(one), enumerate(other)):
-        found[i + j] += p * q
-    return found
-
-
-def _first(below: Sequence[float], share: float) -> int:
-    """The least number that this share of all is at or below."""
-    return next((n for n, sum_ in enumerate(below) if sum_ >= share), len(below) - 1)
+    _, cells = numpy.nonzero(present.reshape(n, -1))
+    return Draws(senders, receivers, cells.reshape(n, -1).astype(numpy.int32))
 
 
 def _swap(
@@ -300,8 +169,5 @@ def _may_feed(sender: str, receiver: str, *, parallel_attn_mlp: bool) -> bool:
     return can_feed(named.source, named.target, named.port, parallel_attn_mlp=parallel_attn_mlp)
 
 
-def _common(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[list[int], list[int]]:
-    """Places of the names that both have, in either."""
-    place: Mapping[str, int] = {name: at for at, name in enumerate(theirs)}
-    pairs = [(at, place[name]) for at, name in enumerate(ours) if name in place]
-    return [at for at, _ in pairs], [at for _, at in pairs]
+def _edge_names(draws: Draws) -> list[str]:
+    return [f"{sender}->{receiver}" for sender in draws.senders for receiver in draws.receivers]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queries.compare import compare, overlap
+from queries.compare import compare, overlap, rank_correlation
 from registry.errors import BadInput
 from registry.records import Ablation, Circuit, Edge, Level, Model, Node, Sign
 from tests import examples
@@ -43,20 +43,26 @@ def test_relabelling_changes_nothing(a: frozenset[str], b: frozenset[str]) -> No
     assert overlap(relabelled(a), relabelled(b)) == overlap(a, b)
 
 
+@settings(deadline=None)  # the first comparison loads scipy
 @given(CIRCUITS, CIRCUITS)
 def test_comparing_circuits_is_symmetric(a: Circuit, b: Circuit) -> None:
     one, other = compare(a, b), compare(b, a)
-    assert (one.edges.iou, one.nodes.iou) == (other.edges.iou, other.nodes.iou)
-    assert one.shared_edges == other.shared_edges
+    assert (one.connections.iou, one.edges.iou, one.components.iou) == (
+        other.connections.iou,
+        other.edges.iou,
+        other.components.iou,
+    )
+    assert one.shared_connections == other.shared_connections
     assert one.sign_agreement == other.sign_agreement
     assert len(one.differences) == len(other.differences)
 
 
+@settings(deadline=None)  # as above
 @given(CIRCUITS)
 def test_a_circuit_equals_itself(a: Circuit) -> None:
     found = compare(a, a)
-    assert found.nodes.iou == 1
-    assert found.edges.iou == (1 if a.edges else None)
+    assert found.components.iou == 1
+    assert found.connections.iou == (1 if a.edges else None)
     assert found.sign_agreement == (1 if a.edges else None)
     assert found.differences == ()
 
@@ -64,18 +70,64 @@ def test_a_circuit_equals_itself(a: Circuit) -> None:
 def test_how_keys_are_counted_matters_only_where_heads_share_them() -> None:
     a, b = (EMPTY.model_copy(update={"kv_heads": one}) for one in ("grouped", "per-query-head"))
     differs = "kv heads: grouped in a, per-query-head in b"
-    for model in (
-        None,
-        Model(slug="gpt2", n_heads=12),
-        Model(slug="gpt2", n_heads=12, n_kv_heads=4),
-    ):
-        assert compare(a, b, model).differences[0] == differs
-    assert differs not in compare(a, b, Model(slug="gpt2", n_heads=12, n_kv_heads=12)).differences
+    shared = Model(slug="gpt2", n_heads=12, n_kv_heads=4)
+    assert compare(a, b, shared).differences[0] == f"{differs}; folded onto the model's own"
+    alone = compare(a, b, Model(slug="gpt2", n_heads=12, n_kv_heads=12))
+    assert not any(one.startswith("kv heads") for one in alone.differences)
+    for unknown in (None, Model(slug="gpt2", n_heads=12)):
+        with pytest.raises(BadInput, match="how heads of gpt2 share keys and values is unknown"):
+            compare(a, b, unknown)
+        assert compare(a, b, unknown, anyway=True).differences[0].startswith(differs)
+
+
+def test_copies_of_keys_and_values_are_folded_onto_the_models_own() -> None:
+    copies = _circuit({"m0->a1.h0<k>": 1.0, "m0->a1.h1<k>": 2.0, "m0->a1.h1<q>": 4.0})
+    grouped = _circuit({"m0->a1.kv0<k>": 5.0, "m0->a1.h1<q>": 4.0})
+    model = Model(slug="gpt2", n_heads=4, n_kv_heads=2)
+    given = {"kv_heads": "per-query-head"}
+    found = compare(
+        copies.model_copy(update=given), grouped.model_copy(update={"kv_heads": "grouped"}), model
+    )
+    assert found.connections.iou == found.edges.iou == 1
+    assert found.shared_components == {"m0", "a1.h1", "a1.kv0"}
+    assert found.folded_a.effects == {"m0->a1.kv0<k>": 3.0, "m0->a1.h1<q>": 4.0}
+    exact = copies.model_copy(update={**given, "parameters": {"method": "exact"}})
+    found = compare(exact, grouped.model_copy(update={"kv_heads": "grouped"}), model)
+    assert found.folded_a.effects == {"m0->a1.kv0<k>": None, "m0->a1.h1<q>": 4.0}
+
+
+def test_ports_are_folded_in_edges_and_told_in_connections() -> None:
+    a = _circuit({"m0->a1.h0<k>": 1.0, "m0->a1.h0<q>": 1.0})
+    b = _circuit({"m0->a1.h0<v>": 1.0})
+    found = compare(a, b)
+    assert (found.edges.iou, found.connections.iou) == (1, 0)
+
+
+def test_token_and_position_embeddings_count_as_input_beside_one() -> None:
+    found = compare(_circuit({"embed->m0": 1.0, "pos_embed->m0": 2.0}), _circuit({"input->m0": 1}))
+    assert found.connections.iou == 1
+    assert found.differences == (
+        "input: embed and pos_embed in a, input in b; embed and pos_embed count as input",
+    )
+
+
+def test_effects_are_correlated_by_rank() -> None:
+    a = _circuit({"m0->m1": 1.0, "m0->m2": 2.0, "m0->m3": 30.0})
+    b = _circuit({"m0->m1": -3.0, "m0->m2": -2.0, "m0->m3": -1.0})
+    assert compare(a, b).rank_correlation == pytest.approx(1)
+    unsigned = b.model_copy(update={"sign": Sign.UNSIGNED})
+    assert compare(a, unsigned).rank_correlation == pytest.approx(-1)  # of the sizes
+    assert rank_correlation([(1.0, 2.0), (2.0, 3.0)]) is None
+    assert rank_correlation([(1.0, 2.0), (1.0, 3.0), (1.0, 4.0)]) is None
 
 
 def test_empty_circuits_have_no_overlap_rather_than_a_division_by_zero() -> None:
     found = compare(EMPTY, EMPTY)
-    assert (found.edges.n_shared, found.edges.iou, found.edges.iom) == (0, None, None)
+    assert (found.connections.n_shared, found.connections.iou, found.connections.iom) == (
+        0,
+        None,
+        None,
+    )
     assert found.sign_agreement is None
 
 
@@ -83,19 +135,19 @@ def test_known_circuits_overlap_as_counted_by_hand() -> None:
     a = _circuit({"input->a0.h1<v>": 1.0, "a0.h1->m2": 0.5, "m2->logits": -0.5})
     b = _circuit({"input->a0.h1<v>": 2.0, "a0.h1->m2": -0.5, "input->a0.h1<k>": 1.0, "m2->m3": 1})
     found = compare(a, b)
-    assert (found.edges.n_a, found.edges.n_b, found.edges.n_shared) == (3, 4, 2)
-    assert (found.edges.iou, found.edges.iom) == (2 / 5, 2 / 3)
-    assert (found.edges.share_of_a, found.edges.share_of_b) == (2 / 3, 2 / 4)
-    assert (found.nodes.n_a, found.nodes.n_b, found.nodes.n_shared) == (4, 4, 3)
+    assert (found.connections.n_a, found.connections.n_b, found.connections.n_shared) == (3, 4, 2)
+    assert (found.connections.iou, found.connections.iom) == (2 / 5, 2 / 3)
+    assert (found.connections.share_of_a, found.connections.share_of_b) == (2 / 3, 2 / 4)
+    assert (found.components.n_a, found.components.n_b, found.components.n_shared) == (4, 4, 3)
     assert (found.n_signed, found.n_same_sign, found.sign_agreement) == (2, 1, 0.5)
-    assert found.shared_edges == {"input->a0.h1<v>", "a0.h1->m2"}
+    assert found.shared_connections == {"input->a0.h1<v>", "a0.h1->m2"}
 
 
 def test_positions_are_folded_before_comparing() -> None:
     a = _circuit({"a0.h1@S1->m2": 1.0, "a0.h1@S2->m2": -3.0})
     b = _circuit({"a0.h1->m2": -1.0})
     found = compare(a, b)
-    assert (found.edges.iou, found.nodes.iou) == (1, 1)
+    assert (found.connections.iou, found.components.iou) == (1, 1)
     assert found.sign_agreement == 1
 
 
@@ -103,8 +155,8 @@ def test_merged_ports_are_compared_without_ports_and_said_so() -> None:
     a = _circuit({"input->a0.h1": 3.0, "a0.h1->m2": 0.5})
     b = _circuit({"input->a0.h1<v>": 2.0, "input->a0.h1<k>": -1.0, "a0.h1->m2": 0.5})
     found = compare(a, b)
-    assert (found.edges.n_a, found.edges.n_b, found.edges.n_shared) == (2, 2, 2)
-    assert found.shared_edges == {"input->a0.h1", "a0.h1->m2"}
+    assert (found.connections.n_a, found.connections.n_b, found.connections.n_shared) == (2, 2, 2)
+    assert found.shared_connections == {"input->a0.h1", "a0.h1->m2"}
     assert (found.n_signed, found.n_same_sign) == (2, 2)
     assert found.differences == (
         "ports of heads: merged in a, told apart in b; connections compare without them",
@@ -120,7 +172,7 @@ def test_ports_do_not_differ_where_they_are_merged_in_both_or_one_enters_no_head
     merged = _circuit({"input->a0.h1": 3.0, "a0.h1->m2": 0.5})
     headless = _circuit({"input->m2": 3.0})
     assert compare(merged, merged).differences == compare(merged, headless).differences == ()
-    assert compare(merged, merged).edges.iou == 1
+    assert compare(merged, merged).connections.iou == 1
 
 
 def test_circuits_of_different_models_are_refused() -> None:
@@ -128,15 +180,25 @@ def test_circuits_of_different_models_are_refused() -> None:
         compare(examples.circuit(1), examples.circuit(1, model="pythia"))
 
 
-def test_what_makes_a_comparison_unsound_is_named() -> None:
+def test_what_makes_a_comparison_unsound_is_refused_or_named() -> None:
     a = examples.circuit(1)
-    other = {"ablation": Ablation.ZERO, "kv_heads": "per-query-head", "level": Level.NODE}
-    found = compare(a, a.model_copy(update=other))
-    assert found.differences == (
-        "level: edge in a, node in b",
-        "kv heads: grouped in a, per-query-head in b",
+    other = a.model_copy(update={"ablation": Ablation.ZERO, "level": Level.FEATURE})
+    with pytest.raises(BadInput, match=r"level: edge in a, feature in b; ablation: resample in a"):
+        compare(a, other)
+    assert compare(a, other, anyway=True).differences == (
+        "level: edge in a, feature in b",
         "ablation: resample in a, zero in b",
     )
+    unknown = a.model_copy(update={"ablation": None})
+    assert compare(a, unknown).differences == ("ablation: resample in a, unknown in b",)
+
+
+def test_nodes_beside_edges_compare_by_components() -> None:
+    a = examples.circuit(1)
+    nodes = a.model_copy(update={"level": Level.NODE, "edges": ()})
+    found = compare(a, nodes)
+    assert (found.components.iou, found.connections.n_shared) == (1, 0)
+    assert found.differences == ("level: edge in a, node in b; only components compare",)
 
 
 def test_signs_are_not_compared_where_effects_have_none() -> None:

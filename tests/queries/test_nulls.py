@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queries.nulls import Draws, draw_circuits, parts_by_chance, shared_by_chance
+from queries.chance import parts_by_chance, shared_by_chance
+from queries.nulls import Draws, draw_circuits
 from registry.errors import BadInput
 from registry.identifiers import can_feed, parse_connection
 from registry.records import Model

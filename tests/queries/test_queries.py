@@ -81,7 +81,7 @@ def test_shared_components_are_an_intersection_of_unions(registry: Registry) -> 
 
 def test_the_nearest_circuits_are_those_of_the_largest_jaccard(registry: Registry) -> None:
     given, *others = CIRCUITS
-    similarity = {other.id: compare(given, other).edges.iou or 0.0 for other in others}
+    similarity = {other.id: compare(given, other).connections.iou or 0.0 for other in others}
     expected = sorted((-value, id_) for id_, value in similarity.items() if value > 0)[:7]
     rows = registry.query("nearest-circuits", circuit=given.id[:10], limit=7)
     assert [(-row["similarity"], row["circuit"]) for row in rows] == expected
@@ -91,9 +91,9 @@ def test_a_pair_intersection_holds_what_both_have(registry: Registry) -> None:
     pairs = list(combinations(CIRCUITS[:6], 2))
     for a, b in pairs:
         rows = registry.query("pair-intersection", a=a.id, b=b.id)
-        shared = {f"gpt2/{name}" for name in compare(a, b).shared_edges}
+        shared = {f"gpt2/{name}" for name in compare(a, b).shared_connections}
         assert {row["connection"] for row in rows} == shared
-    assert any(compare(a, b).shared_edges for a, b in pairs)
+    assert any(compare(a, b).shared_connections for a, b in pairs)
 
 
 def test_superseded_and_retracted_circuits_count_nowhere(small: Registry) -> None:

@@ -1,0 +1,272 @@
+"""Stored circuits beside each other: what they share, beyond chance, and how they transfer.
+
+Circuits are read from the record, what replicates share and what was measured on other tasks from
+the graph. :func:`compare_circuits` tells all of one pair; :func:`compare_pairs` compares many at
+once, so that their p-values are corrected for how many there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from queries.chance import Chance, edges_by_layers, parts_by_chance, saturation, shared_by_draws
+from queries.choosing import replicates
+from queries.compare import Comparison, compare
+from queries.nulls import Draws, draw_circuits
+from queries.transfers import Transfer, read_transfers
+from registry.records import Circuit, Model
+
+if TYPE_CHECKING:
+    import pandas
+
+    from registry.registry import Registry
+
+__all__ = ["DRAWS", "Ceiling", "PairComparison", "compare_circuits", "compare_pairs"]
+
+DRAWS = 1000
+SIGNIFICANT = 0.05
+
+Progress = Callable[[int, int], None]
+"""Called with how many pairs are done and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """How much circuits of one task share that were found the same way on other prompts.
+
+    Two tasks cannot be expected to share more than one task does with itself.
+
+    Attributes:
+        task: The task.
+        n_circuits: Circuits there are, each found on prompts of its own.
+        mean_iou: Mean over all pairs of shared connections over all connections of the two, 0 to 1.
+        lowest_iou: Of the pair that shares least.
+        highest_iou: Of the pair that shares most.
+    """
+
+    task: str
+    n_circuits: int
+    mean_iou: float
+    lowest_iou: float
+    highest_iou: float
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """Two stored circuits beside each other.
+
+    Attributes:
+        circuit_a: The first.
+        circuit_b: The second.
+        comparison: What they share.
+        by_degrees: Connections shared by chance if every part keeps its number of edges; None where
+            nothing was drawn or one has no edges.
+        by_layers: Connections shared by chance if only layers matter; None where one has no edges
+            or the model's size is unknown.
+        components_by_layers: Components shared by chance: any of the same layer and kind.
+        saturation_a: Share of the edges between the hubs of the first that it has; near 1 the null
+            of degrees is too eager.
+        saturation_b: The same of the second.
+        q: The weaker p, corrected for all pairs of the call (Benjamini & Hochberg 1995).
+        ceilings: Of both tasks, where there are several circuits found the same way.
+        transfers: How faithful either circuit is on both tasks, as far as it was measured.
+    """
+
+    circuit_a: Circuit
+    circuit_b: Circuit
+    comparison: Comparison
+    by_degrees: Chance | None
+    by_layers: Chance | None
+    components_by_layers: Chance | None
+    saturation_a: float | None
+    saturation_b: float | None
+    q: float | None = None
+    ceilings: tuple[Ceiling, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
+
+    @property
+    def null(self) -> Chance | None:
+        """The null that leaves the weaker conclusion: of connections, else of components."""
+        of_connections = [one for one in (self.by_degrees, self.by_layers) if one is not None]
+        if of_connections:
+            return max(of_connections, key=lambda chance: chance.p)
+        return self.components_by_layers
+
+    @property
+    def p(self) -> float | None:
+        """Of :attr:`null`: how often chance alone shares as much; the larger of the two."""
+        return None if self.null is None else self.null.p
+
+    @property
+    def conclusion(self) -> str:
+        """In words, for the weaker of the two nulls and after correction."""
+        null, q = self.null, self.q
+        if null is None or q is None:
+            return "chance was not asked for, or cannot be told"
+        of = "components" if null is self.components_by_layers else "connections"
+        verdict = "more than" if q < SIGNIFICANT else "no more than is expected"
+        return f"the circuits share {verdict} by chance ({of}, q = {q:.3g})"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row for each level: its overlap, and what chance would share."""
+        import pandas as pd
+
+        found = self.comparison
+        nulls: Mapping[str, Chance | None] = {
+            "components": self.components_by_layers,
+            "connections": self.null if self.null is not self.components_by_layers else None,
+        }
+        rows = []
+        for level in ("components", "edges", "connections"):
+            overlap, null = getattr(found, level), nulls.get(level)
+            rows.append(
+                {
+                    "of": level, "n_a": overlap.n_a, "n_b": overlap.n_b,
+                    "n_shared": overlap.n_shared, "iou": overlap.iou, "iom": overlap.iom,
+                    "share_of_a": overlap.share_of_a, "share_of_b": overlap.share_of_b,
+                    "expected": null and null.expected, "z": null and null.z, "p": null and null.p,
+                }
+            )  # fmt: skip
+        return pd.DataFrame(rows)
+
+
+def compare_circuits(
+    registry: Registry,
+    a: str,
+    b: str,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    anyway: bool = False,
+) -> PairComparison:
+    """Compare two stored circuits, with what replicates share and how either does the other's task.
+
+    Args:
+        registry: Where they are.
+        a: Id of one, or its first digits.
+        b: Of the other.
+        draws: Pairs of random circuits for the null of degrees; 0 for neither null.
+        seed: Decides which are drawn; equal seeds give equal numbers, in either order of a and b.
+        anyway: Compare what would be refused as unsound.
+
+    Raises:
+        NotFound: There is no such circuit.
+        BadInput: They do not compare; see :func:`queries.compare.compare`.
+        GraphError: The graph cannot be read.
+    """
+    (pair,) = compare_pairs(registry, [(a, b)], draws=draws, seed=seed, anyway=anyway)
+    ids = (pair.circuit_a.id, pair.circuit_b.id)
+    tasks = {pair.circuit_a.task, pair.circuit_b.task}
+    ceilings = [_ceiling(registry, circuit) for circuit in (pair.circuit_a, pair.circuit_b)]
+    return replace(
+        pair,
+        ceilings=tuple(dict.fromkeys(one for one in ceilings if one is not None)),
+        transfers=tuple(one for one in read_transfers(registry, ids) if one.task in tasks),
+    )
+
+
+def compare_pairs(
+    registry: Registry,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    anyway: bool = False,
+    progress: Progress | None = None,
+) -> tuple[PairComparison, ...]:
+    """Compare many pairs of stored circuits; each circuit is drawn once for all its pairs.
+
+    Args as in :func:`compare_circuits`; ``q`` is corrected over these pairs.
+    """
+    ids = {prefix: registry.ledger.circuit(prefix).id for pair in pairs for prefix in pair}
+    circuits = {id: registry.document(id) for id in dict.fromkeys(ids.values())}
+    models = {model.slug: model for model in registry.ledger.models()}
+    drawn: dict[tuple[frozenset[str], int], Draws] = {}
+    found = []
+    for done, (a, b) in enumerate(pairs, start=1):
+        first, second = circuits[ids[a]], circuits[ids[b]]
+        model = models[first.model]
+        comparison = compare(first, second, model, anyway=anyway)
+        found.append(_with_nulls(first, second, comparison, model, draws, seed, drawn))
+        if progress is not None:
+            progress(done, len(pairs))
+    return _corrected(found)
+
+
+def _with_nulls(
+    a: Circuit,
+    b: Circuit,
+    comparison: Comparison,
+    model: Model,
+    n: int,
+    seed: int,
+    drawn: dict[tuple[frozenset[str], int], Draws],
+) -> PairComparison:
+    of_a, of_b = comparison.folded_a, comparison.folded_b
+    parallel = model.parallel_attn_mlp
+    by_degrees = by_layers = components = None
+    if n:
+        components = parts_by_chance(of_a.components, of_b.components, model)
+    if n and of_a.connections and of_b.connections:
+        by_layers = edges_by_layers(of_a.connections, of_b.connections, model)
+        # A circuit beside itself needs two independent draws of the same.
+        twice = int(of_a.connections == of_b.connections)
+        sides = ((of_a.connections, 0), (of_b.connections, twice))
+        for side in sides:
+            if side not in drawn:
+                drawn[side] = draw_circuits(
+                    side[0], n, _seed(seed, *side), parallel_attn_mlp=parallel
+                )
+        by_degrees = shared_by_draws(
+            comparison.connections.n_shared, *(drawn[side] for side in sides)
+        )
+    return PairComparison(
+        circuit_a=a,
+        circuit_b=b,
+        comparison=comparison,
+        by_degrees=by_degrees,
+        by_layers=by_layers,
+        components_by_layers=components,
+        saturation_a=saturation(of_a.connections, parallel_attn_mlp=parallel),
+        saturation_b=saturation(of_b.connections, parallel_attn_mlp=parallel),
+    )
+
+
+def _seed(seed: int, connections: frozenset[str], side: int) -> list[int]:
+    """Of a circuit's draws: by its content, so that the order of a pair does not matter."""
+    digest = hashlib.sha256("\n".join(sorted(connections)).encode()).digest()
+    return [seed, int.from_bytes(digest[:8]), side]
+
+
+def _corrected(pairs: Sequence[PairComparison]) -> tuple[PairComparison, ...]:
+    told = [pair for pair in pairs if pair.p is not None]
+    if not told:
+        return tuple(pairs)
+    from scipy.stats import false_discovery_control
+
+    corrected: Sequence[Any] = false_discovery_control([pair.p for pair in told]).tolist()
+    by_pair = {id(pair): float(q) for pair, q in zip(told, corrected, strict=True)}
+    return tuple(replace(pair, q=by_pair.get(id(pair))) for pair in pairs)
+
+
+def _ceiling(registry: Registry, circuit: Circuit) -> Ceiling | None:
+    same = replicates(registry, circuit.id)
+    if len(same) < 2:
+        return None
+    shared = {
+        (row["a"], row["b"]): row["n_shared"]
+        for row in registry.query("circuit-overlaps", circuits=list(same))
+    }
+    ordered = sorted(same)
+    overlaps = [_iou(shared, a, b) for place, a in enumerate(ordered) for b in ordered[place + 1 :]]
+    return Ceiling(circuit.task, len(same), fmean(overlaps), min(overlaps), max(overlaps))
+
+
+def _iou(shared: Mapping[tuple[str, str], int], a: str, b: str) -> float:
+    both = shared.get((a, b), 0)
+    union = shared.get((a, a), 0) + shared.get((b, b), 0) - both
+    return both / union if union else 0.0
