@@ -138,7 +138,7 @@ def parts_by_chance(a: Collection[str], b: Collection[str], model: Model) -> Cha
         Exact figures; None where it is unknown how many there are to choose from.
     """
     groups_a, groups_b = by_layer_and_kind(a), by_layer_and_kind(b)
-    sizes = {group: n_parts(group[1], model) for group in groups_a.keys() | groups_b.keys()}
+    sizes = {group: n_parts(group[1], model) for group in _all(groups_a, groups_b)}
     return _of_groups(groups_a, groups_b, sizes, len(set(a) & set(b)))
 
 
@@ -154,7 +154,7 @@ def edges_by_layers(a: Collection[str], b: Collection[str], model: Model) -> Cha
         Exact figures; None where it is unknown how many there are to choose from.
     """
     groups_a, groups_b = _by_layers(a), _by_layers(b)
-    sizes = {group: _n_edges(group, model) for group in groups_a.keys() | groups_b.keys()}
+    sizes = {group: _n_edges(group, model) for group in _all(groups_a, groups_b)}
     return _of_groups(groups_a, groups_b, sizes, len(set(a) & set(b)))
 
 
@@ -216,6 +216,11 @@ def _n_edges(group: _Layers, model: Model) -> int | None:
     (_, source), (_, target), _ = group
     n_sources, n_targets = n_parts(source, model), n_parts(target, model)
     return None if n_sources is None or n_targets is None else n_sources * n_targets
+
+
+def _all(a: Mapping[_Group, int], b: Mapping[_Group, int]) -> list[_Group]:
+    """Groups of either, in an order that does not change: rounding depends on it."""
+    return sorted({**a, **b}, key=str)
 
 
 def _of_groups(

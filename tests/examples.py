@@ -14,6 +14,7 @@ from registry.records import (
     Model,
     Node,
     Outcome,
+    PromptSet,
     Sign,
     Task,
 )
@@ -78,6 +79,11 @@ def circuit(
             for (s, t, p), effect in edges.items()
         ),
     )
+
+
+def prompt_set(id: str, task: str = "ioi") -> PromptSet:
+    """A set of prompts of which nothing is kept."""
+    return PromptSet(id=id, task=task, n_prompts=32)
 
 
 def faithfulness(of: Circuit, value: float = 0.85) -> Evaluation:

@@ -97,7 +97,7 @@ def compared(
 ) -> tuple[dict[str, Any], str]:
     """What ``circuits compare`` answers, and what it warns of."""
     capsys.readouterr()
-    assert main(["--home", str(home), "compare", *pair, "--format", "json"]) == 0
+    assert main(["--home", str(home), "compare", *pair, "--anyway", "--format", "json"]) == 0
     answer = capsys.readouterr()
     return json.loads(answer.out), answer.err
 
@@ -108,9 +108,10 @@ def test_what_two_tools_assume_otherwise_is_named(
     answer, warned = compared(home, capsys, circuits["eap-ig"], circuits["table"])
     named = [row["difference"] for row in answer["differences"]]
     assert named == [
-        "kv heads: per-query-head in a, grouped in b",
-        "metric: logit_difference in a, kl_divergence in b",
+        "kv heads: per-query-head in a, grouped in b, and how heads of gpt2 share keys and values"
+        " is unknown",
         "ablation: resample in a, zero in b",
+        "metric: logit_difference in a, kl_divergence in b",
         "sign: helps-positive in a, unsigned in b",
     ]
     assert warned.splitlines() == [f"warning: the circuits differ in {one}" for one in named]
@@ -124,7 +125,7 @@ def test_their_parts_meet_whatever_each_tool_calls_them(
     assert (overlap["components"]["n_shared"], overlap["components"]["iou"]) == (4, 1.0)
     edges = overlap["connections"]
     assert (edges["n_a"], edges["n_b"], edges["n_shared"]) == (5, 3, 3)
-    assert answer["signs"]["signed shared connections"] == 0
+    assert answer["effects"]["signed shared connections"] == 0
 
 
 def test_another_level_is_named_and_an_unsaid_thing_is_unknown(
@@ -133,7 +134,7 @@ def test_another_level_is_named_and_an_unsaid_thing_is_unknown(
     answer, warned = compared(home, capsys, circuits["eap-ig"], circuits["circuitkit"])
     named = {row["difference"] for row in answer["differences"]}
     assert {
-        "level: edge in a, node in b",
+        "level: edge in a, node in b; only components compare",
         "ablation: resample in a, unknown in b",
         "sign: helps-positive in a, unsigned in b",
     } <= named
@@ -148,9 +149,9 @@ def test_signs_are_compared_once_both_say_what_they_mean(
 ) -> None:
     answer, warned = compared(home, capsys, circuits["eap-ig"], circuits["again"])
     # Turned on import: +0.5, -3 and -2 became -0.5, 3 and 2, beside 0.5, 1 and 2.
-    assert answer["signs"] == {
-        "signed shared connections": 3, "with the same sign": 2, "sign agreement": 2 / 3,
-    }  # fmt: skip
+    effects = answer["effects"]
+    assert (effects["signed shared connections"], effects["with the same sign"]) == (3, 2)
+    assert effects["sign agreement"] == 2 / 3
     assert (answer["differences"], warned) == ([], "")
 
 
@@ -159,7 +160,7 @@ def test_a_table_of_it_names_them_too(
 ) -> None:
     capsys.readouterr()
     for a, b in combinations(circuits.values(), 2):
-        assert main(["--home", str(home), "compare", a[:12], b[:12]]) == 0
+        assert main(["--home", str(home), "compare", a[:12], b[:12], "--anyway"]) == 0
         answer = capsys.readouterr()
         for line in answer.err.splitlines():
             difference = line.removeprefix("warning: the circuits differ in ")

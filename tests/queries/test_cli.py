@@ -1,4 +1,4 @@
-"""The commands shared and compare, as a user runs them."""
+"""The command shared, as a user runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from registry import Registry
 from tests.queries import small_registry
-from tests.queries.small_registry import GROUPED, IOI, MONTHS, NUMERALS
 
 pytestmark = pytest.mark.slow
 
@@ -102,44 +101,3 @@ def test_tasks_that_share_nothing_are_said_to(home: Path) -> None:
     ran = circuits(home, "shared", "--task", "ioi,capitals", "--model", "smollm2")
     assert ran.returncode == 0
     assert "share nothing" in ran.stderr
-
-
-def test_compare_counts_what_two_circuits_have_in_common(home: Path, tmp_path: Path) -> None:
-    out = tmp_path / "pair.png"
-    ran = circuits(
-        home, "compare", IOI.id[:8], NUMERALS.id[:8], "--format", "json", "--out", out
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    answer = json.loads(ran.stdout)
-    assert [row["id"] for row in answer["circuits"]] == [IOI.id, NUMERALS.id]
-    components, connections = answer["overlap"]
-    assert (components["n_shared"], components["iou"]) == (5, 1.0)
-    assert (connections["n_a"], connections["n_b"], connections["n_shared"]) == (5, 4, 4)
-    assert connections["iou"] == 0.8
-    assert answer["signs"]["signed shared connections"] == 3
-    assert answer["signs"]["with the same sign"] == 1
-    assert out.read_bytes().startswith(b"\x89PNG")
-
-
-def test_compare_says_what_is_shared_by_chance_and_the_same_again(home: Path) -> None:
-    asked = ("compare", IOI.id[:8], NUMERALS.id[:8], "--draws", "50", "--seed", "3")
-    ran = circuits(home, *asked, "--format", "json")
-    assert ran.returncode == 0, ran.stderr
-    by_chance = json.loads(ran.stdout)["connections by chance"]
-    assert (by_chance["n_shared"], by_chance["n_draws"]) == (4, 50)
-    assert by_chance["low"] <= by_chance["expected"] <= by_chance["high"]
-    assert 1 / 51 <= by_chance["p"] <= 1
-    assert circuits(home, *asked, "--format", "json").stdout == ran.stdout
-    parts = json.loads(ran.stdout)["components by chance"]
-    assert (parts["n_shared"], parts["n_draws"]) == (5, None)
-    table = circuits(home, *asked).stdout
-    assert table.index("components by chance") < table.index("connections by chance")
-
-
-def test_compare_says_what_makes_it_unsound_and_refuses_other_models(home: Path) -> None:
-    unsound = circuits(home, "compare", IOI.id[:8], MONTHS.id[:8])
-    assert unsound.returncode == 0
-    assert "the circuits differ in sign: helps-positive in a, unsigned in b" in unsound.stderr
-    refused = circuits(home, "compare", IOI.id[:8], GROUPED.id[:8])
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "circuits of different models do not compare" in refused.stderr
