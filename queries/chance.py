@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 from queries.nulls import Draws, draw_circuits
@@ -181,9 +182,9 @@ def n_parts(kind: Kind, model: Model) -> int | None:
 def saturation(connections: Collection[str], *, parallel_attn_mlp: bool = False) -> float | None:
     """Share of all edges between a circuit's hubs that it has, 0 to 1.
 
-    Hubs are the fewest senders, and the fewest receiver ports, that hold half of its edges. Near 1,
-    edges between hubs are certain in any circuit of this size, and the null of degrees is too
-    eager. None where no hub can feed another.
+    Hubs are the busiest senders, and receiver ports, that together hold half of its edges, and all
+    that are as busy as the last of them. Near 1, edges between hubs are certain in any circuit of
+    this size, and the null of degrees is too eager. None where no hub can feed another.
     """
     ends = {_ends(connection) for connection in connections}
     senders = _hubs(Counter(sender for sender, _ in ends))
@@ -263,14 +264,11 @@ def _exact(probabilities: NDArray[numpy.float64], n_shared: int) -> Chance:
 
 
 def _hubs(degrees: Counter[str]) -> list[str]:
-    """The fewest that hold half of all edges; of equals the first by name."""
-    wanted, held, found = _HUBS_HOLD * degrees.total(), 0, []
-    for name in sorted(degrees, key=lambda name: (-degrees[name], name)):
-        if held >= wanted:
-            break
-        found.append(name)
-        held += degrees[name]
-    return found
+    """The busiest that hold half of all edges; of equals all, whatever they are called."""
+    ordered = sorted(degrees.values(), reverse=True)
+    enough = (held >= _HUBS_HOLD * degrees.total() for held in accumulate(ordered))
+    least = next((degree for degree, reached in zip(ordered, enough, strict=True) if reached), 0)
+    return [name for name, degree in degrees.items() if degree >= least]
 
 
 def _ends(connection: str) -> tuple[str, str]:
