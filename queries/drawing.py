@@ -8,7 +8,7 @@ extra ``plots``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
     from queries.layout import Layout
 
-__all__ = ["DrawnEdge", "Picture", "check_suffix", "draw", "figure_of", "strongest"]
+__all__ = [
+    "FILLS",
+    "DrawnEdge",
+    "Picture",
+    "check_suffix",
+    "colour_of",
+    "draw",
+    "figure_of",
+    "hurts",
+    "strongest",
+]
 
 SUFFIXES = (".svg", ".png", ".pdf")
 MAX_EDGES = 60
@@ -30,7 +40,8 @@ MAX_CONTEXT = 15
 _SHARED_BY_ALL = "#0b6e75"
 _SHARED_BY_SOME = "#d9822b"
 _OWN = "#aab4bf"
-_FILL = {_SHARED_BY_ALL: "#d5eeee", _SHARED_BY_SOME: "#fbe7d0", _OWN: "#f1f3f5"}
+FILLS: Mapping[str, str] = {_SHARED_BY_ALL: "#d5eeee", _SHARED_BY_SOME: "#fbe7d0", _OWN: "#f1f3f5"}
+"""Colour of a box by the colour of its border."""
 _INK = "#1d2733"
 _FAINT = "#6b7783"
 _BAND = "#f6f8fa"
@@ -65,6 +76,8 @@ class Picture:
         edges: What may be drawn; see :func:`strongest`.
         min_tasks: An edge of so many tasks counts as shared; others are context, drawn faintly.
         heads_per_group: Query heads that read from one key/value head, to show which do.
+        components: Local names drawn even where no drawn edge touches them, with how many tasks
+            use them.
         max_edges: At most so many shared edges are drawn, the strongest.
     """
 
@@ -73,6 +86,7 @@ class Picture:
     edges: tuple[DrawnEdge, ...]
     min_tasks: int = 1
     heads_per_group: int | None = None
+    components: Mapping[str, int] = field(default_factory=dict)
     max_edges: int = MAX_EDGES
 
 
@@ -147,9 +161,9 @@ def figure_of(picture: Picture) -> Figure:
     from queries.layout import lay_out
 
     edges = strongest(picture)
-    if not edges:
+    if not edges and not picture.components:
         raise BadInput("there is no edge to draw; ask for fewer tasks or a smaller --min-tasks")
-    names = {name for edge in edges for name in (edge.source, edge.target)}
+    names = {name for edge in edges for name in (edge.source, edge.target)} | {*picture.components}
     layout = lay_out(names, [(edge.source, edge.target, edge.port) for edge in edges])
     width = max(9.0, (layout.right - layout.left) * _INCHES + 0.6)
     height = (layout.top - layout.bottom) * _INCHES + 2.35
@@ -204,7 +218,7 @@ def _line(points: Any, edge: DrawnEdge, picture: Picture, share: float) -> Any:
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 
-    colour = _colour(len(edge.effects), picture)
+    colour = colour_of(len(edge.effects), len(picture.tasks))
     context = len(edge.effects) < picture.min_tasks
     outline = Outline(points, [Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4])
     return PathPatch(
@@ -212,9 +226,9 @@ def _line(points: Any, edge: DrawnEdge, picture: Picture, share: float) -> Any:
         fill=False,
         edgecolor=colour,
         linewidth=_THINNEST + (0.8 if context else _WIDEST - _THINNEST) * share,
-        linestyle=(0, (2.2, 1.2)) if _hurts(edge) else "solid",
+        linestyle=(0, (2.2, 1.2)) if hurts(edge.effects) else "solid",
         alpha=0.45 if context else 0.8,
-        capstyle="butt" if _hurts(edge) else "round",
+        capstyle="butt" if hurts(edge.effects) else "round",
         zorder=1 if context else 2 + len(edge.effects) / 100,
     )
 
@@ -234,7 +248,7 @@ def _draw_groups(axes: Axes, layout: Layout, picture: Picture) -> None:
 
 
 def _draw_nodes(axes: Axes, layout: Layout, picture: Picture, edges: Sequence[DrawnEdge]) -> None:
-    users: dict[str, int] = {}
+    users = dict(picture.components)
     ports: dict[str, set[str]] = {}
     for edge in edges:
         for name in (edge.source, edge.target):
@@ -260,7 +274,7 @@ def _draw_node(
     from queries.layout import BOX_HEIGHT, BOX_WIDTH, PORT_OFFSET
 
     x, y = middle
-    colour = _colour(n_tasks, picture)
+    colour = colour_of(n_tasks, len(picture.tasks))
     rounding = 0.04 if parse_local(name).kind in {Kind.MLP, Kind.NEURON} else 0.2
     axes.add_patch(
         FancyBboxPatch(
@@ -268,7 +282,7 @@ def _draw_node(
             BOX_WIDTH,
             BOX_HEIGHT,
             boxstyle=f"round,pad=0,rounding_size={rounding}",
-            facecolor=_FILL[colour],
+            facecolor=FILLS[colour],
             edgecolor=colour,
             linewidth=1.5,
             zorder=4,
@@ -316,6 +330,17 @@ def _caption(figure: Figure, picture: Picture, edges: Sequence[DrawnEdge], heigh
 
 
 def _subtitle(picture: Picture, edges: Sequence[DrawnEdge], figure_width: float) -> str:
+    names = ",  ".join(picture.tasks)
+    # About 13 characters of this size fill an inch.
+    room = int(13 * figure_width) - 6
+    shortened = names if len(names) <= room else f"{names[: room - 1]}…"
+    return f"{shortened}\n{_count(picture, edges)}; the numbers are layers"
+
+
+def _count(picture: Picture, edges: Sequence[DrawnEdge]) -> str:
+    """How much of what there is is drawn, in words."""
+    if not edges:
+        return f"{len(picture.components)} shared components, without edges"
     shared = [edge for edge in picture.edges if len(edge.effects) >= picture.min_tasks]
     shown = sum(len(edge.effects) >= picture.min_tasks for edge in edges)
     what = "edges" if len(picture.tasks) < 2 else "shared edges"
@@ -325,12 +350,7 @@ def _subtitle(picture: Picture, edges: Sequence[DrawnEdge], figure_width: float)
         else f"the strongest {shown} of {len(shared)} {what}"
     )
     context = len(edges) - shown
-    more = f", with {context} others for context" if context else ""
-    names = ",  ".join(picture.tasks)
-    # About 13 characters of this size fill an inch.
-    room = int(13 * figure_width) - 6
-    shortened = names if len(names) <= room else f"{names[: room - 1]}…"
-    return f"{shortened}\n{count}{more}; the numbers are layers"
+    return count + (f", with {context} others for context" if context else "")
 
 
 def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
@@ -340,7 +360,8 @@ def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
         return Line2D([], [], color=colour, label=label, **{"linewidth": 3.0, **style})
 
     n_tasks = len(picture.tasks)
-    drawn = {_colour(len(edge.effects), picture) for edge in edges}
+    users = {*(len(edge.effects) for edge in edges), *picture.components.values()}
+    drawn = {colour_of(count, n_tasks) for count in users}
     names = {
         _SHARED_BY_ALL: {1: "edge of the circuit", 2: "used by both"}.get(
             n_tasks, f"used by all {n_tasks}"
@@ -349,9 +370,10 @@ def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
         _OWN: "used by one alone",
     }
     yield from (line(text, colour) for colour, text in names.items() if colour in drawn)
-    yield line("strong effect", _INK, linewidth=_WIDEST)
-    yield line("weak effect", _INK, linewidth=_THINNEST)
-    if any(_hurts(edge) for edge in edges):
+    if edges:
+        yield line("strong effect", _INK, linewidth=_WIDEST)
+        yield line("weak effect", _INK, linewidth=_THINNEST)
+    if any(hurts(edge.effects) for edge in edges):
         yield line("hurts the metric (mean effect below 0)", _INK, linestyle=(0, (2.2, 1.2)))
     if any(edge.port for edge in edges):
         yield Line2D(
@@ -362,12 +384,14 @@ def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
         yield line("heads that read a key/value head", _FAINT, linestyle=":", linewidth=1.1)
 
 
-def _colour(n_tasks: int, picture: Picture) -> str:
-    if n_tasks >= len(picture.tasks):
+def colour_of(n_tasks: int, n_compared: int) -> str:
+    """Colour that tells how many of the compared tasks use a part."""
+    if n_tasks >= n_compared:
         return _SHARED_BY_ALL
     return _SHARED_BY_SOME if n_tasks > 1 else _OWN
 
 
-def _hurts(edge: DrawnEdge) -> bool:
-    known = [effect for effect in edge.effects.values() if effect is not None]
+def hurts(effects: Mapping[str, float | None]) -> bool:
+    """Whether the mean of the known effects is negative."""
+    known = [effect for effect in effects.values() if effect is not None]
     return bool(known) and sum(known) / len(known) < 0

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from queries.pictures import OutOption, check_drawable, draw_to, heads_per_group
+from queries.choosing_cli import (
+    CircuitsOption,
+    MethodOption,
+    ModelOption,
+    TaskOption,
+    parse_circuits,
+    parse_tasks,
+)
 from registry.cli.output import Format, FormatOption, Section, notice, show_sections
 from registry.cli.session import open_registry
-from registry.errors import BadInput
-from registry.rows import Rows
 
 if TYPE_CHECKING:
-    from queries.drawing import DrawnEdge, Picture
-    from registry.registry import Registry
+    from queries.shared import SharedSubgraph
 
 __all__ = ["commands"]
 
@@ -27,109 +32,94 @@ def commands(app: typer.Typer) -> None:
 
 def shared(
     context: typer.Context,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(help="Task to compare; repeat it, or give several with commas."),
-    ] = None,
+    task: TaskOption = None,
     min_tasks: Annotated[
         int | None,
         typer.Option(min=1, help="Smallest number of these tasks; all by default.", metavar="K"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Only circuits of this model.")] = None,
-    method: Annotated[str | None, typer.Option(help="Only circuits of this method.")] = None,
-    out: OutOption = None,
+    circuits: CircuitsOption = "best",
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Also show what one task alone uses, for each of them.")
+    ] = False,
+    top: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="NUMBER",
+            help="At most so many rows of each part in a table, the strongest; JSON and CSV hold "
+            "all.",
+        ),
+    ] = 50,
+    model: ModelOption = None,
+    method: MethodOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write it to a file: .svg, .png or .pdf (a drawing; needs the extra "
+            "'plots'), .graphml, .dot, .gv or .json."
+        ),
+    ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Show the components and connections that two or more tasks share.
+    r"""Show the subgraph that two or more tasks share.
 
-    Columns named after tasks hold the mean effect there; positive helps. CSV holds connections.
+    Of the chosen circuits: the components and connections that enough of the tasks use, whether
+    their effects have the same sign in all tasks that tell, what hangs together, and the strongest
+    paths from input to logits, each with the tasks that use all of it. A path is as strong as its
+    weakest connection; => leads from a key/value head to a query head that reads it.
+
+    Columns named after tasks hold the mean effect there; positive helps. The strength of a part is
+    the mean size of its effects, as shares of the largest in each task. CSV holds connections.
 
     \b
     circuits shared --task ioi --task sequence/numerals --out shared.svg
     circuits shared --task ioi,sequence/numerals,sequence/months --min-tasks 2 --format json
+    circuits shared --task ioi,sequence/numerals --unique --circuits all
+    circuits shared --circuits 3f2a,81c0 --out shared.graphml
     """
-    tasks = _tasks(task or (), min_tasks)
-    check_drawable(out)
-    choice = {"tasks": tasks, "model": model, "method": method}
+    from queries.shared import shared_subgraph
+    from queries.shared_files import check_suffix, write_shared
+    from queries.shared_rows import CONTENTS, SPECIFIC
+
+    which = parse_circuits(circuits)
+    tasks = parse_tasks(task, at_least=2 if isinstance(which, str) else 0, command="shared")
+    if out is not None:
+        check_suffix(out)
     with open_registry(context) as registry:
-        components = registry.query("shared-components", min_tasks=min_tasks, **choice)
-        connections = registry.query("shared-connections", min_tasks=min_tasks, **choice)
-        if out is not None:
-            rows = registry.query("shared-connections", min_tasks=1, **choice)
-            draw_to(_picture_of_tasks(registry, rows, tasks, min_tasks), out)
-    if not components.values and not connections.values:
+        found = shared_subgraph(
+            registry,
+            tasks,
+            min_tasks=min_tasks,
+            circuits=which,
+            model=model,
+            method=method,
+            # Of all circuits, most is specific to some task: it is asked for where it is needed.
+            unique=unique or out is not None or which != "all",
+        )
+    if out is not None:
+        write_shared(found, out)
+        notice(f"written to {out}")
+    _say_notes(found)
+    _show(found, (*CONTENTS, *(SPECIFIC if unique else ())), format, top)
+
+
+def _say_notes(found: SharedSubgraph) -> None:
+    for note in found.notes:
+        notice(f"note: {note}")
+    if not found.components and not found.connections:
         notice("these tasks share nothing that the graph knows of")
-    show_sections(
-        [
-            Section("components", by_task(components, tasks)),
-            Section("connections", by_task(connections, tasks)),
-        ],
-        format,
-        csv="connections",
-    )
+    elif found.connections and not found.paths:
+        notice("no path of shared connections leads from input to logits")
 
 
-def by_task(rows: Rows, tasks: Sequence[str]) -> Rows:
-    """Replace the column ``tasks`` by one for each task, which holds the mean effect there.
+def _show(found: SharedSubgraph, contents: Sequence[str], format: Format, top: int) -> None:
+    from queries.shared_rows import narrowed
 
-    What most tasks use comes first, and of that what does most in them, whatever its sign.
-    """
-    kept = [column for column in rows.columns if column != "tasks"]
-    values = []
-    for row in sorted(rows, key=lambda row: (-row["n_tasks"], -_strength(row))):
-        effects = {use["task"]: use["effect"] for use in row["tasks"]}
-        values.append((*(row[column] for column in kept), *(effects.get(task) for task in tasks)))
-    return Rows((*kept, *tasks), tuple(values), rows.truncated)
-
-
-def _strength(row: Mapping[str, Any]) -> float:
-    return sum(use["magnitude"] or 0.0 for use in row["tasks"])
-
-
-def _tasks(given: Sequence[str], min_tasks: int | None) -> list[str]:
-    names = (name.strip() for text in given for name in text.split(","))
-    tasks = list(dict.fromkeys(name for name in names if name))
-    if len(tasks) < 2:
-        raise BadInput(
-            f"shared needs two or more tasks, got {len(tasks)}; for example "
-            "--task ioi --task sequence/numerals"
-        )
-    if min_tasks is not None and min_tasks > len(tasks):
-        raise BadInput(f"--min-tasks is {min_tasks}, but only {len(tasks)} tasks are given")
-    return tasks
-
-
-def _picture_of_tasks(
-    registry: Registry, rows: Rows, tasks: Sequence[str], min_tasks: int | None
-) -> Picture:
-    from queries.drawing import Picture
-
-    models = sorted({row["connection"].partition("/")[0] for row in rows})
-    if len(models) > 1:
-        raise BadInput(
-            f"the tasks have circuits in {len(models)} models ({', '.join(models)}), which do not "
-            "fit one drawing; choose one with --model"
-        )
-    least = min_tasks or len(tasks)
-    among = f"all {least}" if least == len(tasks) else f"{least} or more of {len(tasks)}"
-    return Picture(
-        title=f"What {among} tasks share" + (f" in {models[0]}" if models else ""),
-        tasks=tuple(tasks),
-        edges=tuple(_drawn_edge(row) for row in rows),
-        min_tasks=least,
-        heads_per_group=heads_per_group(registry, models),
-    )
-
-
-def _drawn_edge(row: Mapping[str, Any]) -> DrawnEdge:
-    from queries.drawing import DrawnEdge
-
-    return DrawnEdge(
-        source=row["source"].partition("/")[2],
-        target=row["target"].partition("/")[2],
-        port=row["port"],
-        effects={
-            use["task"]: use["magnitude"] if use["effect"] is None else use["effect"]
-            for use in row["tasks"]
-        },
-    )
+    if format is not Format.TABLE:
+        sections = [Section(of, found.to_rows(of)) for of in contents]
+    else:
+        narrow = {of: narrowed(found, of, top) for of in contents}
+        sections = [Section(of, rows) for of, rows in narrow.items()]
+        if any(rows.truncated for rows in narrow.values()):
+            notice(f"only the strongest {top} rows of each part; --top sets the limit")
+    show_sections(sections, format, csv="connections")

@@ -1,9 +1,11 @@
 // shared-components
 // Components that at least so many of the given tasks use, and what they do in each. A task uses
-// what any of its active circuits uses.
+// what any of its circuits uses. What is specific to each task: min_tasks = 1, max_tasks = 1.
 //
 // param tasks: list[task] -- Tasks to compare, two or more.
 // param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
+// param max_tasks: count = null -- Largest number of these tasks; null means all of them.
+// param circuits: list[circuit] = null -- Only these circuits; null means all active ones.
 // param model: model = null -- Only circuits of this model.
 // param method: string = null -- Only circuits found by this method.
 // returns component: string -- Component with its model, such as gpt2/a9.h6.
@@ -16,7 +18,7 @@
 // returns roles: list[string] -- Roles it is known for in these circuits.
 UNWIND $tasks AS slug
 MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)
-WHERE circuit.state = 'active'
+WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
   AND ($model IS NULL OR circuit.model = $model)
   AND ($method IS NULL OR circuit.method = $method)
 WITH slug, circuit
@@ -40,7 +42,7 @@ WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits, collect(roles) A
        magnitude: CASE WHEN n_sized > 0
                        THEN reduce(total = 0.0, e IN sizes | total + e) / n_sized END
      }) AS tasks
-WHERE n_tasks >= coalesce($min_tasks, size($tasks))
+WHERE n_tasks >= coalesce($min_tasks, size($tasks)) AND n_tasks <= coalesce($max_tasks, n_tasks)
 MATCH (component:Component {id: id})
 RETURN id AS component, component.kind AS kind, component.layer AS layer, n_tasks, n_circuits, tasks,
        reduce(known = [], some IN roles | known + [role IN some WHERE NOT role IN known]) AS roles

@@ -1,9 +1,11 @@
 // shared-connections
 // Connections that at least so many of the given tasks use, and what they do in each. A task uses
-// what any of its active circuits uses.
+// what any of its circuits uses. What is specific to each task: min_tasks = 1, max_tasks = 1.
 //
 // param tasks: list[task] -- Tasks to compare, two or more.
 // param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
+// param max_tasks: count = null -- Largest number of these tasks; null means all of them.
+// param circuits: list[circuit] = null -- Only these circuits; null means all active ones.
 // param model: model = null -- Only circuits of this model.
 // param method: string = null -- Only circuits found by this method.
 // returns connection: string -- Connection with its model, such as gpt2/a9.h6->a10.h7<k>.
@@ -16,7 +18,7 @@
 //   null where none has signed effects) and magnitude (the same without signs).
 UNWIND $tasks AS slug
 MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)
-WHERE circuit.state = 'active'
+WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
   AND ($model IS NULL OR circuit.model = $model)
   AND ($method IS NULL OR circuit.method = $method)
 WITH slug, circuit
@@ -26,15 +28,17 @@ WITH link.id AS id, slug, count(*) AS n_circuits, collect(abs(uses.effect)) AS s
      collect(CASE WHEN circuit.sign = 'helps-positive' THEN uses.effect END) AS effects
 ORDER BY id, slug
 WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits,
-     collect({
-       task: slug,
-       n_circuits: n_circuits,
-       effect: CASE WHEN size(effects) > 0
-                    THEN reduce(total = 0.0, e IN effects | total + e) / size(effects) END,
-       magnitude: CASE WHEN size(sizes) > 0
-                       THEN reduce(total = 0.0, e IN sizes | total + e) / size(sizes) END
-     }) AS tasks
-WHERE n_tasks >= coalesce($min_tasks, size($tasks))
+     collect({task: slug, n_circuits: n_circuits, sizes: sizes, effects: effects}) AS uses
+WHERE n_tasks >= coalesce($min_tasks, size($tasks)) AND n_tasks <= coalesce($max_tasks, n_tasks)
+// Means are taken of what is left alone.
+WITH id, n_tasks, n_circuits, [use IN uses | {
+       task: use.task,
+       n_circuits: use.n_circuits,
+       effect: CASE WHEN size(use.effects) > 0
+                    THEN reduce(total = 0.0, e IN use.effects | total + e) / size(use.effects) END,
+       magnitude: CASE WHEN size(use.sizes) > 0
+                       THEN reduce(total = 0.0, e IN use.sizes | total + e) / size(use.sizes) END
+     }] AS tasks
 MATCH (connection:Connection {id: id})-[:FROM]->(source:Component)
 MATCH (connection)-[:TO]->(target:Component)
 RETURN id AS connection, source.id AS source, target.id AS target, connection.port AS port,

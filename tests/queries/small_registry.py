@@ -180,8 +180,18 @@ OUTCOMES = (
 
 TASKS = ["ioi", "sequence/numerals", "sequence/months"]
 EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "shared-components": ({"tasks": TASKS}, {"tasks": TASKS, "min_tasks": 2, "model": "gpt2"}),
-    "shared-connections": ({"tasks": TASKS}, {"tasks": TASKS, "min_tasks": 1}),
+    "shared-components": (
+        {"tasks": TASKS},
+        {"tasks": TASKS, "min_tasks": 2, "model": "gpt2"},
+        {"tasks": TASKS[:2], "circuits": [IOI_AT_POSITIONS.id, NUMERALS.id[:9]]},
+        {"tasks": TASKS, "min_tasks": 1, "max_tasks": 1},
+    ),
+    "shared-connections": (
+        {"tasks": TASKS},
+        {"tasks": TASKS, "min_tasks": 1},
+        {"tasks": TASKS[:2], "circuits": [IOI_AT_POSITIONS.id, NUMERALS.id[:9]]},
+        {"tasks": TASKS, "min_tasks": 1, "max_tasks": 1},
+    ),
     "reused-connections": ({}, {"min_circuits": 4, "limit": 2}),
     "pair-intersection": ({"a": IOI.id[:8], "b": IOI_AT_POSITIONS.id[:8]},),
     "where-used": ({"component": "gpt2/a9.h6"}, {"component": "smollm2/a4.kv2"}),

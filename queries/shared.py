@@ -1,0 +1,344 @@
+"""What several tasks share: the subgraph that at least so many of them use, and what is theirs.
+
+A task uses what any of its chosen circuits uses (:mod:`queries.choosing`). Parts count by name,
+positions folded away, so that a path inside the shared subgraph runs over parts wherever they act;
+that one circuit has it as a whole is told by the tasks that use all of its connections.
+
+How much two circuits share follows first of all from how large they are and which hubs the model
+has: what is shared is described here, and whether it is more than chance is told by
+``circuits compare``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from queries.choosing import Chosen, Which, choose_circuits
+from queries.pictures import heads_per_group
+from queries.routes import Route, connected_parts, count_routes, group_links, strongest_routes
+from queries.shared_parts import (
+    SharedComponent,
+    SharedConnection,
+    Used,
+    components_of,
+    connections_of,
+)
+from registry.errors import BadInput
+from registry.identifiers import Kind, parse_local, ports_of, sort_key
+from registry.records import CircuitState, Sign
+
+if TYPE_CHECKING:
+    import networkx
+    import pandas
+    from matplotlib.figure import Figure
+
+    from registry.ledger.base import CircuitEntry
+    from registry.registry import Registry
+    from registry.rows import Rows
+
+__all__ = ["Part", "SharedSubgraph", "Specific", "shared_subgraph"]
+
+_MAX_PATHS = 10
+_ALIKE = ("level", "metric", "ablation", "sign")
+
+
+@dataclass(frozen=True, slots=True)
+class Specific:
+    """What one task uses and none of the others, the strongest first."""
+
+    components: tuple[SharedComponent, ...]
+    connections: tuple[SharedConnection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Components that shared connections, and links to query heads, join to each other.
+
+    Attributes:
+        components: Local names, in the order in which the model runs them.
+        n_connections: How many shared connections lie in it.
+        n_paths: How many paths lead through it from input to logits.
+    """
+
+    components: tuple[str, ...]
+    n_connections: int
+    n_paths: int
+
+
+@dataclass(frozen=True)
+class SharedSubgraph:
+    """What at least ``min_tasks`` of some tasks use, in one model.
+
+    Attributes:
+        model: The model.
+        tasks: The tasks, in the order given.
+        min_tasks: How many of them have to use a part.
+        chosen: Which circuits stand for them.
+        circuits: These circuits, task by task.
+        components: What they share; what most use first, and of that the strongest.
+        connections: The same of connections.
+        unique: What is specific to each task; None where it was not asked for.
+        heads_per_group: Query heads that read one key/value head; None where each has its own.
+        notes: What a reader has to know.
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    min_tasks: int
+    chosen: Chosen
+    circuits: tuple[CircuitEntry, ...]
+    components: tuple[SharedComponent, ...]
+    connections: tuple[SharedConnection, ...]
+    unique: Mapping[str, Specific] | None
+    heads_per_group: int | None
+    notes: tuple[str, ...]
+
+    @cached_property
+    def links(self) -> tuple[tuple[str, str], ...]:
+        """Shared key/value heads with the shared query heads that read them: no connections."""
+        return group_links([one.name for one in self.components], self.heads_per_group)
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What hangs together, the largest first; components on their own are none."""
+        graph = self._graph
+        found = []
+        for names in connected_parts(graph):
+            inside = graph.subgraph(names)
+            n_links = sum(source in names for source, _ in self.links)
+            n_connections = inside.number_of_edges() - n_links
+            ordered = sorted(names, key=lambda name: sort_key(parse_local(name)))
+            found.append(Part(tuple(ordered), n_connections, count_routes(inside)))
+        return tuple(found)
+
+    @cached_property
+    def paths(self) -> tuple[Route, ...]:
+        """The strongest paths from input to logits, at most ten; :attr:`n_paths` counts all."""
+        return strongest_routes(self._graph, _MAX_PATHS)
+
+    @property
+    def n_paths(self) -> int:
+        """How many paths lead from input to logits over what is shared."""
+        return sum(part.n_paths for part in self.parts)
+
+    def tasks_of(self, path: Route) -> tuple[str, ...]:
+        """Tasks that use every connection of a path, so that it lies in them as a whole."""
+        uses = {one.name: one.uses for one in self.connections}
+        return tuple(
+            task for task in self.tasks if all(task in uses[name] for name in path.connections)
+        )
+
+    def to_networkx(self) -> networkx.MultiDiGraph[str]:
+        """The shared subgraph; an edge's key is its port, ``""``, or ``"link"`` for a link.
+
+        Nodes are named by their local names and carry ``component``, ``kind``, ``layer``,
+        ``n_tasks``, ``strength``, ``signs_agree``, ``roles`` and ``effects``, by task; edges
+        ``connection``, ``port`` and the same. A link has no connection and no numbers.
+        """
+        import networkx as nx
+
+        graph: networkx.MultiDiGraph[str] = nx.MultiDiGraph(
+            model=self.model, tasks=self.tasks, min_tasks=self.min_tasks
+        )
+        for part in self.components:
+            graph.add_node(
+                part.name, component=f"{self.model}/{part.name}", kind=part.kind,
+                layer=part.layer, roles=part.roles, **_numbers(part),
+            )  # fmt: skip
+        for one in self.connections:
+            graph.add_edge(
+                one.source, one.target, key=one.port or "", connection=one.name, port=one.port,
+                **_numbers(one),
+            )  # fmt: skip
+        for source, target in self.links:
+            graph.add_edge(source, target, key="link", connection=None, port=None)
+        return graph
+
+    @cached_property
+    def _graph(self) -> networkx.MultiDiGraph[str]:
+        # Not given away: whoever changed it would change the paths.
+        return self.to_networkx()
+
+    def to_rows(self, of: str = "connections") -> Rows:
+        """One part of the answer as rows.
+
+        Args:
+            of: ``circuits``, ``components``, ``connections``, ``parts``, ``paths``, and where they
+                were asked for ``unique components`` and ``unique connections``.
+
+        Raises:
+            BadInput: There is no such part.
+        """
+        from queries.shared_rows import rows_of
+
+        return rows_of(self, of)
+
+    def to_frame(self, of: str = "connections") -> pandas.DataFrame:
+        """One part of the answer as a frame; see :meth:`to_rows`."""
+        return self.to_rows(of).to_frame()
+
+    def plot(self, max_edges: int = 60) -> Figure:
+        """Draw it: layers from left to right, width by strength, colour by how many tasks use it.
+
+        Some of what is specific to tasks is drawn faintly, where it was asked for.
+
+        Args:
+            max_edges: At most so many shared connections are drawn, the strongest.
+
+        Raises:
+            BadInput: There is nothing to draw.
+            MissingExtra: matplotlib is not installed.
+        """
+        from queries.drawing import figure_of
+        from queries.shared_files import picture_of
+
+        return figure_of(picture_of(self, max_edges))
+
+
+def shared_subgraph(
+    registry: Registry,
+    tasks: Sequence[str],
+    *,
+    min_tasks: int | None = None,
+    circuits: Which = "best",
+    model: str | None = None,
+    method: str | None = None,
+    unique: bool = True,
+) -> SharedSubgraph:
+    """Find what several tasks share.
+
+    Args:
+        registry: Where their circuits are.
+        tasks: Slugs of two or more; may be empty where circuits are named, whose tasks these are.
+        min_tasks: How many tasks have to use a part; all of them by default.
+        circuits: Which circuits stand for the tasks: ``best``, ``all`` or ids; see
+            :func:`queries.choosing.choose_circuits`.
+        model: Only circuits of this model. Needed where the tasks have several in common.
+        method: Only circuits found by this method.
+        unique: Also find what is specific to each task. Over many circuits this is most of the
+            work.
+
+    Raises:
+        NotFound: No task, model or circuit goes by that name.
+        BadInput: There are fewer than two tasks, or than ``min_tasks``; or circuits cannot be
+            chosen.
+    """
+    chosen = choose_circuits(registry, tasks, circuits=circuits, model=model, method=method)
+    compared = tuple(chosen.by_task)
+    least = _checked(min_tasks, compared)
+    # All circuits are those that the graph takes unasked: their names need not be sent.
+    which: dict[str, Any] = {"tasks": compared, "model": chosen.model}
+    which |= {"method": method} if circuits == "all" else {"circuits": chosen.ids}
+    entries = _entries(registry, chosen)
+    components, connections = _ask(registry, which, least)
+    specific = _ask(registry, which, 1, 1) if unique else None
+    group = heads_per_group(registry, [chosen.model])
+    listed = (*connections, *(specific[1] if specific else ()))
+    return SharedSubgraph(
+        model=chosen.model,
+        tasks=compared,
+        min_tasks=least,
+        chosen=chosen,
+        circuits=entries,
+        components=components,
+        connections=connections,
+        unique=_by_task(compared, *specific) if specific else None,
+        heads_per_group=group,
+        notes=(*chosen.notes, *_differences(entries), *_namings(listed, group)),
+    )
+
+
+def _checked(min_tasks: int | None, tasks: Sequence[str]) -> int:
+    if len(tasks) < 2:
+        raise BadInput(
+            f"what is shared needs two or more tasks, got {len(tasks)}; for example ioi and "
+            "sequence/numerals"
+        )
+    if min_tasks is not None and not 1 <= min_tasks <= len(tasks):
+        raise BadInput(
+            f"the smallest number of tasks is {min_tasks}, but {len(tasks)} tasks are given; it "
+            f"lies from 1 to {len(tasks)}"
+        )
+    return min_tasks or len(tasks)
+
+
+def _ask(
+    registry: Registry, which: Mapping[str, Any], least: int, most: int | None = None
+) -> tuple[tuple[SharedComponent, ...], tuple[SharedConnection, ...]]:
+    """Components and connections that so many of the tasks use."""
+    asked = {**which, "min_tasks": least, "max_tasks": most}
+    return (
+        components_of(registry.query("shared-components", **asked)),
+        connections_of(registry.query("shared-connections", **asked)),
+    )
+
+
+def _by_task(
+    tasks: Sequence[str],
+    components: Iterable[SharedComponent],
+    connections: Iterable[SharedConnection],
+) -> dict[str, Specific]:
+    return {
+        task: Specific(
+            tuple(one for one in components if task in one.uses),
+            tuple(one for one in connections if task in one.uses),
+        )
+        for task in tasks
+    }
+
+
+def _differences(circuits: Iterable[CircuitEntry]) -> Iterator[str]:
+    """What makes it doubtful to put these circuits beside each other."""
+    listed = list(circuits)
+    for name in _ALIKE:
+        values = sorted({str(getattr(circuit, name) or "unknown") for circuit in listed})
+        if len(values) > 1:
+            yield f"the circuits differ in {name}: {', '.join(values)}"
+    unsigned = {circuit.task for circuit in listed if circuit.sign is not Sign.HELPS_POSITIVE}
+    if unsigned:
+        yield f"effects have no known sign in some circuits of {', '.join(sorted(unsigned))}"
+
+
+def _namings(connections: Iterable[SharedConnection], heads_per_group: int | None) -> Iterator[str]:
+    """Connections that are one in the model and go by several names, so that they never meet."""
+    into = [(parse_local(one.target), one.port) for one in connections]
+    if len({port is None for target, port in into if ports_of(target)}) > 1:
+        yield (
+            "some circuits merge the inputs of heads (connections without <q>, <k>, <v>) and some "
+            "tell them apart; such connections are never counted as shared"
+        )
+    grouped = any(target.kind is Kind.KV_HEAD for target, _ in into)
+    if grouped and any(target.kind is Kind.HEAD and port in ("k", "v") for target, port in into):
+        yield (
+            "some circuits give every query head keys and values of its own and some have "
+            "key/value heads; such connections are never counted as shared"
+        )
+    if grouped and heads_per_group is None:
+        yield (
+            "the model's numbers of heads are not recorded, so paths end at key/value heads: which "
+            "query heads read them is unknown"
+        )
+
+
+def _entries(registry: Registry, chosen: Chosen) -> tuple[CircuitEntry, ...]:
+    known = {entry.id: entry for entry in registry.circuits(model=chosen.model)}
+    entries = tuple(known[id] for id in chosen.ids)
+    for entry in entries:
+        if entry.labels.state is CircuitState.RETRACTED:
+            raise BadInput(
+                f"circuit {entry.id[:12]} is retracted ({entry.labels.reason}), so it is compared "
+                "with nothing; choose another"
+            )
+    return entries
+
+
+def _numbers(one: Used) -> dict[str, Any]:
+    return {
+        "n_tasks": one.n_tasks,
+        "strength": one.strength,
+        "signs_agree": one.signs_agree,
+        "effects": {task: use.effect for task, use in one.uses.items()},
+    }

@@ -1,0 +1,166 @@
+"""Components and connections with what they do in each task that uses them.
+
+Made from the rows of the queries ``shared-components`` and ``shared-connections``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry.rows import Rows
+
+__all__ = ["SharedComponent", "SharedConnection", "Use", "Used", "components_of", "connections_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a component or connection does in one task.
+
+    Attributes:
+        task: The task.
+        n_circuits: How many of its chosen circuits use it.
+        effect: Mean over them; positive helps. None where none has signed effects.
+        magnitude: The same without signs; None where effects are unknown.
+    """
+
+    task: str
+    n_circuits: int
+    effect: float | None
+    magnitude: float | None
+
+    @property
+    def size(self) -> float:
+        """How strong it is, whatever its sign; 0 where that is unknown."""
+        return abs(self.effect) if self.effect is not None else self.magnitude or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A component or connection with the tasks that use it.
+
+    Attributes:
+        name: Local name.
+        uses: One for each of the tasks that use it, by task.
+        strength: Mean over them of its size as a share of the task's largest, 0 to 1, among what is
+            listed with it.
+    """
+
+    name: str
+    uses: Mapping[str, Use]
+    strength: float
+
+    @property
+    def n_tasks(self) -> int:
+        """How many tasks use it."""
+        return len(self.uses)
+
+    @property
+    def n_circuits(self) -> int:
+        """How many of the chosen circuits use it."""
+        return sum(use.n_circuits for use in self.uses.values())
+
+    @property
+    def n_positive(self) -> int:
+        """In how many tasks it helps."""
+        return sum(effect > 0 for effect in self._effects())
+
+    @property
+    def n_negative(self) -> int:
+        """In how many tasks it hurts."""
+        return sum(effect < 0 for effect in self._effects())
+
+    @property
+    def signs_agree(self) -> bool | None:
+        """Whether it acts alike in all tasks that tell; None where fewer than two do."""
+        signs = [(effect > 0) - (effect < 0) for effect in self._effects()]
+        return len(set(signs)) == 1 if len(signs) > 1 else None
+
+    def _effects(self) -> list[float]:
+        return [use.effect for use in self.uses.values() if use.effect is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedComponent(Used):
+    """A component that tasks use.
+
+    Attributes:
+        kind: Sort of component: head, kv_head, mlp, ...
+        layer: Block it lies in; None for input and logits.
+        roles: Roles it is known for in the chosen circuits.
+    """
+
+    kind: str
+    layer: int | None
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedConnection(Used):
+    """A connection that tasks use.
+
+    Attributes:
+        source: Local name of the component it leaves.
+        target: Local name of the component it enters.
+        port: Input of an attention head, or None.
+    """
+
+    source: str
+    target: str
+    port: str | None
+
+
+def components_of(rows: Rows) -> tuple[SharedComponent, ...]:
+    """Read what ``shared-components`` answers: what most tasks use first, then the strongest."""
+    found = [
+        SharedComponent(
+            name=_local(row["component"]),
+            uses=uses,
+            strength=strength,
+            kind=row["kind"],
+            layer=row["layer"],
+            roles=tuple(row["roles"]),
+        )
+        for row, uses, strength in _with_strength(rows)
+    ]
+    return tuple(sorted(found, key=_order))
+
+
+def connections_of(rows: Rows) -> tuple[SharedConnection, ...]:
+    """Read what ``shared-connections`` answers, in the same order."""
+    found = [
+        SharedConnection(
+            name=_local(row["connection"]),
+            uses=uses,
+            strength=strength,
+            source=_local(row["source"]),
+            target=_local(row["target"]),
+            port=row["port"],
+        )
+        for row, uses, strength in _with_strength(rows)
+    ]
+    return tuple(sorted(found, key=_order))
+
+
+def _with_strength(rows: Rows) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Use], float]]:
+    """Every row with its uses by task, and how strong they are beside the strongest of the task."""
+    read = [(row, {use["task"]: Use(**use) for use in row["tasks"]}) for row in rows]
+    largest: dict[str, float] = {}
+    for use in (use for _, uses in read for use in uses.values()):
+        largest[use.task] = max(largest.get(use.task, 0.0), use.size)
+    for row, uses in read:
+        yield row, uses, _mean(use.size / (largest[use.task] or 1.0) for use in uses.values())
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def _order(one: Used) -> tuple[int, float, str]:
+    return -one.n_tasks, -one.strength, one.name
+
+
+def _local(name: str) -> str:
+    return name.partition("/")[2]
