@@ -68,7 +68,7 @@ def fold(circuit: Circuit, how: Folding) -> Folded:
     rename = _renaming(circuit, how)
     adds_up = circuit.parameters.get("method") != "exact"
     effects: dict[str, float | None] = {}
-    summed: dict[str, str] = {}
+    folded: dict[str, set[str]] = {}
     for edge in circuit.edges:
         source, target = (str(parse_node_key(key)[0]) for key in (edge.source, edge.target))
         source, target = rename(source, None), rename(target, edge.port)
@@ -76,8 +76,9 @@ def fold(circuit: Circuit, how: Folding) -> Folded:
         before = effects.setdefault(name, None)
         if edge.effect is not None:
             effects[name] = edge.effect + (before or 0.0)
-        if summed.setdefault(name, edge.connection) != edge.connection and not adds_up:
-            effects[name] = None
+        folded.setdefault(name, set()).add(edge.connection)
+    if not adds_up:
+        effects |= dict.fromkeys(name for name, copies in folded.items() if len(copies) > 1)
     return Folded(_components(circuit, rename), effects)
 
 
