@@ -172,14 +172,26 @@ def _best(model: str, found: Mapping[str, Sequence[_Row]]) -> Chosen:
             task: [row for row in rows if (_kind(row), _size(row)) == (kind, size)]
             for task, rows in found.items()
         }
-        return Chosen(model, {task: _ids(rows)[:1] for task, rows in chosen.items()}, size)
+        by_task = {task: _ids(rows)[:1] for task, rows in chosen.items()}
+        return Chosen(model, by_task, size, _arbitrary(chosen))
     best = {task: rows[0] for task, rows in found.items()}
     sizes = ", ".join(f"{task} {_size(row)}" for task, row in best.items())
     note = (
         "no size of circuit, found the same way, is there for all tasks; each task's most faithful "
         f"circuit was taken, and a larger one shares more with any other ({sizes})"
     )
-    return Chosen(model, {task: (row["circuit"],) for task, row in best.items()}, None, (note,))
+    by_task = {task: (row["circuit"],) for task, row in best.items()}
+    return Chosen(model, by_task, None, (note, *_arbitrary(found)))
+
+
+def _arbitrary(found: Mapping[str, Sequence[_Row]]) -> tuple[str, ...]:
+    """Say where nothing told which of several circuits is the most faithful."""
+    return tuple(
+        f"{task} has {len(rows)} circuits that would do, none of known faithfulness; the first by "
+        "id was taken, and --circuits names another"
+        for task, rows in found.items()
+        if len(rows) > 1 and rows[0]["faithfulness"] is None
+    )
 
 
 def _kind(row: _Row) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from registry.registry import Registry
 
-__all__ = ["DRAWS", "Ceiling", "PairComparison", "compare_circuits", "compare_pairs"]
+__all__ = ["DRAWS", "Ceiling", "PairComparison", "ceiling", "compare_circuits", "compare_pairs"]
 
 DRAWS = 1000
 SIGNIFICANT = 0.05
@@ -43,7 +43,8 @@ class Ceiling:
     Attributes:
         task: The task.
         n_circuits: Circuits there are, each found on prompts of its own.
-        mean_iou: Mean over all pairs of shared connections over all connections of the two, 0 to 1.
+        mean_iou: Mean over all pairs of shared connections over all connections of the two, 0 to 1;
+            of components where circuits have no connections.
         lowest_iou: Of the pair that shares least.
         highest_iou: Of the pair that shares most.
     """
@@ -161,7 +162,7 @@ def compare_circuits(
     (pair,) = compare_pairs(registry, [(a, b)], draws=draws, seed=seed, anyway=anyway)
     ids = (pair.circuit_a.id, pair.circuit_b.id)
     tasks = {pair.circuit_a.task, pair.circuit_b.task}
-    ceilings = [_ceiling(registry, circuit) for circuit in (pair.circuit_a, pair.circuit_b)]
+    ceilings = [ceiling(registry, circuit) for circuit in (pair.circuit_a, pair.circuit_b)]
     return replace(
         pair,
         ceilings=tuple(dict.fromkeys(one for one in ceilings if one is not None)),
@@ -253,13 +254,18 @@ def _corrected(pairs: Sequence[PairComparison]) -> tuple[PairComparison, ...]:
     return tuple(replace(pair, q=by_pair.get(id(pair))) for pair in pairs)
 
 
-def _ceiling(registry: Registry, circuit: Circuit) -> Ceiling | None:
+def ceiling(registry: Registry, circuit: Circuit) -> Ceiling | None:
+    """How much a circuit's replicates share with each other; None where it has none.
+
+    Raises:
+        GraphError: The graph cannot be read.
+    """
     same = replicates(registry, circuit.id)
     if len(same) < 2:
         return None
+    asked = "circuit-overlaps" if circuit.edges else "circuit-overlaps-of-components"
     shared = {
-        (row["a"], row["b"]): row["n_shared"]
-        for row in registry.query("circuit-overlaps", circuits=list(same))
+        (row["a"], row["b"]): row["n_shared"] for row in registry.query(asked, circuits=list(same))
     }
     ordered = sorted(same)
     overlaps = [_iou(shared, a, b) for place, a in enumerate(ordered) for b in ordered[place + 1 :]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from queries import matrix_cli
+
 if TYPE_CHECKING:
     import typer
 
@@ -11,4 +13,5 @@ __all__ = ["commands"]
 
 
 def commands(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Register the commands of this module and of that of the matrix."""
+    matrix_cli.commands(app)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from registry.registry import Registry
 
-__all__ = ["PERCENT_OF_METRIC", "Transfer", "read_transfers"]
+__all__ = ["FAITHFULNESS", "PERCENT_OF_METRIC", "Transfer", "read_transfers"]
 
 PERCENT_OF_METRIC = "F"
-_FAITHFULNESS = "faithfulness"
+FAITHFULNESS = "faithfulness"
 _RANDOM = "random_faithfulness"
 
 
@@ -59,9 +59,9 @@ def read_transfers(registry: Registry, circuits: Iterable[str]) -> tuple[Transfe
     found = []
     for (circuit, found_on, task), measured in values.items():
         random = measured.get(_RANDOM)
-        for measure in (_FAITHFULNESS, PERCENT_OF_METRIC):
+        for measure in (FAITHFULNESS, PERCENT_OF_METRIC):
             if measure in measured:
-                beside = fmean(random) if random and measure == _FAITHFULNESS else None
+                beside = fmean(random) if random and measure == FAITHFULNESS else None
                 found.append(
                     Transfer(
                         circuit, found_on, task, measure, fmean(measured[measure]),
