@@ -235,12 +235,13 @@ def _of_groups(
     from scipy.stats import hypergeom
 
     probabilities = numpy.ones(1)
-    for group in sizes:
+    for group in sorted(sizes, key=repr):  # the order of a product decides its last digit
         size, n_a, n_b = sizes[group], a.get(group, 0), b.get(group, 0)
         if size is None or max(n_a, n_b) > size:
             return None
         if n_a and n_b:
-            shared = hypergeom.pmf(numpy.arange(min(n_a, n_b) + 1), size, n_a, n_b)
+            fewer, more = sorted((n_a, n_b))  # so that a pair's order changes no digit either
+            shared = hypergeom.pmf(numpy.arange(fewer + 1), size, fewer, more)
             probabilities = numpy.convolve(probabilities, shared)
     return _exact(probabilities, n_shared)
 

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queries.chance import parts_by_chance, shared_by_chance
+from queries.chance import shared_by_chance
 from queries.nulls import Draws, draw_circuits
 from registry.errors import BadInput
 from registry.identifiers import can_feed, parse_connection
-from registry.records import Model
+
+unhurried = settings(deadline=None)  # a busy machine is no fault of the code
 
 SENDERS = ("input", "a0.h0", "a0.h1", "m0", "a1.h0", "m1")
 RECEIVERS = ("a0.h0<q>", "a0.h1<v>", "m0", "a1.h0<q>", "a1.h0<v>", "m1", "logits")
@@ -44,6 +45,7 @@ def circuits_of(draws: Draws) -> list[frozenset[str]]:
     ]
 
 
+@unhurried
 @given(CIRCUITS, st.integers(0, 2**32))
 def test_every_part_keeps_its_number_of_edges_and_all_lead_forward(
     circuit: frozenset[str], seed: int
@@ -72,6 +74,7 @@ def test_all_circuits_with_these_degrees_are_drawn_equally_often(circuit: frozen
     assert chi_square <= len(alike) + 5 * math.sqrt(2 * len(alike)) + 5
 
 
+@unhurried
 @given(CIRCUITS, CIRCUITS, st.integers(0, 2**32))
 def test_equal_seeds_give_equal_numbers_whatever_the_order(
     a: frozenset[str], b: frozenset[str], seed: int
@@ -142,41 +145,3 @@ def test_beside_attention_an_mlp_does_not_read_it() -> None:
 def test_empty_circuits_share_nothing_by_chance() -> None:
     found = shared_by_chance([], ["m0->m1"], 5, 0)
     assert (found.n_shared, found.expected, found.z, found.p) == (0, 0.0, None, 1.0)
-
-
-HEADS = [f"a{layer}.h{head}" for layer in range(2) for head in range(3)]
-PARTS = st.frozensets(st.sampled_from([*HEADS, "m0", "m1", "input", "logits"]))
-TWO_LAYERS = Model(slug="m", n_layers=2, n_heads=3)
-
-
-def same_layers(parts: frozenset[str]) -> list[frozenset[str]]:
-    """All sets with as many heads of each layer, and the same other parts."""
-    rest = parts - set(HEADS)
-    chosen = [
-        itertools.combinations(HEADS[first : first + 3], len(parts & {*HEADS[first : first + 3]}))
-        for first in (0, 3)
-    ]
-    return [frozenset((*one, *other, *rest)) for one, other in itertools.product(*chosen)]
-
-
-@given(PARTS, PARTS)
-def test_parts_shared_by_chance_are_what_all_pairs_of_such_sets_share(
-    a: frozenset[str], b: frozenset[str]
-) -> None:
-    shared = [len(x & y) for x, y in itertools.product(same_layers(a), same_layers(b))]
-    found = parts_by_chance(a, b, TWO_LAYERS)
-    assert found is not None
-    assert found.expected == pytest.approx(numpy.mean(shared))
-    assert found.p == pytest.approx(numpy.mean([n >= len(a & b) for n in shared]))
-    assert (found.z is None) == (len(set(shared)) == 1)
-    if found.z is not None:
-        assert found.z == pytest.approx((len(a & b) - numpy.mean(shared)) / numpy.std(shared))
-    within = numpy.mean([found.low <= n <= found.high for n in shared])
-    assert within >= 0.95
-
-
-def test_chance_is_unknown_where_it_is_unknown_what_there_is_to_choose_from() -> None:
-    parts = ["m0.f3#dictionary", "input"]
-    assert parts_by_chance(parts, parts, TWO_LAYERS) is None
-    assert parts_by_chance(["a0.h1"], ["a0.h2"], Model(slug="m")) is None
-    assert parts_by_chance(["input"], ["input"], Model(slug="m")) is not None
