@@ -1,17 +1,29 @@
 """Draw the part of a circuit, or of several, that matters, for a person to read.
 
-Layers run from left to right, heads lie above, MLPs below. A line is as wide as the edge is strong,
-relative to the strongest edge of the same task; colour says how many tasks share it. Needs the
-extra ``plots``.
+Layers run from left to right, heads lie above, MLPs below. A line is the wider the stronger the
+edge is, relative to the strongest edge of the same task; colour says how many tasks share it, and
+dashes whether it hurts. Needs the extra ``plots``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from queries.drawn import (
+    FILLS,
+    OWN,
+    SHARED_BY_ALL,
+    SHARED_BY_SOME,
+    DrawnEdge,
+    Picture,
+    acts,
+    colour_of,
+    edge_key,
+    strengths,
+    strongest,
+)
 from registry.errors import BadInput, MissingExtra
 from registry.identifiers import Kind, parse_local, sort_key
 
@@ -21,73 +33,18 @@ if TYPE_CHECKING:
 
     from queries.layout import Layout
 
-__all__ = [
-    "FILLS",
-    "DrawnEdge",
-    "Picture",
-    "check_suffix",
-    "colour_of",
-    "draw",
-    "figure_of",
-    "hurts",
-    "strongest",
-]
+__all__ = ["DrawnEdge", "Picture", "check_suffix", "draw", "figure_of", "strongest"]
 
 SUFFIXES = (".svg", ".png", ".pdf")
-MAX_EDGES = 60
-MAX_CONTEXT = 15
 
-_SHARED_BY_ALL = "#0b6e75"
-_SHARED_BY_SOME = "#d9822b"
-_OWN = "#aab4bf"
-FILLS: Mapping[str, str] = {_SHARED_BY_ALL: "#d5eeee", _SHARED_BY_SOME: "#fbe7d0", _OWN: "#f1f3f5"}
-"""Colour of a box by the colour of its border."""
 _INK = "#1d2733"
 _FAINT = "#6b7783"
 _BAND = "#f6f8fa"
 _INCHES = 0.74
 _WIDEST, _THINNEST = 4.2, 0.8  # points
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnEdge:
-    """An edge with what it does in every task that uses it.
-
-    Attributes:
-        source: Local name of the component it leaves.
-        target: Local name of the component it enters.
-        port: Input of an attention head, or None.
-        effects: By task; None where the effect is unknown. Its keys are the tasks that use it.
-    """
-
-    source: str
-    target: str
-    port: str | None
-    effects: Mapping[str, float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """What to draw.
-
-    Attributes:
-        title: Heading.
-        tasks: Tasks, or names of circuits, that are compared; those edges' effects are keyed by.
-        edges: What may be drawn; see :func:`strongest`.
-        min_tasks: An edge of so many tasks counts as shared; others are context, drawn faintly.
-        heads_per_group: Query heads that read from one key/value head, to show which do.
-        components: Local names drawn even where no drawn edge touches them, with how many tasks
-            use them.
-        max_edges: At most so many shared edges are drawn, the strongest.
-    """
-
-    title: str
-    tasks: tuple[str, ...]
-    edges: tuple[DrawnEdge, ...]
-    min_tasks: int = 1
-    heads_per_group: int | None = None
-    components: Mapping[str, int] = field(default_factory=dict)
-    max_edges: int = MAX_EDGES
+_DASHES: Mapping[str, Any] = {
+    "helps": "solid", "hurts": (0, (2.2, 1.2)), "mixed": (0, (6, 1.2, 1.2, 1.2)),
+}  # fmt: skip
 
 
 def draw(picture: Picture, path: Path) -> None:
@@ -115,36 +72,6 @@ def check_suffix(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise BadInput(f"cannot draw to {str(path)!r}; name a file that ends in .svg, .png or .pdf")
-
-
-def strongest(picture: Picture) -> tuple[DrawnEdge, ...]:
-    """The edges that are drawn: the strongest shared ones, then a few others for context."""
-    strength = _strengths(picture)
-    ordered = sorted(picture.edges, key=lambda edge: (-strength[edge_key(edge)], edge_key(edge)))
-    shared = [edge for edge in ordered if len(edge.effects) >= picture.min_tasks]
-    others = [edge for edge in ordered if len(edge.effects) < picture.min_tasks]
-    return (*shared[: picture.max_edges], *others[:MAX_CONTEXT])
-
-
-def edge_key(edge: DrawnEdge) -> tuple[str, str, str]:
-    """What tells edges of one picture apart."""
-    return edge.source, edge.target, edge.port or ""
-
-
-def _strengths(picture: Picture) -> dict[tuple[str, str, str], float]:
-    """Mean size of an edge's effects, each as a share of its task's largest; 0 where unknown."""
-    largest = {
-        task: max((abs(edge.effects.get(task) or 0.0) for edge in picture.edges), default=0.0)
-        for task in picture.tasks
-    }
-    strength = {}
-    for edge in picture.edges:
-        sizes = [
-            abs(effect or 0.0) / largest[task] if largest[task] else 0.0
-            for task, effect in edge.effects.items()
-        ]
-        strength[edge_key(edge)] = sum(sizes) / len(sizes) if sizes else 0.0
-    return strength
 
 
 def figure_of(picture: Picture) -> Figure:
@@ -201,15 +128,16 @@ def _draw_edges(axes: Axes, layout: Layout, picture: Picture, edges: Sequence[Dr
 
     from queries.layout import PORT_OFFSET, curves
 
-    strength = _strengths(picture)
+    strength = strengths(picture)
     top = max((strength[edge_key(edge)] for edge in edges), default=0.0) or 1.0
     control = curves(
-        np.array([layout.places[edge.source] for edge in edges]),
-        np.array([layout.places[edge.target] for edge in edges]),
+        np.array([layout.places[edge.source] for edge in edges]).reshape(-1, 2),
+        np.array([layout.places[edge.target] for edge in edges]).reshape(-1, 2),
         np.array([PORT_OFFSET[edge.port] for edge in edges]),
     )
     for edge, points in zip(edges, control, strict=True):
-        share = strength[edge_key(edge)] / top
+        # A few edges are many times as strong as the rest, whose widths would not differ.
+        share = (strength[edge_key(edge)] / top) ** 0.5
         axes.add_patch(_line(points, edge, picture, share))
     _draw_groups(axes, layout, picture)
 
@@ -220,15 +148,16 @@ def _line(points: Any, edge: DrawnEdge, picture: Picture, share: float) -> Any:
 
     colour = colour_of(len(edge.effects), len(picture.tasks))
     context = len(edge.effects) < picture.min_tasks
+    acting = acts(edge.effects)
     outline = Outline(points, [Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4])
     return PathPatch(
         outline,
         fill=False,
         edgecolor=colour,
         linewidth=_THINNEST + (0.8 if context else _WIDEST - _THINNEST) * share,
-        linestyle=(0, (2.2, 1.2)) if hurts(edge.effects) else "solid",
+        linestyle=_DASHES[acting],
         alpha=0.45 if context else 0.8,
-        capstyle="butt" if hurts(edge.effects) else "round",
+        capstyle="round" if acting == "helps" else "butt",
         zorder=1 if context else 2 + len(edge.effects) / 100,
     )
 
@@ -363,18 +292,21 @@ def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
     users = {*(len(edge.effects) for edge in edges), *picture.components.values()}
     drawn = {colour_of(count, n_tasks) for count in users}
     names = {
-        _SHARED_BY_ALL: {1: "edge of the circuit", 2: "used by both"}.get(
+        SHARED_BY_ALL: {1: "edge of the circuit", 2: "used by both"}.get(
             n_tasks, f"used by all {n_tasks}"
         ),
-        _SHARED_BY_SOME: "used by some, not all",
-        _OWN: "used by one alone",
+        SHARED_BY_SOME: "used by some, not all",
+        OWN: "used by one alone",
     }
     yield from (line(text, colour) for colour, text in names.items() if colour in drawn)
     if edges:
         yield line("strong effect", _INK, linewidth=_WIDEST)
         yield line("weak effect", _INK, linewidth=_THINNEST)
-    if any(hurts(edge.effects) for edge in edges):
-        yield line("hurts the metric (mean effect below 0)", _INK, linestyle=(0, (2.2, 1.2)))
+    acting = {acts(edge.effects) for edge in edges}
+    if "hurts" in acting:
+        yield line("hurts the metric", _INK, linestyle=_DASHES["hurts"])
+    if "mixed" in acting:
+        yield line("helps one, hurts another", _INK, linestyle=_DASHES["mixed"])
     if any(edge.port for edge in edges):
         yield Line2D(
             [], [], linestyle="", marker="$q\\ k\\ v$", markersize=16, color=_FAINT,
@@ -382,16 +314,3 @@ def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
         )  # fmt: skip
     if picture.heads_per_group is not None:
         yield line("heads that read a key/value head", _FAINT, linestyle=":", linewidth=1.1)
-
-
-def colour_of(n_tasks: int, n_compared: int) -> str:
-    """Colour that tells how many of the compared tasks use a part."""
-    if n_tasks >= n_compared:
-        return _SHARED_BY_ALL
-    return _SHARED_BY_SOME if n_tasks > 1 else _OWN
-
-
-def hurts(effects: Mapping[str, float | None]) -> bool:
-    """Whether the mean of the known effects is negative."""
-    known = [effect for effect in effects.values() if effect is not None]
-    return bool(known) and sum(known) / len(known) < 0

@@ -1,7 +1,8 @@
 """Ways through a graph of parts: what hangs together, and what leads from input to logits.
 
 A graph here is a networkx multigraph whose nodes are local names such as ``a9.h6`` and whose edges
-carry ``connection``, the local name of the connection they stand for, and ``strength``, 0 or more.
+carry ``connection``, the local name of the connection they stand for, and ``strength``, 0 or more;
+None, for unknown, counts as 0.
 An edge without ``connection`` is structure: the link from a key/value head to a query head that
 reads it. It is followed like any other, and makes no way weaker.
 
@@ -166,7 +167,7 @@ def _in_order(graph: Graph) -> Iterator[tuple[str, list[Hop]]]:
         if connection is None:
             entering[target].append(Hop(source, target, None, None, inf))
         elif can_feed(parse_local(source), parse_local(target), port):
-            entering[target].append(Hop(source, target, port, connection, data["strength"]))
+            entering[target].append(Hop(source, target, port, connection, data["strength"] or 0.0))
     feeds = nx.DiGraph((hop.source, name) for name, hops in entering.items() for hop in hops)
     feeds.add_nodes_from(graph)
     for name in nx.topological_sort(feeds):

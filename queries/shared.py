@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Part", "SharedSubgraph", "Specific", "shared_subgraph"]
 
 _MAX_PATHS = 10
-_ALIKE = ("level", "metric", "ablation", "sign")
+_ALIKE = ("level", "metric", "ablation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,9 @@ class SharedSubgraph:
             inside = graph.subgraph(names)
             n_links = sum(source in names for source, _ in self.links)
             n_connections = inside.number_of_edges() - n_links
-            ordered = sorted(names, key=lambda name: sort_key(parse_local(name)))
-            found.append(Part(tuple(ordered), n_connections, count_routes(inside)))
+            if n_connections:  # heads that links alone join have nothing in common but place
+                ordered = sorted(names, key=lambda name: sort_key(parse_local(name)))
+                found.append(Part(tuple(ordered), n_connections, count_routes(inside)))
         return tuple(found)
 
     @cached_property
@@ -123,6 +124,12 @@ class SharedSubgraph:
     def n_paths(self) -> int:
         """How many paths lead from input to logits over what is shared."""
         return sum(part.n_paths for part in self.parts)
+
+    def strength_of(self, path: Route) -> float | None:
+        """Strength of a path's weakest connection; None where one of its strengths is unknown."""
+        strengths = {one.name: one.strength for one in self.connections}
+        known = [strengths[name] for name in path.connections]
+        return None if None in known else path.strength
 
     def tasks_of(self, path: Route) -> tuple[str, ...]:
         """Tasks that use every connection of a path, so that it lies in them as a whole."""
@@ -136,7 +143,8 @@ class SharedSubgraph:
 
         Nodes are named by their local names and carry ``component``, ``kind``, ``layer``,
         ``n_tasks``, ``strength``, ``signs_agree``, ``roles`` and ``effects``, by task; edges
-        ``connection``, ``port`` and the same. A link has no connection and no numbers.
+        ``connection``, ``port`` and the same. A link has no connection and no numbers. Strengths
+        that are unknown are None.
         """
         import networkx as nx
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,7 +68,8 @@ def shared(
     weakest connection; => leads from a key/value head to a query head that reads it.
 
     Columns named after tasks hold the mean effect there; positive helps. The strength of a part is
-    the mean size of its effects, as shares of the largest in each task. CSV holds connections.
+    the mean size of its effects, as shares of the largest in each task; signs such as 2+ 1- say in
+    how many tasks it helps and hurts. CSV holds connections.
 
     \b
     circuits shared --task ioi --task sequence/numerals --out shared.svg
@@ -79,7 +79,6 @@ def shared(
     """
     from queries.shared import shared_subgraph
     from queries.shared_files import check_suffix, write_shared
-    from queries.shared_rows import CONTENTS, SPECIFIC
 
     which = parse_circuits(circuits)
     tasks = parse_tasks(task, at_least=2 if isinstance(which, str) else 0, command="shared")
@@ -100,7 +99,7 @@ def shared(
         write_shared(found, out)
         notice(f"written to {out}")
     _say_notes(found)
-    _show(found, (*CONTENTS, *(SPECIFIC if unique else ())), format, top)
+    _show(found, format, unique=unique, top=top)
 
 
 def _say_notes(found: SharedSubgraph) -> None:
@@ -112,14 +111,15 @@ def _say_notes(found: SharedSubgraph) -> None:
         notice("no path of shared connections leads from input to logits")
 
 
-def _show(found: SharedSubgraph, contents: Sequence[str], format: Format, top: int) -> None:
-    from queries.shared_rows import narrowed
+def _show(found: SharedSubgraph, format: Format, *, unique: bool, top: int) -> None:
+    from queries.shared_rows import CONTENTS, SPECIFIC
+    from queries.shared_tables import tables_of
 
-    if format is not Format.TABLE:
-        sections = [Section(of, found.to_rows(of)) for of in contents]
+    if format is Format.TABLE:
+        parts = tables_of(found, top, unique=unique)
     else:
-        narrow = {of: narrowed(found, of, top) for of in contents}
-        sections = [Section(of, rows) for of, rows in narrow.items()]
-        if any(rows.truncated for rows in narrow.values()):
-            notice(f"only the strongest {top} rows of each part; --top sets the limit")
+        parts = {of: found.to_rows(of) for of in (*CONTENTS, *(SPECIFIC if unique else ()))}
+    if any(rows.truncated for rows in parts.values()):
+        notice(f"only the strongest {top} rows of each part; --top sets the limit")
+    sections = [Section(title, rows) for title, rows in parts.items()]
     show_sections(sections, format, csv="connections")

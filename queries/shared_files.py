@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queries.drawing import FILLS, colour_of, hurts
+from queries.drawn import FILLS, DrawnEdge, Picture, acts, colour_of
 from queries.shared_rows import CONTENTS, SPECIFIC
 from registry.errors import BadInput
 from registry.identifiers import parse_local, sort_key
@@ -21,7 +21,6 @@ from registry.identifiers import parse_local, sort_key
 if TYPE_CHECKING:
     import networkx
 
-    from queries.drawing import Picture
     from queries.shared import SharedSubgraph
     from queries.shared_parts import Used
 
@@ -69,8 +68,6 @@ def write_shared(found: SharedSubgraph, path: Path) -> None:
 
 def picture_of(found: SharedSubgraph, max_edges: int = 60) -> Picture:
     """What to draw: shared connections beside specific ones, or components where there are none."""
-    from queries.drawing import DrawnEdge, Picture
-
     least = found.min_tasks
     specific = (of.connections for of in (found.unique or {}).values()) if least > 1 else ()
     among = (
@@ -144,8 +141,8 @@ _THINNEST, _WIDEST = 0.6, 5.0
 def as_dot(found: SharedSubgraph) -> str:
     """The subgraph for graphviz: a line is as wide as it is strong, and dashed where it hurts.
 
-    Dotted lines are links from key/value heads to query heads. What tasks a part is used by, and
-    what it does there, is its tooltip.
+    A hollow tip is for what helps one task and hurts another; dotted lines are links from key/value
+    heads to query heads. What tasks a part is used by, and what it does there, is its tooltip.
     """
     return "".join(f"{line}\n" for line in _dot_lines(found))
 
@@ -163,12 +160,13 @@ def _dot_lines(found: SharedSubgraph) -> Iterator[str]:
             label="\n".join((part.name, *part.roles)), color=colour, fillcolor=FILLS[colour],
             tooltip=_told(part),
         )  # fmt: skip
-    strongest = max((one.strength for one in found.connections), default=0.0) or 1.0
+    strongest = max((one.strength or 0.0 for one in found.connections), default=0.0) or 1.0
     for one in found.connections:
         yield f"  {_quoted(one.source)} -> {_quoted(one.target)} " + _attributes(
             label=one.port, color=colour_of(one.n_tasks, n_tasks), tooltip=_told(one),
-            penwidth=f"{_THINNEST + (_WIDEST - _THINNEST) * one.strength / strongest:.3g}",
-            style="dashed" if hurts(_shown(one)) else None,
+            penwidth=f"{_THINNEST + (_WIDEST - _THINNEST) * (one.strength or 0.0) / strongest:.3g}",
+            style="dashed" if acts(_shown(one)) == "hurts" else None,
+            arrowhead="odiamond" if acts(_shown(one)) == "mixed" else None,
         )  # fmt: skip
     for source, target in found.links:
         yield f"  {_quoted(source)} -> {_quoted(target)} [style=dotted, arrowhead=none];"

@@ -5,7 +5,7 @@ Made from the rows of the queries ``shared-components`` and ``shared-connections
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,9 @@ class Use:
     magnitude: float | None
 
     @property
-    def size(self) -> float:
-        """How strong it is, whatever its sign; 0 where that is unknown."""
-        return abs(self.effect) if self.effect is not None else self.magnitude or 0.0
+    def size(self) -> float | None:
+        """How strong it is, whatever its sign; None where that is unknown."""
+        return abs(self.effect) if self.effect is not None else self.magnitude
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class Used:
         name: Local name.
         uses: One for each of the tasks that use it, by task.
         strength: Mean over them of its size as a share of the task's largest, 0 to 1, among what is
-            listed with it.
+            listed with it; None where no size is known.
     """
 
     name: str
     uses: Mapping[str, Use]
-    strength: float
+    strength: float | None
 
     @property
     def n_tasks(self) -> int:
@@ -143,23 +143,24 @@ def connections_of(rows: Rows) -> tuple[SharedConnection, ...]:
     return tuple(sorted(found, key=_order))
 
 
-def _with_strength(rows: Rows) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Use], float]]:
+_Read = tuple[Mapping[str, Any], Mapping[str, Use], float | None]
+
+
+def _with_strength(rows: Rows) -> Iterator[_Read]:
     """Every row with its uses by task, and how strong they are beside the strongest of the task."""
     read = [(row, {use["task"]: Use(**use) for use in row["tasks"]}) for row in rows]
     largest: dict[str, float] = {}
     for use in (use for _, uses in read for use in uses.values()):
-        largest[use.task] = max(largest.get(use.task, 0.0), use.size)
+        largest[use.task] = max(largest.get(use.task, 0.0), use.size or 0.0)
     for row, uses in read:
-        yield row, uses, _mean(use.size / (largest[use.task] or 1.0) for use in uses.values())
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
+        shares = [
+            use.size / (largest[use.task] or 1.0) for use in uses.values() if use.size is not None
+        ]
+        yield row, uses, sum(shares) / len(shares) if shares else None
 
 
 def _order(one: Used) -> tuple[int, float, str]:
-    return -one.n_tasks, -one.strength, one.name
+    return -one.n_tasks, -(one.strength or 0.0), one.name
 
 
 def _local(name: str) -> str:

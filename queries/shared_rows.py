@@ -1,8 +1,7 @@
-"""What several tasks share, as rows: whole for programs, and narrow for people to read."""
+"""What several tasks share, as rows for programs; tables are in :mod:`queries.shared_tables`."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,7 @@ if TYPE_CHECKING:
     from queries.shared import SharedSubgraph
     from queries.shared_parts import SharedComponent, SharedConnection, Used
 
-__all__ = ["CONTENTS", "SPECIFIC", "narrowed", "rows_of"]
-
-_MAX_NAMES = 12
+__all__ = ["CONTENTS", "SPECIFIC", "rows_of"]
 
 
 def rows_of(found: SharedSubgraph, of: str) -> Rows:
@@ -36,48 +33,6 @@ def rows_of(found: SharedSubgraph, of: str) -> Rows:
     if of not in readers:
         raise BadInput(f"there is no {of!r}; there are: {', '.join(readers)}")
     return readers[of](found)
-
-
-def narrowed(found: SharedSubgraph, of: str, top: int) -> Rows:
-    """The same for a table: without what follows from other columns, and long lists cut.
-
-    Args:
-        found: The answer.
-        of: Which part.
-        top: At most so many rows, and where rows belong to tasks, so many of each.
-    """
-    rows = rows_of(found, of)
-    kept = _first(rows, top)
-    left_out = {*_NOT_IN_TABLES, *(["n_tasks"] if found.min_tasks == len(found.tasks) else [])}
-    places = [place for place, name in enumerate(rows.columns) if name not in left_out]
-    return Rows(
-        tuple(rows.columns[place] for place in places),
-        tuple(tuple(_shortened(row[place]) for place in places) for row in kept),
-        truncated=len(kept) < len(rows),
-    )
-
-
-def _first(rows: Rows, top: int) -> list[tuple[Any, ...]]:
-    if rows.columns[0] != "task":
-        return list(rows.values[:top])
-    seen: Counter[str] = Counter()
-    kept = []
-    for row in rows.values:
-        seen[row[0]] += 1
-        if seen[row[0]] <= top:
-            kept.append(row)
-    return kept
-
-
-_NOT_IN_TABLES = frozenset(
-    {"kind", "layer", "source", "target", "port", "n_circuits", "n_positive", "n_negative", "uses"}
-)
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, tuple) and len(value) > _MAX_NAMES:
-        return [*value[:_MAX_NAMES], f"and {len(value) - _MAX_NAMES} more"]
-    return value
 
 
 def _circuits(found: SharedSubgraph) -> Rows:
@@ -124,7 +79,13 @@ def _paths(found: SharedSubgraph) -> Rows:
     return Rows(
         ("path", "n_connections", "tasks", "strength", "weakest"),
         tuple(
-            (str(path), len(path.connections), found.tasks_of(path), path.strength, path.weakest)
+            (
+                str(path),
+                len(path.connections),
+                found.tasks_of(path),
+                found.strength_of(path),
+                path.weakest,
+            )
             for path in found.paths
         ),
     )

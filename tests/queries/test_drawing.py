@@ -96,13 +96,33 @@ def test_strength_is_relative_to_the_task() -> None:
 
 def test_wider_lines_are_stronger_and_dashed_ones_hurt() -> None:
     strong = DrawnEdge("input", "m1", None, {"ioi": -2.0})
-    weak = DrawnEdge("input", "m2", None, {"ioi": 0.5})
+    weak = DrawnEdge("input", "m2", None, {"ioi": 0.05})
     (axes,) = figure_of(Picture("t", ("ioi",), (strong, weak))).axes
     lines = [patch for patch in axes.patches if patch.get_fill() is False]
     wide, narrow = sorted(lines, key=lambda line: -line.get_linewidth())
     assert wide.get_linewidth() > 2 * narrow.get_linewidth()
     assert wide.get_linestyle() != "solid"
     assert narrow.get_linestyle() == "solid"
+
+
+def test_an_edge_that_helps_one_task_and_hurts_another_looks_like_neither() -> None:
+    effects = [{"ioi": 1.0, "months": 0.5}, {"ioi": -1.0, "months": -0.5}, {"ioi": 9, "months": -1}]
+    edges = tuple(DrawnEdge("input", f"m{i}", None, of) for i, of in enumerate(effects))
+    figure = figure_of(Picture("t", ("ioi", "months"), edges))
+    lines = [patch for patch in figure.axes[0].patches if patch.get_fill() is False]
+    assert len({str(line.get_linestyle()) for line in lines}) == 3
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"hurts the metric", "helps one, hurts another"} <= labels
+
+
+def test_components_are_drawn_without_edges_and_counted() -> None:
+    figure = figure_of(Picture("t", TASKS, (), components={"a1.h2": 3, "a1.h3": 2, "m4": 3}))
+    names = {text.get_text() for text in figure.axes[0].texts if text.get_gid() == "node"}
+    assert names == {"a1.h2", "a1.h3", "m4"}
+    (subtitle,) = (text for text in figure.texts if text.get_gid() == "subtitle")
+    assert "3 shared components, without edges" in subtitle.get_text()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["used by all 3", "used by some, not all"]
 
 
 def test_colours_tell_shared_from_own() -> None:
