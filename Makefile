@@ -11,6 +11,10 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
 	done)
 
+# Processes that test at once, each with servers of its own, and the threads of torch in each.
+WORKERS ?= 2
+THREADS ?= 1
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -42,7 +46,8 @@ check: lint ## lint, and the tests that need neither a server nor a language mod
 	$(BIN)/pytest -q -m "not slow and not model and not neo4j and not postgres"
 
 test: $(DEV) ## Every test, against a real Neo4j and a real PostgreSQL; report in reports/
-	$(BIN)/pytest -rs --junitxml=reports/junit.xml
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -rs -n $(WORKERS) --dist loadfile \
+		--junitxml=reports/junit.xml
 
 conformance: $(DEV) ## What every graph store and every ledger owes, on all engines
 	$(BIN)/pytest -rs tests/conformance
