@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from queries.alike import group_alike
 from registry.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _Row = Mapping[str, Any]
 _SAME_KIND = ("level", "ablation", "kv_heads")
 _SAME_WAY = ("model", "method", "metric", "sign", *_SAME_KIND)
 _MOST_REPLICATES = 20
+_MOST_READ = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,7 @@ def choose_circuits(
 def replicates(registry: Registry, circuit: str) -> tuple[str, ...]:
     """Circuits that were found the same way on other prompts of the same task.
 
-    The same model, method with its parameters, metric, ablation, key/value heads and size; at most
-    20 of them, the newest.
+    The same as :func:`queries.alike.group_alike` says; at most 20 of them, the newest.
 
     Args:
         registry: Where they are.
@@ -114,15 +115,17 @@ def replicates(registry: Registry, circuit: str) -> tuple[str, ...]:
     mine = next((row for row in rows if row["circuit"] == circuit), None)
     if mine is None or given.prompt_set is None:
         return (circuit,)
-    alike = [row for row in rows if all(row[name] == mine[name] for name in _SAME_WAY)]
-    others = {
-        row["prompt_set"]: row["circuit"]
-        for row in sorted(alike, key=lambda row: (row["recorded_at"], row["circuit"]))
-        if _size(row) == _size(mine) and row["prompt_set"] not in (None, given.prompt_set)
-    }
-    newest = [*others.values()][-_MOST_REPLICATES + 1 :]
-    same = [id for id in newest if registry.document(id).parameters == given.parameters]
-    return (circuit, *same)
+    others = [
+        row
+        for row in rows
+        if row["prompt_set"] not in (None, given.prompt_set)
+        and all(row[name] == mine[name] for name in _SAME_WAY)
+    ]
+    others.sort(key=lambda row: (row["recorded_at"], row["circuit"]), reverse=True)
+    others.sort(key=lambda row: _size(row) != _size(mine))
+    groups = group_alike(registry, (circuit, *_ids(others)[:_MOST_READ]))
+    same = next(group.circuits for group in groups if circuit in group.circuits)
+    return same[:_MOST_REPLICATES]
 
 
 def _named(registry: Registry, tasks: Sequence[str], prefixes: Iterable[str]) -> Chosen:
@@ -156,7 +159,11 @@ def _common_model(found: Mapping[str, Sequence[_Row]]) -> str:
             f"{task}: {', '.join(sorted(of_task))}"
             for task, of_task in zip(found, models, strict=True)
         )
-        raise BadInput(f"no model has circuits of all these tasks ({has})" if has else "no task")
+        raise BadInput(
+            f"no model has circuits of all these tasks ({has})"
+            if has
+            else "no task is named; give tasks, or the ids of circuits"
+        )
     raise BadInput(
         f"{len(common)} models have circuits of these tasks ({', '.join(common)}); choose one"
         " with --model"
