@@ -70,9 +70,9 @@ def picture_of(found: SharedSubgraph, max_edges: int = 60) -> Picture:
     """What to draw: shared connections beside specific ones, or components where there are none."""
     least = found.min_tasks
     specific = (of.connections for of in (found.unique or {}).values()) if least > 1 else ()
-    among = (
-        f"all {least}" if least == len(found.tasks) else f"{least} or more of {len(found.tasks)}"
-    )
+    n_tasks = len(found.tasks)
+    those_of_all = "both" if n_tasks == 2 else f"all {n_tasks}"
+    among = those_of_all if least == n_tasks else f"{least} or more of {n_tasks}"
     edges = tuple(
         DrawnEdge(one.source, one.target, one.port, _shown(one))
         for one in chain(found.connections, *specific)
