@@ -186,7 +186,7 @@ def compare_pairs(
     ids = {prefix: registry.ledger.circuit(prefix).id for pair in pairs for prefix in pair}
     circuits = {id: registry.document(id) for id in dict.fromkeys(ids.values())}
     models = {model.slug: model for model in registry.ledger.models()}
-    drawn: dict[tuple[frozenset[str], int], Draws] = {}
+    drawn: dict[_Side, Draws] = {}
     found = []
     for done, (a, b) in enumerate(pairs, start=1):
         first, second = circuits[ids[a]], circuits[ids[b]]
@@ -198,6 +198,10 @@ def compare_pairs(
     return _corrected(found)
 
 
+_Side = tuple[frozenset[str], int, bool]
+"""Whose draws: connections, the first or second draws of these, and how the model's blocks read."""
+
+
 def _with_nulls(
     a: Circuit,
     b: Circuit,
@@ -205,7 +209,7 @@ def _with_nulls(
     model: Model,
     n: int,
     seed: int,
-    drawn: dict[tuple[frozenset[str], int], Draws],
+    drawn: dict[_Side, Draws],
 ) -> PairComparison:
     of_a, of_b = comparison.folded_a, comparison.folded_b
     parallel = model.parallel_attn_mlp
@@ -216,11 +220,12 @@ def _with_nulls(
         by_layers = edges_by_layers(of_a.connections, of_b.connections, model)
         # A circuit beside itself needs two independent draws of the same.
         twice = int(of_a.connections == of_b.connections)
-        sides = ((of_a.connections, 0), (of_b.connections, twice))
+        sides = ((of_a.connections, 0, parallel), (of_b.connections, twice, parallel))
         for side in sides:
             if side not in drawn:
+                connections, number, _ = side
                 drawn[side] = draw_circuits(
-                    side[0], n, _seed(seed, *side), parallel_attn_mlp=parallel
+                    connections, n, _seed(seed, connections, number), parallel_attn_mlp=parallel
                 )
         by_degrees = shared_by_draws(
             comparison.connections.n_shared, *(drawn[side] for side in sides)
