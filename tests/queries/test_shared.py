@@ -359,3 +359,14 @@ def test_a_plot_names_the_tasks_and_what_they_share(found: SharedSubgraph) -> No
     texts = {text.get_gid(): text.get_text() for text in found.plot(max_edges=2).texts}
     assert texts["title"] == "What 2 or more of 3 tasks share in gpt2"
     assert "the strongest 2 of 4 shared edges, with 2 others" in texts["subtitle"]
+
+
+def test_a_superseded_circuit_counts_where_it_is_named_and_else_nowhere(small: Registry) -> None:
+    old = small_registry.SUPERSEDED
+    named = shared_subgraph(small, [], circuits=[IOI.id, old.id])
+    assert {one.name for one in named.connections} == {
+        "input->a0.h1<v>", "a0.h1->a9.h6<k>", "a9.h6->logits"
+    }  # fmt: skip
+    unasked = shared_subgraph(small, ["ioi", "capitals"], circuits="all")
+    assert old.id not in {entry.id for entry in unasked.circuits}
+    assert {one.name for one in unasked.connections} == {"m9->logits", "a9.h6->logits"}
