@@ -2,6 +2,8 @@
 // Active circuits that share the largest part of their connections with a given one.
 //
 // param circuit: circuit -- Circuit to start from.
+// param task: task = null -- Only circuits of this task.
+// param method: string = null -- Only circuits found by this method, such as published.
 // param limit: count = 10 -- Largest number of rows.
 // returns circuit: string -- Id of a similar circuit.
 // returns task: string -- Task it was found on.
@@ -9,15 +11,18 @@
 // returns n_connections: integer -- How many connections it has.
 // returns n_shared: integer -- How many of them the given circuit has too.
 // returns similarity: number -- Shared connections over all connections of the two (Jaccard), 0 to 1.
+// returns title: string -- Its title; empty where it has none.
 MATCH (:Circuit {id: $circuit})-[:USES]->(:Connection)<-[:USES]-(other:Circuit)
 WITH other.id AS id, count(*) AS n_shared
 MATCH (given:Circuit {id: $circuit})
 MATCH (near:Circuit {id: id})
 WHERE near.state = 'active' AND id <> $circuit
-WITH id, n_shared, near.task AS task, near.method AS method,
+  AND ($task IS NULL OR near.task = $task)
+  AND ($method IS NULL OR near.method = $method)
+WITH id, n_shared, near.task AS task, near.method AS method, near.title AS title,
      COUNT { (given)-[:USES]->() } AS n_given,
      COUNT { (near)-[:USES]->() } AS n_connections
 RETURN id AS circuit, task, method, n_connections, n_shared,
-       toFloat(n_shared) / (n_given + n_connections - n_shared) AS similarity
+       toFloat(n_shared) / (n_given + n_connections - n_shared) AS similarity, title
 ORDER BY similarity DESC, circuit
 LIMIT $limit

@@ -196,7 +196,11 @@ EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "pair-intersection": ({"a": IOI.id[:8], "b": IOI_AT_POSITIONS.id[:8]},),
     "where-used": ({"component": "gpt2/a9.h6"}, {"component": "smollm2/a4.kv2"}),
     "circuits-of-task": ({"task": "ioi"}, {"task": "ioi", "model": "smollm2"}),
-    "nearest-circuits": ({"circuit": IOI.id}, {"circuit": NUMERALS.id[:6], "limit": 1}),
+    "nearest-circuits": (
+        {"circuit": IOI.id},
+        {"circuit": NUMERALS.id[:6], "limit": 1},
+        {"circuit": IOI.id, "task": "ioi", "method": "published"},
+    ),
     "components-by-role": (
         {"role": "Name Mover"},
         {"role": "token", "part": True, "model": "gpt2", "task": "ioi", "method": "published"},
@@ -207,6 +211,31 @@ EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"circuits": [IOI.id, NODES_ONLY.id], "kind": "head"},
     ),
     "transfers": ({"circuits": [IOI.id, NUMERALS.id]},),
+    "tasks-using-components": ({"circuits": [IOI.id, IOI_AT_POSITIONS.id, NUMERALS.id[:6]]},),
+    "tasks-using-connections": (
+        {"circuits": [IOI.id, IOI_AT_POSITIONS.id, NUMERALS.id[:6]]},
+        {"circuits": [IOI.id, MONTHS.id], "ports": False},
+    ),
+    "connection-frequency": (
+        {"circuits": [NUMERALS.id, IOI_AT_POSITIONS.id, MONTHS.id, IOI.id]},
+        {"circuits": [IOI.id, MONTHS.id], "ports": False},
+    ),
+    "nearest-by-components": (
+        {"circuit": NODES_ONLY.id},
+        {"circuit": IOI.id, "task": "ioi", "method": "published", "limit": 1},
+    ),
+    "circuits-using-connections": (
+        {"connections": ["gpt2/a0.h1->a9.h6<k>", "smollm2/a3.h5->a4.kv2<k>"]},
+    ),
+    "edits-of-components": ({"components": ["gpt2/m9", "gpt2/a9.h6", "gpt2/m2"]},),
+    "circuit-differences": (
+        {"a": IOI.id[:8], "b": IOI_AT_POSITIONS.id},
+        {"a": IOI.id, "b": IOI.id},
+    ),
+    "circuit-differences-of-components": (
+        {"a": IOI_AT_POSITIONS.id, "b": NODES_ONLY.id},
+        {"a": IOI_AT_POSITIONS.id, "b": IOI_AT_POSITIONS.id},
+    ),
     "edits-touching": ({"circuit": IOI.id}, {"circuit": CAPITALS_CIRCUIT.id}),
     "tasks-at-risk": ({"edit": EDIT.id[:8]},),
 }

@@ -1,0 +1,19 @@
+// circuits-using-connections
+// Active circuits that use a connection, or one of several, with what it does in each.
+//
+// param connections: list[connection] -- Connections with their model, such as
+//   gpt2/a9.h6->a10.h7<k>.
+// returns connection: string -- Which of them.
+// returns circuit: string -- Circuit's id.
+// returns task: string -- Task it was found on.
+// returns method: string -- Method that found it.
+// returns effect: number? -- Effect of the connection; positive helps, where sign says so.
+// returns sign: string -- What the sign of the effect says: helps-positive, unsigned, unknown.
+// returns rank: integer? -- Rank among the circuit's edges, 1 for the strongest.
+// returns positions: integer -- How many edges run over it, at as many pairs of positions.
+UNWIND $connections AS one
+MATCH (:Connection {id: one})<-[uses:USES]-(circuit:Circuit)
+WHERE circuit.state = 'active'
+RETURN one AS connection, circuit.id AS circuit, circuit.task AS task, circuit.method AS method,
+       uses.effect AS effect, circuit.sign AS sign, uses.rank AS rank, uses.positions AS positions
+ORDER BY task, circuit, connection

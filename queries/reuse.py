@@ -1,0 +1,360 @@
+"""Which components and connections several tasks use, and which belong to one task alone.
+
+Each task is stood for by its circuits (:mod:`queries.choosing`). A part's *generality* is the share
+of the tasks whose circuits use it; of a task with several circuits, the share of these counts. Busy
+parts are used by many tasks whatever these are about, so :mod:`queries.reuse_chance` says beside it
+how many tasks would use a part by chance.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from queries.choosing import Chosen, Which, choose_circuits
+from queries.figures import empty_figure
+from queries.recurrence import merges_ports
+from queries.reuse_chance import UseByChance, components_by_chance, connections_by_chance
+from registry.errors import BadInput
+from registry.identifiers import parse_component, sort_key
+from registry.records import Model
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from registry.registry import Registry
+    from registry.rows import Rows
+
+__all__ = ["DRAWS", "Reuse", "ReusedComponent", "ReusedPart", "reuse"]
+
+DRAWS = 200
+"""Random circuits for each task. Chances combine the draws of all tasks, so that few are enough."""
+
+_FOUND, _BY_CHANCE = "#0b6e75", "#aab4bf"
+
+
+@dataclass(frozen=True)
+class ReusedPart:
+    """A connection, or a component, and the tasks that use it.
+
+    Attributes:
+        name: With its model, such as ``gpt2/a9.h6->a10.h7<k>``.
+        tasks: Tasks that use it, in any of their circuits.
+        generality: Mean over all tasks of the share of a task's circuits that use it, 0 to 1.
+        expected: How many tasks would use it by chance; None where that cannot be told.
+        p: How often chance alone has as many tasks use it.
+        q: The same, corrected for all parts that could have been used.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    generality: float
+    expected: float | None
+    p: float | None
+    q: float | None
+
+    @property
+    def n_tasks(self) -> int:
+        """How many tasks use it."""
+        return len(self.tasks)
+
+    @property
+    def only_task(self) -> str | None:
+        """The task, where a single one uses it."""
+        return self.tasks[0] if len(self.tasks) == 1 else None
+
+
+@dataclass(frozen=True)
+class ReusedComponent(ReusedPart):
+    """A component and the tasks that use it.
+
+    Attributes:
+        kind: Sort of component: head, kv_head, mlp, ...
+        layer: Block it lies in; None for ``input`` and ``logits``.
+        roles: Roles it is known for in these circuits.
+    """
+
+    kind: str
+    layer: int | None
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """How tasks share the parts of one model.
+
+    Attributes:
+        chosen: The circuits that stand for the tasks.
+        components: The most used first, then those of the greatest generality, then the surest.
+        connections: The same of connections; ports are told apart where all circuits tell them.
+        components_spread: How many components chance would have be used by no task, one, ... all;
+            only of kinds of which the model says how many there are.
+        connections_spread: The same of connections; empty where nothing was drawn.
+        draws: Random circuits for each task; 0 where chance was not asked for.
+        notes: What a reader has to know.
+    """
+
+    chosen: Chosen
+    components: tuple[ReusedComponent, ...]
+    connections: tuple[ReusedPart, ...]
+    components_spread: tuple[float, ...]
+    connections_spread: tuple[float, ...]
+    draws: int
+    notes: tuple[str, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that are compared."""
+        return tuple(self.chosen.by_task)
+
+    def spread(self) -> list[dict[str, Any]]:
+        """For each number of tasks from 1: how many parts so many use, and would by chance."""
+        components = Counter(part.n_tasks for part in self.components if part.expected is not None)
+        connections = Counter(part.n_tasks for part in self.connections)
+        return [
+            {
+                "n_tasks": n,
+                "components": components[n],
+                "components by chance": _at(self.components_spread, n),
+                "connections": connections[n],
+                "connections by chance": _at(self.connections_spread, n),
+            }
+            for n in range(1, len(self.tasks) + 1)
+        ]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row for each component and each connection, the most used first."""
+        import pandas as pd
+
+        columns = ("generality", "expected", "p", "q")
+        rows = [
+            {
+                "of": of,
+                "name": part.name,
+                "n_tasks": part.n_tasks,
+                "tasks": list(part.tasks),
+                **{column: getattr(part, column) for column in columns},
+                "only_task": part.only_task,
+            }
+            for of, parts in (("component", self.components), ("connection", self.connections))
+            for part in parts
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self) -> Figure:
+        """How many components and connections one task uses, two, ..., beside chance.
+
+        Raises:
+            MissingExtra: matplotlib is not installed.
+        """
+        figure = empty_figure(9, 3.6)
+        spread = self.spread()
+        numbers = [row["n_tasks"] for row in spread]
+        for axes, of in zip(figure.subplots(1, 2), ("components", "connections"), strict=True):
+            axes.bar([n - 0.2 for n in numbers], [row[of] for row in spread], 0.4, color=_FOUND)
+            chance = [row[f"{of} by chance"] for row in spread]
+            if None not in chance:
+                axes.bar([n + 0.2 for n in numbers], chance, 0.4, color=_BY_CHANCE)
+                axes.legend(["found", "by chance"], frameon=False)
+            axes.set_xticks(numbers)
+            axes.set_xlabel(f"tasks, of {len(self.tasks)}")
+            axes.set_ylabel(of)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.suptitle(f"How many tasks use a part of {self.chosen.model}")
+        return figure
+
+
+def reuse(
+    registry: Registry,
+    tasks: Sequence[str] = (),
+    *,
+    circuits: Which = "best",
+    model: str | None = None,
+    method: str | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Reuse:
+    """Rank components and connections by how many tasks use them.
+
+    Args:
+        registry: Where the circuits are.
+        tasks: Two or more; all that have active circuits where none is given.
+        circuits: Those that stand for each task: ``best``, ``all``, or ids.
+        model: Only circuits of this model. Needed where there are several.
+        method: Only circuits found by this method.
+        draws: Random circuits for each task, for the null of connections; 0 for none.
+        seed: Decides which are drawn; equal seeds give equal numbers.
+
+    Raises:
+        NotFound: No task, model or circuit goes by that name.
+        BadInput: Fewer than two tasks have circuits, or no circuits can be chosen
+            (:func:`queries.choosing.choose_circuits`).
+        GraphError: The graph cannot be read.
+    """
+    if isinstance(circuits, str) and not tasks:
+        tasks, model = _recorded_tasks(registry, model, method)
+    chosen = choose_circuits(registry, tasks, circuits=circuits, model=model, method=method)
+    if len(chosen.by_task) < 2:
+        raise BadInput(
+            "reuse needs circuits of two or more tasks, and there are those of "
+            f"{', '.join(chosen.by_task) or 'none'}"
+        )
+    of_components = registry.query("tasks-using-components", circuits=list(chosen.ids))
+    of_connections, merged = _connection_rows(registry, chosen)
+    with_edges = _with_edges(registry, chosen)
+    shape = next(one for one in registry.ledger.models() if one.slug == chosen.model)
+    by_chance = components_by_chance(_used(of_components, "component"), shape)
+    drawn: UseByChance | None = None
+    if draws and of_connections.values:
+        drawn = connections_by_chance(
+            _used(of_connections, "connection"),
+            draws,
+            seed,
+            parallel_attn_mlp=shape.parallel_attn_mlp,
+        )
+    return Reuse(
+        chosen=chosen,
+        components=_components(of_components, by_chance, chosen.by_task),
+        connections=_connections(of_connections, drawn, with_edges),
+        components_spread=by_chance.spread,
+        connections_spread=drawn.spread if drawn else (),
+        draws=draws,
+        notes=(
+            *chosen.notes,
+            *_notes(chosen, with_edges, merged=merged),
+            *_differing_heads(registry, chosen, shape),
+        ),
+    )
+
+
+def _recorded_tasks(
+    registry: Registry, model: str | None, method: str | None
+) -> tuple[list[str], str]:
+    """All tasks with active circuits of one model, and that model."""
+    entries = [
+        entry
+        for entry in registry.circuits(model=model, method=method)
+        if entry.labels.state == "active"
+    ]
+    models = sorted({entry.model for entry in entries})
+    if len(models) > 1:
+        raise BadInput(
+            f"there are circuits in {len(models)} models ({', '.join(models)}); choose one with "
+            "--model"
+        )
+    if not models:
+        raise BadInput("no active circuit is recorded that would do; see 'circuits list'")
+    return sorted({entry.task for entry in entries}), models[0]
+
+
+def _connection_rows(registry: Registry, chosen: Chosen) -> tuple[Rows, bool]:
+    """Which tasks use each connection, and whether ports had to be folded for that."""
+    rows = registry.query("tasks-using-connections", circuits=list(chosen.ids))
+    merged = any(merges_ports(row["connection"]) for row in rows)
+    if merged:
+        rows = registry.query("tasks-using-connections", circuits=list(chosen.ids), ports=False)
+    return rows, merged
+
+
+def _with_edges(registry: Registry, chosen: Chosen) -> dict[str, tuple[str, ...]]:
+    """Circuits that have edges, by task; tasks without any are left out."""
+    n_edges = {entry.id: entry.n_edges for entry in registry.circuits(model=chosen.model)}
+    found = {task: tuple(id for id in ids if n_edges[id]) for task, ids in chosen.by_task.items()}
+    return {task: ids for task, ids in found.items() if ids}
+
+
+def _used(rows: Rows, column: str) -> dict[str, list[str]]:
+    """Local names of what each task uses; tasks without any are left out."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for use in row["tasks"]:
+            found.setdefault(use["task"], []).append(row[column].partition("/")[2])
+    return found
+
+
+def _components(
+    rows: Rows, chance: UseByChance, circuits: Mapping[str, Sequence[str]]
+) -> tuple[ReusedComponent, ...]:
+    parts = [
+        ReusedComponent(
+            **_part(row, row["component"], chance, circuits),
+            kind=row["kind"],
+            layer=row["layer"],
+            roles=tuple(row["roles"]),
+        )
+        for row in rows
+    ]
+    return tuple(
+        sorted(parts, key=lambda part: (_order(part), sort_key(parse_component(part.name).local)))
+    )
+
+
+def _connections(
+    rows: Rows, chance: UseByChance | None, circuits: Mapping[str, Sequence[str]]
+) -> tuple[ReusedPart, ...]:
+    parts = (ReusedPart(**_part(row, row["connection"], chance, circuits)) for row in rows)
+    return tuple(sorted(parts, key=lambda part: (_order(part), part.name)))
+
+
+def _part(
+    row: Mapping[str, Any],
+    name: str,
+    chance: UseByChance | None,
+    circuits: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    shares = [use["n_circuits"] / len(circuits[use["task"]]) for use in row["tasks"]]
+    local = name.partition("/")[2]
+    return {
+        "name": name,
+        "tasks": tuple(use["task"] for use in row["tasks"]),
+        "generality": sum(shares) / len(circuits),
+        "expected": chance.expected.get(local) if chance else None,
+        "p": chance.p.get(local) if chance else None,
+        "q": chance.q.get(local) if chance else None,
+    }
+
+
+def _order(part: ReusedPart) -> tuple[float, ...]:
+    return (-part.n_tasks, -part.generality, 1.0 if part.p is None else part.p)
+
+
+def _at(spread: Sequence[float], n: int) -> float | None:
+    """What chance says of parts that ``n`` tasks use; 0 where fewer tasks could use any."""
+    if not spread:
+        return None
+    return spread[n] if n < len(spread) else 0.0
+
+
+def _notes(chosen: Chosen, with_edges: Iterable[str], *, merged: bool) -> list[str]:
+    found = []
+    without = [task for task in chosen.by_task if task not in with_edges]
+    if without:
+        found.append(
+            f"circuits of {', '.join(without)} have no edges, and count among components alone"
+        )
+    if merged:
+        found.append(
+            "some circuits merge the inputs of heads; connections count without ports in all"
+        )
+    return found
+
+
+def _differing_heads(registry: Registry, chosen: Chosen, model: Model) -> list[str]:
+    """Say where circuits count keys and values otherwise, so that these connections never meet."""
+    if model.n_kv_heads == model.n_heads:
+        return []
+    kinds = {
+        row["kv_heads"]
+        for task, ids in chosen.by_task.items()
+        for row in registry.query("circuits-of-task", task=task, model=chosen.model)
+        if row["circuit"] in ids
+    }
+    if {"grouped", "per-query-head"} <= kinds:
+        return [
+            "some circuits count keys and values by query head, others as the model has them; "
+            "connections into these do not meet"
+        ]
+    return []

@@ -1,0 +1,61 @@
+"""The picture of :class:`queries.stability.Stability`."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from queries.figures import empty_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from queries.stability import Stability
+
+__all__ = ["stability_figure"]
+
+_MOST_LABELS = 30
+_BINS = 10
+_BAR, _MARK = "#0b6e75", "#d9822b"
+
+
+def stability_figure(found: Stability) -> Figure:
+    """A map of the overlap of any two circuits, beside how often connections are found.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    figure = empty_figure(10.5, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    _draw_overlaps(left, found)
+    _draw_frequencies(right, found)
+    figure.suptitle(f"Circuits of {found.task} in {found.model}")
+    return figure
+
+
+def _draw_overlaps(axes: Axes, found: Stability) -> None:
+    image = axes.imshow(found.iou, vmin=0, vmax=1, cmap="viridis")
+    axes.figure.colorbar(image, ax=axes, label="shared connections over all of the two")
+    labels = [f"{one.group}: {one.circuit[:6]}" for one in found.circuits]
+    axes.set_yticks([*range(len(labels))] if len(labels) <= _MOST_LABELS else [])
+    if len(labels) <= _MOST_LABELS:
+        axes.set_yticklabels(labels, fontsize=8)
+    axes.set_xticks([])
+    axes.set_title("overlap; the number is the group's", fontsize=10)
+    for place, (one, other) in enumerate(itertools.pairwise(found.circuits)):
+        if one.group != other.group:
+            axes.axhline(place + 0.5, color="white", linewidth=1.5)
+            axes.axvline(place + 0.5, color="white", linewidth=1.5)
+
+
+def _draw_frequencies(axes: Axes, found: Stability) -> None:
+    shares = [one.share for one in found.connections]
+    axes.hist(shares, bins=[n / _BINS for n in range(_BINS + 1)], color=_BAR, edgecolor="white")
+    axes.axvline(found.share, color=_MARK, linewidth=1.5, label="consensus, from here on")
+    within = "within a group" if found.by == "seeds" else "over groups"
+    axes.set_xlabel(f"share of circuits that have a connection, {within}")
+    axes.set_ylabel("connections")
+    axes.set_xlim(0, 1)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)

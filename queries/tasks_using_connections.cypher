@@ -1,0 +1,18 @@
+// tasks-using-connections
+// Which tasks use each connection, of some circuits: a task uses what any of its circuits uses.
+//
+// param circuits: list[circuit] -- Circuits that stand for their tasks.
+// param ports: boolean = true -- Tell the queries, keys and values of a head apart; else fold them.
+// returns connection: string -- Connection with its model, such as gpt2/a9.h6->a10.h7<k>.
+// returns n_tasks: integer -- How many tasks use it.
+// returns n_circuits: integer -- How many of the circuits use it.
+// returns tasks: list[map] -- One map a task, by slug: task, n_circuits.
+UNWIND $circuits AS one
+MATCH (circuit:Circuit {id: one})-[:USES]->(link:Connection)
+WITH CASE WHEN $ports THEN link.id ELSE split(link.id, '<')[0] END AS id, circuit.task AS slug,
+     count(DISTINCT one) AS n_circuits
+ORDER BY id, slug
+WITH id, count(*) AS n_tasks, sum(n_circuits) AS n_circuits,
+     collect({task: slug, n_circuits: n_circuits}) AS tasks
+RETURN id AS connection, n_tasks, n_circuits, tasks
+ORDER BY n_tasks DESC, n_circuits DESC, connection
