@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["Alike", "group_alike"]
 
 _SAME = ("model", "task", "method", "metric", "sign", "level", "ablation", "kv_heads")
+_SELDOM = ("metric", "sign", "level")
+"""Fields that circuits of one method and task seldom differ in."""
 _OF_THE_RESULT = ("dangling_removed", "selected")
 """Entries of a selection that come out of it."""
 _SIZES = ("top", "greedy")
@@ -99,8 +101,11 @@ def _rule(circuit: Circuit) -> dict[str, Any]:
 
 
 def _variants(circuits: Sequence[Circuit]) -> list[str]:
-    """Of each circuit, the parameters in which others of its method differ, its variant first."""
-    parameters = [_parameters(circuit) for circuit in circuits]
+    """Of each circuit, its variant and in what others of its method differ from it."""
+    parameters = [
+        {**{name: str(getattr(circuit, name)) for name in _SELDOM}, **_parameters(circuit)}
+        for circuit in circuits
+    ]
     found = []
     for circuit, own in zip(circuits, parameters, strict=True):
         others = [

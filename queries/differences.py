@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from queries.compare import compare
@@ -129,10 +130,18 @@ class Differences:
                 alpha=0.7,
                 label=f"{_LEGEND[where]} ({len(parts)})",
             )
-        axes.axline((0, 0), slope=1, color="#aab4bf", linewidth=0.8)
+        # A few edges outweigh all others by far: beyond the median size, scales are logarithmic.
+        sizes = [abs(e) for one in self.connections for e in (one.effect_a, one.effect_b) if e]
+        largest, middle = (max(sizes), median(sizes)) if sizes else (1.0, 1.0)
+        for set_scale in (axes.set_xscale, axes.set_yscale):
+            set_scale("symlog", linthresh=middle)
+        reach = (-1.3 * largest, 1.3 * largest)
+        axes.plot(reach, reach, color="#aab4bf", linewidth=0.8, zorder=0)
+        axes.set_xlim(reach)
+        axes.set_ylim(reach)
         axes.set_xlabel(f"effect in a ({self.a[:12]})")
         axes.set_ylabel(f"effect in b ({self.b[:12]})")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(f"Connections of two circuits in {self.model}", fontsize=10)
         return figure

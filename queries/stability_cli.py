@@ -65,7 +65,8 @@ def stability(
     it says how far they depend on the method.
 
     Connections are listed with the share of circuits that have them; those from --share on are the
-    consensus. By seeds each group is counted on its own, by methods every group weighs the same.
+    consensus: of two circuits, half is what either has. By seeds each group is counted on its own,
+    by methods every group weighs the same.
 
     CSV holds connections.
 
@@ -121,6 +122,7 @@ _OVERLAPS = ("mean_overlap", "smallest_overlap", "largest_overlap")
 
 def _agreement(found: Stability) -> dict[str, Any]:
     overlaps = found.overlaps
+    n_counted = len({one.group for one in found.connections})  # else each group has its own
     return {
         "task": found.task,
         "model": found.model,
@@ -130,7 +132,7 @@ def _agreement(found: Stability) -> dict[str, Any]:
         "pairs": overlaps.n_pairs if overlaps else 0,
         **dict(zip(_OVERLAPS, _values(overlaps), strict=True)),
         "consensus from share": found.share,
-        "connections of the consensus": len(found.consensus),
+        "connections of the consensus": len(found.consensus) if n_counted == 1 else None,
     }
 
 

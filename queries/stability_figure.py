@@ -52,10 +52,10 @@ def _draw_overlaps(axes: Axes, found: Stability) -> None:
 def _draw_frequencies(axes: Axes, found: Stability) -> None:
     shares = [one.share for one in found.connections]
     axes.hist(shares, bins=[n / _BINS for n in range(_BINS + 1)], color=_BAR, edgecolor="white")
-    axes.axvline(found.share, color=_MARK, linewidth=1.5, label="consensus, from here on")
+    axes.axvspan(found.share, 1, color=_MARK, alpha=0.15, linewidth=0, zorder=0, label="consensus")
     within = "within a group" if found.by == "seeds" else "over groups"
     axes.set_xlabel(f"share of circuits that have a connection, {within}")
     axes.set_ylabel("connections")
     axes.set_xlim(0, 1)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.spines[["top", "right"]].set_visible(False)

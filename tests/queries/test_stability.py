@@ -103,7 +103,12 @@ def test_groups_hold_what_was_found_the_same_way_on_other_prompts(by_seeds: Stab
     assert sorted(members.values(), key=sorted) == sorted(expected, key=sorted)
     assert [group.n_circuits for group in by_seeds.groups] == [4, 2, 2, 1]
     ways = {(group.way.variant, group.way.ablation) for group in by_seeds.groups}
-    assert {("eap", "resample"), ("eap", "mean"), ("eap-ig-inputs, steps 5", "resample")} == ways
+    assert ways == {
+        ("eap, sign helps-positive", "resample"),
+        ("eap, sign helps-positive", "mean"),
+        ("eap-ig-inputs, sign helps-positive, steps 5", "resample"),
+        ("eap, sign unsigned", "resample"),
+    }
     assert {group.way.rule for group in by_seeds.groups} == {"top 20"}
     seeds = {one.circuit: one.prompt_seed for one in by_seeds.circuits}
     assert [seeds[one.id] for one in EAP] == [1, 2, 3, 4]
