@@ -111,8 +111,11 @@ def strongest_routes(graph: Graph, n: int) -> tuple[Route, ...]:
         name: [_Partial()] if parse_local(name).kind in _STARTS else [] for name in graph
     }
     for name, hops in _in_order(graph):
-        found = [*best[name], *(way.then(hop) for hop in hops for way in best[hop.source])]
-        best[name] = sorted(found, key=_Partial.order)[:n]
+        for hop in sorted(hops, key=lambda hop: -hop.strength):
+            if len(best[name]) == n and hop.strength < best[name][-1].weakest:
+                break  # nor can what is weaker still lead to one of the strongest
+            found = [*best[name], *(way.then(hop) for way in best[hop.source])]
+            best[name] = sorted(found, key=_Partial.order)[:n]
     ends = [way for name in graph if parse_local(name).kind in _ENDS for way in best[name]]
     return tuple(Route(way.hops) for way in sorted(ends, key=_Partial.order)[:n])
 
@@ -146,6 +149,10 @@ class _Partial:
     def then(self, hop: Hop) -> _Partial:
         added = () if hop.connection is None else (hop.strength,)
         return _Partial(tuple(sorted(self.strengths + added)), (*self.hops, hop))
+
+    @property
+    def weakest(self) -> float:
+        return self.strengths[0] if self.strengths else inf
 
     def order(self) -> tuple[tuple[float, ...], tuple[str, ...]]:
         """Small where strong; a way that has no further connection beats one that has."""

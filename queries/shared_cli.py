@@ -117,6 +117,8 @@ def _show(found: SharedSubgraph, format: Format, *, unique: bool, top: int) -> N
 
     if format is Format.TABLE:
         parts = tables_of(found, top, unique=unique)
+    elif format is Format.CSV:
+        parts = {"connections": found.to_rows("connections")}
     else:
         parts = {of: found.to_rows(of) for of in (*CONTENTS, *(SPECIFIC if unique else ()))}
     if any(rows.truncated for rows in parts.values()):
