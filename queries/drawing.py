@@ -159,6 +159,7 @@ def _line(points: Any, edge: DrawnEdge, picture: Picture, share: float) -> Any:
         alpha=0.45 if context else 0.8,
         capstyle="round" if acting == "helps" else "butt",
         zorder=1 if context else 2 + len(edge.effects) / 100,
+        gid=f"{edge.source}->{edge.target}" + (f"<{edge.port}>" if edge.port else ""),
     )
 
 
@@ -215,6 +216,7 @@ def _draw_node(
             edgecolor=colour,
             linewidth=1.5,
             zorder=4,
+            gid=name,
         )
     )
     shift = 0.07 if ports else 0.0

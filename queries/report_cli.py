@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from queries import matrix_cli
-
-if TYPE_CHECKING:
-    import typer
+from queries.choosing_cli import (
+    CircuitsOption,
+    MethodOption,
+    ModelOption,
+    TaskOption,
+    parse_circuits,
+)
+from queries.matrix_cli import AnywayOption, DrawsOption, SeedOption, tasks_for
+from registry.cli.output import notice, progress_line
+from registry.cli.session import open_registry
 
 __all__ = ["commands"]
 
@@ -15,3 +25,62 @@ __all__ = ["commands"]
 def commands(app: typer.Typer) -> None:
     """Register the commands of this module and of that of the matrix."""
     matrix_cli.commands(app)
+    app.command()(report)
+
+
+def report(
+    context: typer.Context,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Where to: .html, one page with everything in it, or .md, with its pictures in a "
+            "folder beside it (report_files beside report.md). What is there is replaced.",
+        ),
+    ],
+    task: TaskOption = None,
+    circuits: CircuitsOption = "best",
+    min_tasks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="K",
+            help="How many tasks have to use a part for it to count as shared; all by default.",
+        ),
+    ] = None,
+    model: ModelOption = None,
+    method: MethodOption = None,
+    draws: DrawsOption = 1000,
+    seed: SeedOption = 0,
+    anyway: AnywayOption = False,
+) -> None:
+    r"""Write what circuits of several tasks have in common as one page.
+
+    A summary in words, overlap beyond chance and transfer of each two (circuits matrix), the
+    subgraph that the tasks share (circuits shared), which heads are general and which belong to one
+    task (circuits reuse), how each number is computed and where it misleads, and what it was made
+    from: circuits, prompts, runs, measurements and versions, with the commands that give the same
+    numbers again.
+
+    The page needs nothing from elsewhere, and equal records give equal files: its date is that of
+    the newest record. Needs the extra 'plots'.
+
+    \b
+    circuits report --task ioi --task sequence/numerals --task sequence/months --out report.html
+    circuits report --task ioi,sequence/numerals,capitals --min-tasks 2 --out report.md
+    circuits report --circuits 3f9a,81c2,0b77 --draws 2000 --out report.html
+    """
+    from queries.report import gather_report, write_report
+    from queries.report.writing import check_report_file
+
+    which = parse_circuits(circuits)
+    tasks = tasks_for(task, which, command="report")
+    check_report_file(out)
+    with open_registry(context) as registry:
+        found = gather_report(
+            registry, tasks, circuits=which, model=model, method=method, min_tasks=min_tasks,
+            draws=draws, seed=seed, anyway=anyway, progress=progress_line("comparing pairs"),
+        )  # fmt: skip
+    for note in found.notes:
+        notice(f"note: {note}")
+    for path in write_report(found, out):
+        notice(f"written to {path}")

@@ -107,11 +107,14 @@ def test_every_data_file_of_the_checkout_is_in_the_wheel(wheel: Path) -> None:
         for path in (ROOT / "migrations").glob(pattern)
     }
     catalog = {f"ingest/catalog/{path.name}" for path in (ROOT / "ingest/catalog").glob("*.yaml")}
+    templates = "queries/report/templates"
+    pages = {f"{templates}/{path.name}" for path in (ROOT / templates).iterdir()}
     typed = {f"{package}/py.typed" for package in ("registry", "ingest", "queries")}
     assert len(queries) > 5
     assert len(migrations) > 2
     assert len(catalog) > 10
-    assert queries | migrations | catalog | typed | {"ingest/known_models.csv"} <= held
+    assert len(pages) > 2
+    assert queries | migrations | catalog | pages | typed | {"ingest/known_models.csv"} <= held
 
 
 def test_the_wheel_holds_our_three_packages_and_nothing_else(wheel: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from registry import Registry
@@ -45,37 +45,47 @@ Key = tuple[str, str, str | None]
 
 
 def fill(
-    registry: Registry, tasks: Sequence[str] = FOUR_TASKS, *, title: str | None = None
+    registry: Registry,
+    tasks: Sequence[str] = FOUR_TASKS,
+    *,
+    labels: CircuitLabels | None = None,
+    cores: Mapping[str, str] | None = None,
 ) -> None:
     """Record models, tasks, prompts, runs, circuits and measurements.
 
     Args:
         registry: Where to.
         tasks: Slugs.
-        title: What the first circuit is called.
+        labels: Of the first circuit.
+        cores: By task, the name of the core that it shares with other tasks, to which its circuits
+            transfer as well; its family by default.
     """
+    core_of = {slug: slug.partition("/")[0] for slug in tasks} | {**(cores or {})}
     prompts = {(slug, seed): _prompts(slug, seed) for slug in tasks for seed in range(N_SEEDS)}
-    circuits = {key: circuit_of(*key, prompts[key].id) for key in prompts}
+    circuits = {
+        (slug, seed): circuit_of(slug, seed, core_of[slug], prompts[slug, seed].id)
+        for slug, seed in prompts
+    }
     runs = [_run(number, *key) for number, key in enumerate(circuits)]
-    labels = [CircuitLabels(title=title), *([CircuitLabels()] * (len(circuits) - 1))]
+    labelled = [labels or CircuitLabels(), *([CircuitLabels()] * (len(circuits) - 1))]
     new = [
         NewCircuit(circuit, run=run.id, labels=named)
-        for circuit, run, named in zip(circuits.values(), runs, labels, strict=True)
+        for circuit, run, named in zip(circuits.values(), runs, labelled, strict=True)
     ]
     measured = [
         one
         for (found_on, seed), circuit in circuits.items()
         for slug in tasks
         if (found_on, slug) != NOT_MEASURED and (seed == 0 or slug == found_on)
-        for one in _measured(circuit, prompts[slug, seed])
+        for one in _measured(circuit, prompts[slug, seed], core_of)
     ]
     described = [Task(slug=slug, family=slug.partition("/")[0]) for slug in tasks]
     registry.record(MODEL, *described, *prompts.values(), *runs, *new, *measured)
 
 
-def circuit_of(task: str, seed: int, prompt_set: str) -> Circuit:
-    """A circuit over hubs, with the core of its family."""
-    edges = [*_core(task.partition("/")[0])]
+def circuit_of(task: str, seed: int, core: str, prompt_set: str) -> Circuit:
+    """A circuit over hubs, with a core of that name."""
+    edges = [*_core(core)]
     draw = random.Random(f"{task} {seed}")
     while len(edges) < _N_EDGES:
         (edge,) = draw.choices(_UNIVERSE, cum_weights=_WEIGHTS)
@@ -124,8 +134,8 @@ _UNIVERSE = _edges_of_model()
 _WEIGHTS = _hubs(_UNIVERSE)
 
 
-def _core(family: str) -> list[Key]:
-    return random.Random(f"core of {family}").sample(_UNIVERSE, _N_CORE)
+def _core(name: str) -> list[Key]:
+    return random.Random(f"core of {name}").sample(_UNIVERSE, _N_CORE)
 
 
 def _prompts(task: str, seed: int) -> PromptSet:
@@ -145,9 +155,11 @@ def _run(number: int, task: str, seed: int) -> Run:
     )  # fmt: skip
 
 
-def _measured(circuit: Circuit, prompts: PromptSet) -> tuple[Evaluation, Evaluation]:
+def _measured(
+    circuit: Circuit, prompts: PromptSet, core_of: Mapping[str, str]
+) -> tuple[Evaluation, Evaluation]:
     draw = random.Random(f"{circuit.task} {prompts.task} {prompts.seed}")
-    related = circuit.task.partition("/")[0] == prompts.task.partition("/")[0]
+    related = core_of[circuit.task] == core_of[prompts.task]
     value = draw.uniform(0.7, 0.95) if related else draw.uniform(0.1, 0.4)
     found = Evaluation(
         circuit=circuit.id, task=prompts.task, prompt_set=prompts.id, measure="faithfulness",

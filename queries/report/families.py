@@ -1,0 +1,89 @@
+"""Whether tasks of one family resemble each other more than they resemble other tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from queries.matrix import CircuitMatrix
+
+__all__ = ["Likeness", "Resemblance", "resemblances"]
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How much circuits of some pairs of tasks are alike, as means over pairs; None: unknown.
+
+    Attributes:
+        n_pairs: Pairs of circuits.
+        iou: Intersection over union, of what the matrix counts.
+        z: Standard deviations beyond chance, under the null that leaves less.
+        transfer: Of either circuit on the other's task.
+    """
+
+    n_pairs: int
+    iou: float | None
+    z: float | None
+    transfer: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resemblance:
+    """A family of tasks beside each task that is not of it.
+
+    Attributes:
+        family: Its name.
+        tasks: Its tasks, of those that are compared; two or more.
+        within: Pairs of different tasks of the family.
+        beside: By other task, pairs of it and one of the family.
+    """
+
+    family: str
+    tasks: tuple[str, ...]
+    within: Likeness
+    beside: Mapping[str, Likeness]
+
+
+def resemblances(matrix: CircuitMatrix, families: Mapping[str, str]) -> tuple[Resemblance, ...]:
+    """Sort the pairs of a matrix by family.
+
+    Args:
+        matrix: The pairs.
+        families: Family of each task.
+
+    Returns:
+        One for each family with two tasks or more among those compared, if there are others.
+    """
+    members: dict[str, list[str]] = {}
+    for task in matrix.tasks:
+        members.setdefault(families.get(task, task), []).append(task)
+    return tuple(
+        _resemblance(matrix, family, tasks)
+        for family, tasks in members.items()
+        if 1 < len(tasks) < len(matrix.tasks)
+    )
+
+
+def _resemblance(matrix: CircuitMatrix, family: str, tasks: list[str]) -> Resemblance:
+    others = [task for task in matrix.tasks if task not in tasks]
+    inside = [(a, b) for place, a in enumerate(tasks) for b in tasks[place + 1 :]]
+    return Resemblance(
+        family=family,
+        tasks=tuple(tasks),
+        within=_likeness(matrix, inside),
+        beside={other: _likeness(matrix, [(task, other) for task in tasks]) for other in others},
+    )
+
+
+def _likeness(matrix: CircuitMatrix, tasks: Iterable[tuple[str, str]]) -> Likeness:
+    wanted = {frozenset(two) for two in tasks}
+    rows = [row for row in matrix.rows() if frozenset((row["task_a"], row["task_b"])) in wanted]
+    overlaps = (row["iou" if matrix.of == "connections" else "iou_components"] for row in rows)
+    transfers = (row[way] for row in rows for way in ("transfer_ab", "transfer_ba"))
+    return Likeness(len(rows), _mean(overlaps), _mean(row["z"] for row in rows), _mean(transfers))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

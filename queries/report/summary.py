@@ -1,0 +1,319 @@
+"""What the numbers of a report say, in sentences made from them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+from queries.comparing import SIGNIFICANT, PairComparison
+from queries.report.families import Likeness, Resemblance
+from queries.report.page import as_text
+from queries.transfers import FAITHFULNESS, Transfer
+from registry.identifiers import Kind
+
+if TYPE_CHECKING:
+    from queries.matrix import CircuitMatrix
+    from queries.report.gathering import Report
+
+__all__ = ["likeness_of", "listed", "saturations", "summary"]
+
+_SHOWN = 8
+_SATURATED = 0.5
+
+
+def summary(report: Report) -> tuple[str, ...]:
+    """What is shared beyond chance, how that compares with one task alone, and what transfers."""
+    return tuple(
+        chain(
+            _circuits(report),
+            _beyond_chance(report.matrix),
+            _extremes(report.matrix),
+            _ceilings(report.matrix),
+            _transfers(report.matrix),
+            *(_family(one) for one in report.families),
+            _shared(report),
+            _reused(report),
+            _saturation(report.matrix),
+        )
+    )
+
+
+def listed(words: Iterable[str], most: int | None = None) -> str:
+    """``a, b and c``, or the first of them and how many more there are."""
+    all_ = list(words)
+    shown = all_ if most is None or len(all_) <= most else all_[:most]
+    if len(shown) < len(all_):
+        return f"{', '.join(shown)} and {len(all_) - len(shown)} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def _circuits(report: Report) -> Iterator[str]:
+    matrix = report.matrix
+    n, tasks = len(matrix.circuits), len(matrix.tasks)
+    sizes = sorted({len(one.edges) or len(one.nodes) for one in report.circuits.values()})
+    kinds = sorted({"edges" if one.edges else "nodes" for one in report.circuits.values()})
+    parts = " or ".join(kinds)
+    size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    model = matrix.chosen.model
+    yield f"{n} circuits stand for {tasks} tasks in {model}. They have {size} {parts}."
+    if matrix.chosen.size and sizes != [matrix.chosen.size]:
+        yield (
+            f"{matrix.chosen.size:,} {parts} were chosen for each; those that lead nowhere were "
+            "taken out."
+        )
+
+
+def _beyond_chance(matrix: CircuitMatrix) -> Iterator[str]:
+    told = [pair for pair in matrix.pairs if pair.q is not None]
+    if not told:
+        yield "What chance alone would share was not asked for, or cannot be told."
+        return
+    beyond = [pair for pair in told if pair.q is not None and pair.q < SIGNIFICANT]
+    others = [pair for pair in told if pair not in beyond]
+    both = all(pair.by_degrees is not None and pair.by_layers is not None for pair in told)
+    yield (
+        f"Of {len(told)} pairs, {len(beyond) or 'none'} share more {_counted(matrix)} than chance"
+        f"{' under both nulls' if both else ''} (q below {SIGNIFICANT}, corrected for all pairs)."
+    )
+    few, start = (beyond, "They are") if len(beyond) <= len(others) else (others, "Not so")
+    if few:
+        yield f"{start}: {listed((_pair(matrix, pair) for pair in few), _SHOWN)}."
+
+
+def _counted(matrix: CircuitMatrix) -> str:
+    """What the nulls of all pairs are of."""
+    alone = (pair.null is pair.components_by_layers for pair in matrix.pairs)
+    return "components" if matrix.of == "components" or any(alone) else "connections"
+
+
+def _extremes(matrix: CircuitMatrix) -> Iterator[str]:
+    known = [(iou, pair) for pair in matrix.pairs if (iou := _iou(matrix, pair)) is not None]
+    if len(known) < 2:
+        yield from (_extreme(matrix, pair, "They share") for _, pair in known)
+        return
+    ordered = sorted(known, key=lambda one: -one[0])
+    most, least = ordered[0][1], ordered[-1][1]
+    yield _extreme(matrix, most, f"The pair that shares most is {_pair(matrix, most)}:")
+    yield _extreme(matrix, least, f"The one that shares least is {_pair(matrix, least)}:")
+
+
+def _extreme(matrix: CircuitMatrix, pair: PairComparison, start: str) -> str:
+    found, null = pair.comparison, pair.null
+    overlap = found.connections if matrix.of == "connections" else found.components
+    text = f"{start} {overlap.n_shared:,} {matrix.of}, IoU {as_text(overlap.iou)}"
+    if matrix.of == "components":
+        heads = found.of_kind(Kind.HEAD)
+        text += f" ({heads.n_shared:,} heads, IoU {as_text(heads.iou)})"
+    if null is None:
+        return f"{text}."
+    about = (
+        f"chance expects {as_text(null.expected)} of {null.n_shared:,}"
+        if null.n_shared != overlap.n_shared
+        else f"chance expects {as_text(null.expected)}"
+    )
+    z = "" if null.z is None else f", z {as_text(null.z)}"
+    return f"{text}; {about}{z}, q {as_text(pair.q)}."
+
+
+def _ceilings(matrix: CircuitMatrix) -> Iterator[str]:
+    if not matrix.ceilings:
+        yield (
+            "No task has several circuits that were found the same way on other prompts, so how "
+            "much a task shares with itself is not known."
+        )
+        return
+    means = [one.mean_iou for one in matrix.ceilings.values()]
+    yield (
+        "Circuits of one task found the same way on other prompts share an IoU of "
+        f"{_range(means)} (means by task): two tasks can hardly share more."
+    )
+    shares = [
+        (iou / ceiling, pair)
+        for pair in matrix.pairs
+        if (iou := _iou(matrix, pair)) is not None and (ceiling := _ceiling(matrix, pair))
+    ]
+    if shares:
+        share, pair = max(shares, key=lambda one: one[0])
+        yield (
+            f"The nearest to that is {_pair(matrix, pair)}, with {share:.0%} of the mean of their "
+            "two ceilings."
+        )
+
+
+def _transfers(matrix: CircuitMatrix) -> Iterator[str]:
+    shown = [one for one in matrix.transfers if one.measure == matrix.measure]
+    own = [one for one in shown if one.task == one.found_on]
+    others = [one for one in shown if one.task != one.found_on]
+    if not others:
+        yield "How faithful the circuits are on each other's tasks was not measured."
+        return
+    what = "faithfulness" if matrix.measure == FAITHFULNESS else "F (percent of the metric)"
+    on_own = f" on their own tasks circuits reach {_range(_values(own))}," if own else ""
+    best = max(others, key=lambda one: one.value)
+    yield (
+        f"By {what},{on_own} on other tasks {_range(_values(others))} (median "
+        f"{as_text(median(_values(others)))}, {len(others)} measured). It transfers best from "
+        f"{best.found_on} to {best.task}: {as_text(best.value)}."
+    )
+    yield from _beside_random(others)
+
+
+def _beside_random(others: Sequence[Transfer]) -> Iterator[str]:
+    beside = [(one.value, one.random) for one in others if one.random is not None]
+    if not beside:
+        yield "No random circuits were measured beside them on other tasks."
+        return
+    above = sum(value > random for value, random in beside)
+    yield (
+        f"Random circuits with the same degrees reach {_range(random for _, random in beside)} "
+        f"there; the circuits do better in {above} of {len(beside)} cases."
+    )
+
+
+def _family(one: Resemblance) -> Iterator[str]:
+    within = _likeness(one.within)
+    yield (
+        f"The {len(one.tasks)} tasks of the family {one.family} ({listed(one.tasks)}) among each "
+        f"other, means over pairs: {within}."
+    )
+    for other, beside in one.beside.items():
+        known = [*likeness_of(one.within, beside)]
+        more = [name for name, mine, its in known if mine > its]
+        less = [name for name, mine, its in known if mine <= its]
+        verdict = (
+            f"they resemble each other more than {other} by {listed(more)}"
+            if more
+            else f"they do not resemble each other more than {other}"
+        )
+        but = f", but not by {listed(less)}" if more and less else ""
+        if known:
+            yield f"With {other}: {_likeness(beside)}; {verdict}{but}."
+
+
+def likeness_of(within: Likeness, beside: Likeness) -> Iterator[tuple[str, float, float]]:
+    """What is known of both: its name, and the value of either."""
+    for name, mine, its in (
+        ("IoU", within.iou, beside.iou),
+        ("z", within.z, beside.z),
+        ("transfer", within.transfer, beside.transfer),
+    ):
+        if mine is not None and its is not None:
+            yield name, mine, its
+
+
+def _likeness(one: Likeness) -> str:
+    named = (("IoU", one.iou), ("z", one.z), ("transfer", one.transfer))
+    return ", ".join(f"{name} {as_text(value)}" for name, value in named if value is not None)
+
+
+def _shared(report: Report) -> Iterator[str]:
+    shared = report.shared
+    least, n = shared.min_tasks, len(shared.tasks)
+    who = f"All {n} tasks use" if least == n else f"{least} or more of {n} tasks use"
+    if not shared.components and not shared.connections:
+        yield f"There is no component and no connection that {who[0].lower()}{who[1:]}."
+        return
+    if not any(one.edges for one in report.circuits.values()):
+        yield f"{who} {len(shared.components):,} components; the circuits have no edges."
+        return
+    alike = [one.signs_agree for one in shared.connections if one.signs_agree is not None]
+    signs = (
+        f"; of {len(alike):,} with a known sign in two tasks or more, {sum(alike):,} have the same "
+        "in all of them"
+        if alike
+        else ""
+    )
+    yield (
+        f"{who} {len(shared.components):,} components and {len(shared.connections):,} connections"
+        f"{signs}. {_paths(shared.n_paths)}"
+    )
+
+
+def _paths(n: int) -> str:
+    if not n:
+        return "No path of shared connections leads from input to logits."
+    if n == 1:
+        return "One path of shared connections leads from input to logits."
+    return f"{n:,} paths of shared connections lead from input to logits."
+
+
+def _reused(report: Report) -> Iterator[str]:
+    heads = [one for one in report.reuse.components if one.kind in ("head", "kv_head")]
+    n = len(report.reuse.tasks)
+    general = [one for one in heads if one.n_tasks == n]
+    single = [one for one in heads if one.n_tasks == 1]
+    if not heads:
+        return
+    names = f" ({listed((_local(one.name) for one in general), _SHOWN)})" if general else ""
+    expected = [one.expected for one in heads if one.expected is not None]
+    yield (
+        f"Of {len(heads):,} heads and key/value heads that any task uses, {len(general):,} are "
+        f"used by all {n}{names}, and {len(single):,} by a single one."
+    )
+    sure = [one for one in heads if one.q is not None and one.q < SIGNIFICANT]
+    if expected:
+        names = f": {listed((_local(one.name) for one in sure), _SHOWN)}" if sure else ""
+        yield (
+            f"Used by more tasks than chance explains (any heads of the same layers, q below "
+            f"{SIGNIFICANT}): {len(sure) or 'none'}{names}."
+        )
+
+
+def saturations(matrix: CircuitMatrix) -> dict[str, float]:
+    """Share of the edges between its hubs that a circuit has, by circuit, where it has edges."""
+    return {
+        id: share
+        for pair in matrix.pairs
+        for id, share in (
+            (pair.circuit_a.id, pair.saturation_a), (pair.circuit_b.id, pair.saturation_b)
+        )
+        if share is not None
+    }  # fmt: skip
+
+
+def _saturation(matrix: CircuitMatrix) -> Iterator[str]:
+    by_circuit = saturations(matrix)
+    if not by_circuit:
+        return
+    most = max(by_circuit.values())
+    trust = (
+        "so that the null of degrees is too eager; the null of layers does not depend on it"
+        if most > _SATURATED
+        else "so that edges between hubs are not certain in any circuit"
+    )
+    yield (
+        f"Circuits have {_range(by_circuit.values())} of all edges between their hubs (saturation),"
+        f" {trust}."
+    )
+
+
+def _pair(matrix: CircuitMatrix, pair: PairComparison) -> str:
+    return f"{matrix.labels[pair.circuit_a.id]} with {matrix.labels[pair.circuit_b.id]}"
+
+
+def _iou(matrix: CircuitMatrix, pair: PairComparison) -> float | None:
+    found = pair.comparison
+    return found.connections.iou if matrix.of == "connections" else found.components.iou
+
+
+def _ceiling(matrix: CircuitMatrix, pair: PairComparison) -> float | None:
+    """Mean of both circuits' ceilings; None where one is unknown, or nothing is shared."""
+    known = [matrix.ceilings.get(one.id) for one in (pair.circuit_a, pair.circuit_b)]
+    means = [one.mean_iou for one in known if one is not None]
+    return (fmean(means) or None) if len(means) == 2 else None
+
+
+def _values(transfers: Iterable[Transfer]) -> list[float]:
+    return [one.value for one in transfers]
+
+
+def _range(values: Iterable[float]) -> str:
+    known = sorted(values)
+    low, high = as_text(known[0]), as_text(known[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def _local(name: str) -> str:
+    return name.partition("/")[2]
