@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from registry import Registry
 from tests.queries import measured_tasks
 from tests.queries.measured_tasks import FOUR_TASKS
+from tests.servers.neo4j import Neo4jServer
 
 pytestmark = pytest.mark.slow
 
@@ -91,3 +93,24 @@ def test_a_file_to_write_to_is_needed(home: Path) -> None:
     ran = circuits(home, *TASKS)
     assert ran.returncode == 2
     assert "--out" in ran.stderr
+
+
+@pytest.mark.neo4j
+def test_both_engines_give_the_same_report(
+    home: Path, neo4j_server: Neo4jServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (*TASKS, "--min-tasks", "2", "--out")
+    embedded = circuits(home, *asked, tmp_path / "embedded.html")
+    assert embedded.returncode == 0, embedded.stderr
+    with neo4j_server.open() as store:
+        store.clear()
+    served = tmp_path / "served"
+    shutil.copytree(home, served)
+    monkeypatch.setenv("CIRCUITS_GRAPH", neo4j_server.url)
+    monkeypatch.setenv("CIRCUITS_GRAPH_USER", neo4j_server.user)
+    monkeypatch.setenv("CIRCUITS_GRAPH_PASSWORD", neo4j_server.password.get_secret_value())
+    with Registry.open(served) as registry:
+        registry.rebuild()
+    ran = circuits(served, *asked, tmp_path / "served.html")
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "served.html").read_bytes() == (tmp_path / "embedded.html").read_bytes()
