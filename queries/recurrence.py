@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from registry.identifiers import parse_connection, ports_of
@@ -78,6 +79,7 @@ class Recurrence:
         found: NDArray[numpy.int64] = self.present[self.places(circuits)].sum(0)
         return found
 
+    @cached_property
     def iou(self) -> tuple[tuple[float, ...], ...]:
         """Intersection over union of any two, ``[circuit][circuit]``."""
         import numpy

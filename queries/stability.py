@@ -238,7 +238,7 @@ def stability(
         share=share,
         circuits=_circuits(registry, ways, with_edges, counted),
         groups=groups,
-        iou=counted.iou(),
+        iou=counted.iou,
         between=_between(ways, counted),
         connections=_connections(registry, ways, counted, by),
         recorded=tuple(_recorded(registry, row["circuit"]) for row in recorded),
@@ -259,7 +259,7 @@ def _only_model(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _groups(ways: Sequence[Alike], counted: Recurrence, share: float) -> tuple[Group, ...]:
-    iou = counted.iou()
+    iou = counted.iou
     found = []
     for number, way in enumerate(ways, start=1):
         counts, n = counted.counts(way.circuits), len(way.circuits)
@@ -279,7 +279,7 @@ def _groups(ways: Sequence[Alike], counted: Recurrence, share: float) -> tuple[G
 
 
 def _between(ways: Sequence[Alike], counted: Recurrence) -> Mapping[tuple[int, int], Overlaps]:
-    iou = counted.iou()
+    iou = counted.iou
     places = [counted.places(way.circuits) for way in ways]
     found = {}
     for one, other in itertools.combinations(range(len(ways)), 2):
@@ -321,10 +321,11 @@ def _circuits(
 def _connections(
     registry: Registry, ways: Sequence[Alike], counted: Recurrence, by: By
 ) -> tuple[FrequentConnection, ...]:
+    import numpy
+
     if by == "methods":
         shares = [counted.counts(way.circuits) / len(way.circuits) for way in ways]
-        means = [fmean(each) for each in zip(*(one.tolist() for one in shares), strict=True)]
-        found = frequent_connections(counted, means)
+        found = frequent_connections(counted, numpy.mean(shares, axis=0).tolist())
     else:
         found = []
         for number, way in enumerate(ways, start=1):
