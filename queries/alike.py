@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.records import Circuit, canonical_json
+from registry.records import canonical_json
 
 if TYPE_CHECKING:
     from registry.registry import Registry
@@ -20,6 +21,10 @@ _SELDOM = ("metric", "sign", "level")
 _OF_THE_RESULT = ("dangling_removed", "selected")
 """Entries of a selection that come out of it."""
 _SIZES = ("top", "greedy")
+
+
+_Content = Mapping[str, Any]
+"""A circuit's content as it is kept, without what is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,11 @@ def group_alike(registry: Registry, circuits: Iterable[str]) -> list[Alike]:
         registry: Where they are.
         circuits: Full ids; of those found the same way on the same prompts the first is kept.
     """
-    groups: dict[str, list[tuple[str, Circuit]]] = defaultdict(list)
+    groups: dict[str, list[tuple[str, _Content]]] = defaultdict(list)
     for id in circuits:
-        circuit = registry.document(id)
-        fields = [getattr(circuit, name) for name in _SAME]
+        # Read as it is: to validate all edges of hundreds of circuits would take most of the time.
+        circuit: _Content = json.loads(registry.artifact(id))
+        fields = [circuit.get(name) for name in _SAME]
         way = [*fields, _parameters(circuit), _rule(circuit)]
         groups[canonical_json(way)].append((id, circuit))
     variants = _variants([members[0][1] for members in groups.values()])
@@ -69,41 +75,42 @@ def group_alike(registry: Registry, circuits: Iterable[str]) -> list[Alike]:
     return sorted(found, key=lambda one: (-len(one.circuits), one.method, one.variant, one.rule))
 
 
-def _alike(members: Sequence[tuple[str, Circuit]], variant: str) -> Alike:
+def _alike(members: Sequence[tuple[str, _Content]], variant: str) -> Alike:
     first = members[0][1]
     kept: dict[str, str] = {}
     for id, circuit in members:
-        kept.setdefault(circuit.prompt_set or id, id)  # unknown prompts may be any
+        kept.setdefault(circuit.get("prompt_set", id), id)  # unknown prompts may be any
     return Alike(
-        method=first.method,
+        method=first["method"],
         variant=variant,
-        ablation=first.ablation,
-        kv_heads=first.kv_heads,
+        ablation=first.get("ablation"),
+        kv_heads=first.get("kv_heads"),
         rule=_text(_rule(first)),
         circuits=tuple(kept.values()),
         n_repeated=len(members) - len(kept),
     )
 
 
-def _parameters(circuit: Circuit) -> dict[str, Any]:
+def _parameters(circuit: _Content) -> dict[str, Any]:
+    prompts = circuit.get("prompt_set")
     return {
         name: value
-        for name, value in circuit.parameters.items()
-        if name != "seed" and not (circuit.prompt_set and value == circuit.prompt_set)
+        for name, value in circuit["parameters"].items()
+        if name != "seed" and (prompts is None or value != prompts)
     }
 
 
-def _rule(circuit: Circuit) -> dict[str, Any]:
+def _rule(circuit: _Content) -> dict[str, Any]:
     """How edges were chosen; a size that a wanted faithfulness led to is no part of it."""
-    selection = circuit.selection or {"edges": len(circuit.edges)}
+    selection = circuit.get("selection") or {"edges": len(circuit["edges"])}
     results = (*_OF_THE_RESULT, *(_SIZES if "faithfulness" in selection else ()))
     return {name: value for name, value in selection.items() if name not in results}
 
 
-def _variants(circuits: Sequence[Circuit]) -> list[str]:
+def _variants(circuits: Sequence[_Content]) -> list[str]:
     """Of each circuit, its variant and in what others of its method differ from it."""
     parameters = [
-        {**{name: str(getattr(circuit, name)) for name in _SELDOM}, **_parameters(circuit)}
+        {**{name: str(circuit.get(name)) for name in _SELDOM}, **_parameters(circuit)}
         for circuit in circuits
     ]
     found = []
@@ -111,7 +118,7 @@ def _variants(circuits: Sequence[Circuit]) -> list[str]:
         others = [
             theirs
             for other, theirs in zip(circuits, parameters, strict=True)
-            if other.method == circuit.method
+            if other["method"] == circuit["method"]
         ]
         differing = {
             name: value
