@@ -22,7 +22,7 @@ components have the null of layers alone: any heads of the same layers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Chance",
     "by_layer_and_kind",
+    "corrected",
     "edges_by_layers",
     "n_parts",
     "parts_by_chance",
@@ -157,6 +158,23 @@ def edges_by_layers(a: Collection[str], b: Collection[str], model: Model) -> Cha
     groups_a, groups_b = _by_layers(a), _by_layers(b)
     sizes = {group: _n_edges(group, model) for group in _all(groups_a, groups_b)}
     return _of_groups(groups_a, groups_b, sizes, len(set(a) & set(b)))
+
+
+def corrected(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for how many there are: of those below .05, 5 % are expected to be false.
+
+    Benjamini & Hochberg 1995, as ``scipy.stats.false_discovery_control``, which takes half a second
+    to load.
+    """
+    import numpy
+
+    n = len(p_values)
+    largest_first = numpy.argsort(p_values)[::-1]
+    each = numpy.asarray(p_values, dtype=numpy.float64)[largest_first] * n / numpy.arange(n, 0, -1)
+    adjusted = numpy.empty(n)
+    adjusted[largest_first] = numpy.minimum.accumulate(each)
+    found: list[float] = adjusted.tolist()
+    return found
 
 
 def by_layer_and_kind(names: Iterable[str]) -> Counter[tuple[int | None, Kind]]:

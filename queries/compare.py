@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from queries.folding import (
     Folded,
@@ -23,6 +24,10 @@ from queries.folding import (
 from registry.errors import BadInput
 from registry.identifiers import Kind, parse_local
 from registry.records import Circuit, Level, Model, Sign
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
 
 __all__ = ["Comparison", "Overlap", "compare", "overlap", "rank_correlation"]
 
@@ -188,9 +193,9 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
     if len(pairs) < _LEAST_RANKED or 1 in (len(set(ours)), len(set(theirs))):
         return None
-    from scipy.stats import spearmanr
+    import numpy
 
-    return float(spearmanr(ours, theirs).statistic)
+    return float(numpy.corrcoef(_ranks(ours), _ranks(theirs))[0, 1])
 
 
 # -- differences -----------------------------------------------------------------------------------
@@ -280,6 +285,15 @@ def _effect_pairs(a: Folded, b: Folded) -> list[tuple[float, float]]:
         if x is not None and y is not None:
             pairs.append((x, y))
     return pairs
+
+
+def _ranks(values: Sequence[float]) -> NDArray[numpy.float64]:
+    """Places by size, from 1; equal values share the mean of theirs."""
+    import numpy
+
+    _, places, counts = numpy.unique(values, return_inverse=True, return_counts=True)
+    means: NDArray[numpy.float64] = counts.cumsum() - (counts - 1) / 2
+    return means[places]
 
 
 def _sign(value: float) -> int:

@@ -11,9 +11,16 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from queries.chance import Chance, edges_by_layers, parts_by_chance, saturation, shared_by_draws
+from queries.chance import (
+    Chance,
+    corrected,
+    edges_by_layers,
+    parts_by_chance,
+    saturation,
+    shared_by_draws,
+)
 from queries.choosing import replicates
 from queries.compare import Comparison, compare
 from queries.nulls import Draws, draw_circuits
@@ -249,14 +256,9 @@ def _seed(seed: int, connections: frozenset[str], side: int) -> list[int]:
 
 
 def _corrected(pairs: Sequence[PairComparison]) -> tuple[PairComparison, ...]:
-    told = [pair for pair in pairs if pair.p is not None]
-    if not told:
-        return tuple(pairs)
-    from scipy.stats import false_discovery_control
-
-    corrected: Sequence[Any] = false_discovery_control([pair.p for pair in told]).tolist()
-    by_pair = {id(pair): float(q) for pair, q in zip(told, corrected, strict=True)}
-    return tuple(replace(pair, q=by_pair.get(id(pair))) for pair in pairs)
+    told = {place: pair.p for place, pair in enumerate(pairs) if pair.p is not None}
+    adjusted = dict(zip(told, corrected([*told.values()]), strict=True))
+    return tuple(replace(pair, q=adjusted.get(place)) for place, pair in enumerate(pairs))
 
 
 def ceiling(registry: Registry, circuit: Circuit) -> Ceiling | None:

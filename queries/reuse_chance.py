@@ -27,7 +27,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from queries.chance import by_layer_and_kind, n_parts
+from queries.chance import by_layer_and_kind, corrected, n_parts
 from queries.nulls import Draws, draw_circuits
 from registry.identifiers import can_feed, parse_connection, parse_local
 from registry.records import Model
@@ -232,8 +232,5 @@ def _corrected(p: Mapping[str, float], n_tested: int) -> Mapping[str, float]:
     """Adjust p-values; parts without one were tested too, and are as likely as can be."""
     if not p:
         return {}
-    from scipy.stats import false_discovery_control
-
-    values = [*p.values(), *[1.0] * (n_tested - len(p))]
-    corrected = false_discovery_control(values).tolist()
-    return dict(zip(p, corrected[: len(p)], strict=True))
+    adjusted = corrected([*p.values(), *[1.0] * (n_tested - len(p))])
+    return dict(zip(p, adjusted[: len(p)], strict=True))

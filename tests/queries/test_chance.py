@@ -10,22 +10,21 @@ import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import false_discovery_control, spearmanr
 
 from queries.chance import (
     Chance,
+    corrected,
     edges_by_layers,
     parts_by_chance,
     saturation,
     shared_by_chance,
     shared_by_draws,
 )
-from queries.compare import compare
+from queries.compare import compare, rank_correlation
 from queries.nulls import Draws
 from registry.identifiers import can_feed, parse_connection, parse_local
 from registry.records import Circuit, Edge, Level, Model, Node
-
-# A busy machine is no fault of the code, nor that the first figure loads scipy.
-unhurried = settings(deadline=None)
 
 N_HEADS = 3
 HEADS = [f"a{layer}.h{head}" for layer in range(2) for head in range(N_HEADS)]
@@ -101,7 +100,6 @@ def assert_is_distribution(found: Chance | None, n_shared: int, shared: Iterable
 # -- brute force -----------------------------------------------------------------------------------
 
 
-@unhurried
 @given(PARTS, PARTS)
 def test_parts_shared_by_chance_are_what_all_pairs_of_such_sets_share(
     a: frozenset[str], b: frozenset[str]
@@ -113,7 +111,7 @@ def test_parts_shared_by_chance_are_what_all_pairs_of_such_sets_share(
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.data(), st.sampled_from([(2, 2, False), (2, 1, False), (2, 2, True)]))
 def test_edges_shared_by_chance_are_what_all_pairs_of_such_circuits_share(
     data: st.DataObject, shape: tuple[int, int, bool]
@@ -155,6 +153,24 @@ def test_what_no_model_of_that_shape_could_have_is_unknown_too() -> None:
     assert parts_by_chance(heads, heads, TWO_LAYERS) is None
 
 
+# -- many figures ----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_p_values_are_corrected_as_benjamini_and_hochberg_do(p_values: list[float]) -> None:
+    expected = false_discovery_control(p_values).tolist() if p_values else []
+    assert corrected(p_values) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.floats(-9, 9)), min_size=3, max_size=9))
+def test_the_rank_correlation_is_spearmans(pairs: list[tuple[float, float]]) -> None:
+    if 1 in (len({one for one, _ in pairs}), len({other for _, other in pairs})):
+        assert rank_correlation(pairs) is None
+    else:
+        expected = spearmanr([one for one, _ in pairs], [other for _, other in pairs])
+        assert rank_correlation(pairs) == pytest.approx(float(expected.statistic))
+
+
 # -- drawn -----------------------------------------------------------------------------------------
 
 
@@ -171,7 +187,6 @@ def test_of_draws_the_found_pair_counts_as_one() -> None:
     assert shared_by_draws(3, a, b).p == 1 / 5
 
 
-@unhurried
 @given(CIRCUITS, CIRCUITS, st.integers(0, 2**32))
 def test_chance_lies_between_nothing_and_everything(
     a: frozenset[str], b: frozenset[str], seed: int
@@ -223,7 +238,6 @@ def as_circuit(edges: frozenset[str]) -> Circuit:
     )
 
 
-@unhurried
 @given(CIRCUITS, CIRCUITS, relabellings())
 def test_what_heads_are_called_changes_no_overlap_and_no_exact_null(
     a: frozenset[str], b: frozenset[str], names: Mapping[str, str]
@@ -245,7 +259,6 @@ def test_what_heads_are_called_changes_no_overlap_and_no_exact_null(
     assert saturation(a) == saturation(new_a)
 
 
-@unhurried
 @given(CIRCUITS, CIRCUITS)
 def test_a_comparison_is_mirrored_where_the_circuits_change_places(
     a: frozenset[str], b: frozenset[str]
@@ -263,7 +276,6 @@ def test_a_comparison_is_mirrored_where_the_circuits_change_places(
 # -- saturation ------------------------------------------------------------------------------------
 
 
-@unhurried
 @given(CIRCUITS)
 def test_saturation_is_a_share(circuit: frozenset[str]) -> None:
     found = saturation(circuit)

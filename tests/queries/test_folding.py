@@ -5,16 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from queries.compare import compare
 from queries.folding import Folded, Folding, fold
 from registry.identifiers import can_feed, parse_local
 from registry.records import Circuit, Edge, Level, Model, Node, Sign
-
-# A busy machine is no fault of the code, nor that the first comparison loads scipy.
-unhurried = settings(deadline=None)
 
 HEADS, GROUPS, LAYERS = 4, 2, 3
 PER_GROUP = HEADS // GROUPS
@@ -113,7 +110,6 @@ def unfolded(folded: Folded, like: Circuit) -> Circuit:
     return like.model_copy(update={"nodes": nodes, "edges": tuple(edges)})
 
 
-@unhurried
 @given(with_copies())
 def test_a_circuit_equals_its_version_with_keys_and_values_per_query_head(
     pair: tuple[Circuit, Circuit],
@@ -125,7 +121,6 @@ def test_a_circuit_equals_its_version_with_keys_and_values_per_query_head(
     assert found.sign_agreement in (1, None)
 
 
-@unhurried
 @given(edges_of(PER_QUERY_HEAD), st.data())
 def test_equal_circuits_are_equal_whatever_they_are_folded_onto(
     effects: Effects, data: st.DataObject
@@ -145,7 +140,6 @@ FOLDINGS = st.builds(
 )
 
 
-@unhurried
 @given(
     st.one_of(edges_of(GROUPED), edges_of(PER_QUERY_HEAD)),
     st.sampled_from(["grouped", "per-query-head"]),
@@ -160,7 +154,6 @@ def test_folding_twice_changes_no_more_than_folding_once(
     assert fold(unfolded(once, given_circuit), how) == once
 
 
-@unhurried
 @given(edges_of(GROUPED))
 def test_nothing_is_folded_that_need_not_be(effects: Effects) -> None:
     folded = fold(circuit(effects, "grouped"), ONTO_GROUPS)

@@ -15,8 +15,6 @@ from queries.nulls import Draws, draw_circuits
 from registry.errors import BadInput
 from registry.identifiers import can_feed, parse_connection
 
-unhurried = settings(deadline=None)  # a busy machine is no fault of the code
-
 SENDERS = ("input", "a0.h0", "a0.h1", "m0", "a1.h0", "m1")
 RECEIVERS = ("a0.h0<q>", "a0.h1<v>", "m0", "a1.h0<q>", "a1.h0<v>", "m1", "logits")
 
@@ -45,7 +43,6 @@ def circuits_of(draws: Draws) -> list[frozenset[str]]:
     ]
 
 
-@unhurried
 @given(CIRCUITS, st.integers(0, 2**32))
 def test_every_part_keeps_its_number_of_edges_and_all_lead_forward(
     circuit: frozenset[str], seed: int
@@ -74,7 +71,6 @@ def test_all_circuits_with_these_degrees_are_drawn_equally_often(circuit: frozen
     assert chi_square <= len(alike) + 5 * math.sqrt(2 * len(alike)) + 5
 
 
-@unhurried
 @given(CIRCUITS, CIRCUITS, st.integers(0, 2**32))
 def test_equal_seeds_give_equal_numbers_whatever_the_order(
     a: frozenset[str], b: frozenset[str], seed: int
