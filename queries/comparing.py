@@ -190,7 +190,7 @@ def compare_pairs(
 
     Args as in :func:`compare_circuits`; ``q`` is corrected over these pairs.
     """
-    ids = {prefix: registry.ledger.circuit(prefix).id for pair in pairs for prefix in pair}
+    ids = {prefix: registry.ledger.circuit_id(prefix) for pair in pairs for prefix in pair}
     circuits = {id: registry.document(id) for id in dict.fromkeys(ids.values())}
     models = {model.slug: model for model in registry.ledger.models()}
     drawn: dict[_Side, Draws] = {}

@@ -38,7 +38,7 @@ def resolvers(ledger: Ledger) -> dict[str, Callable[[str], str]]:
     return {
         "model": lambda name: known_model(ledger, name),
         "task": lambda name: known_task(ledger, name),
-        "circuit": lambda prefix: ledger.circuit(prefix).id,
+        "circuit": ledger.circuit_id,
         "edit": lambda prefix: ledger.edit(prefix).id,
         "component": lambda text: str(parse_component(resolve_component(text))),
         "connection": lambda text: str(parse_connection(resolve_component(text))),

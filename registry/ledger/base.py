@@ -285,6 +285,15 @@ class Ledger(Closing):
         """
 
     @abc.abstractmethod
+    def circuit_id(self, prefix: str) -> str:
+        """The id of that circuit alone, which is quicker to find than all that hangs on it.
+
+        Raises:
+            NotFound: As for :meth:`circuit`.
+            BadInput: As for :meth:`circuit`.
+        """
+
+    @abc.abstractmethod
     def evaluations(self, circuit: str | None = None) -> tuple[Evaluation, ...]:
         """Evaluations of one circuit or all, in order of recording."""
 

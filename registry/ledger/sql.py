@@ -139,6 +139,11 @@ class SqlLedger(Ledger):
             return circuit_entries(connection, query)[0]
 
     @override
+    def circuit_id(self, prefix: str) -> str:
+        with reading(self._engine) as connection:
+            return resolve(connection, "circuit", tables.circuits, prefix)
+
+    @override
     def evaluations(self, circuit: str | None = None) -> tuple[Evaluation, ...]:
         columns = tables.evaluations.c
         query = select(tables.evaluations).order_by(

@@ -118,7 +118,7 @@ class LedgerContract(RecordingContract):
     def test_a_circuit_is_found_by_any_prefix_of_four_digits(self, ledger: Ledger) -> None:
         key = record_circuit(ledger)
         for n_digits in (4, 12, 63, 64):
-            assert ledger.circuit(key[:n_digits]).id == key
+            assert ledger.circuit(key[:n_digits]).id == ledger.circuit_id(key[:n_digits]) == key
         assert ledger.circuit(key[:12].upper()).id == key
 
     @pytest.mark.parametrize("prefix", ["", "abc", "xyzw", "%%%%", "____", "a" * 65, "ioi"])
@@ -129,6 +129,8 @@ class LedgerContract(RecordingContract):
         with pytest.raises(BadInput, match="4 to 64 hexadecimal digits"):
             ledger.circuit(prefix)
         with pytest.raises(BadInput, match="4 to 64 hexadecimal digits"):
+            ledger.circuit_id(prefix)
+        with pytest.raises(BadInput, match="4 to 64 hexadecimal digits"):
             ledger.edit(prefix)
 
     def test_an_unknown_prefix_names_the_nearest(self, ledger: Ledger) -> None:
@@ -138,6 +140,8 @@ class LedgerContract(RecordingContract):
         mistyped = key[:7] + ("0" if key[7] != "0" else "1")
         with pytest.raises(NotFound, match=f"nearest: {key[:12]}.*'circuits list'"):
             ledger.circuit(mistyped)
+        with pytest.raises(NotFound, match=f"nearest: {key[:12]}.*'circuits list'"):
+            ledger.circuit_id(mistyped)
 
     def test_an_ambiguous_prefix_lists_the_matches(self, ledger: Ledger) -> None:
         first, second = alike(4)
@@ -145,6 +149,8 @@ class LedgerContract(RecordingContract):
         listed = ", ".join(sorted([first.id[:12], second.id[:12]]))
         with pytest.raises(BadInput, match=f"several circuits; give more digits: {listed}"):
             ledger.circuit(first.id[:4])
+        with pytest.raises(BadInput, match=f"several circuits; give more digits: {listed}"):
+            ledger.circuit_id(first.id[:4])
 
     def test_faithfulness_is_the_latest_on_the_circuits_own_task(self, ledger: Ledger) -> None:
         key = record_circuit(ledger)
