@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -37,6 +37,9 @@ from registry.identifiers import can_feed, parse_local
 from registry.ledger.base import Batch, Ledger, NewCircuit
 from registry.ledger.sql import migrate_ledger, open_ledger
 from registry.records import Circuit, Edge, Edit, Level, Model, Node, Outcome, Sign, Task
+
+if TYPE_CHECKING:
+    from tests.servers.neo4j import Neo4jServer
 
 MODEL = Model(slug="gpt2", n_layers=12, n_heads=12, n_kv_heads=12, d_model=768, d_head=64)
 TASKS = tuple(Task(slug=f"synthetic/t{number}", family="synthetic") for number in range(10))
@@ -60,17 +63,33 @@ class Source:
 def parameters(circuits: Sequence[Circuit], edit: Edit) -> dict[str, dict[str, Any]]:
     """What each named query is asked for; a query that is not listed here is an error."""
     tasks = [task.slug for task in TASKS]
-    # Two circuits of one task, found on the same hubs.
+    # Two circuits of one task, found on the same hubs, and one of every task.
     first, second = circuits[0], circuits[len(TASKS)]
+    everything = [circuit.id for circuit in circuits]
+    each = everything[: len(TASKS)]
+    busy = [f"{MODEL.slug}/{edge.connection}" for edge in first.edges if edge.source == "input"]
+    pair = {"a": first.id, "b": second.id}
     return {
+        "circuit-differences": pair,
+        "circuit-differences-of-components": pair,
+        "circuit-overlaps": {"circuits": everything[::50]},
+        "circuit-overlaps-of-components": {"circuits": everything[::50], "kind": "head"},
         "circuits-of-task": {"task": tasks[0]},
+        "circuits-using-connections": {"connections": busy[:3]},
+        "components-by-role": {},
+        "connection-frequency": {"circuits": everything[:: len(TASKS)]},
+        "edits-of-components": {"components": ["gpt2/a9.h6", "gpt2/m5"]},
         "edits-touching": {"circuit": first.id},
+        "nearest-by-components": {"circuit": first.id, "limit": 10},
         "nearest-circuits": {"circuit": first.id, "limit": 10},
-        "pair-intersection": {"a": first.id, "b": second.id},
+        "pair-intersection": pair,
         "reused-connections": {"min_circuits": max(2, len(circuits) // 20)},
         "shared-components": {"tasks": tasks[:3]},
         "shared-connections": {"tasks": tasks[:3]},
         "tasks-at-risk": {"edit": edit.id},
+        "tasks-using-components": {"circuits": each},
+        "tasks-using-connections": {"circuits": each},
+        "transfers": {"circuits": each},
         "where-used": {"component": "gpt2/a9.h6"},
     }
 
@@ -173,7 +192,7 @@ def measure_queries(store: GraphStore, asked: Mapping[str, Mapping[str, Any]], r
             n_rows = len(store.read(query.text, given, timeout_seconds=300))
             times.append(time.perf_counter() - began)
         first, median = times[0] * 1000, statistics.median(times) * 1000
-        print(f"  {name:<20} {median:8.1f} ms   (first {first:.0f} ms, {n_rows:,} rows)")
+        print(f"  {name:<33} {median:8.1f} ms   (first {first:.0f} ms, {n_rows:,} rows)")
 
 
 def refuse_unlisted(catalogue: Mapping[str, NamedQuery], asked: Mapping[str, Any]) -> None:
@@ -193,27 +212,28 @@ def kglite_graph(folder: Path) -> Iterator[tuple[GraphStore, GraphStore]]:
 
 
 @contextlib.contextmanager
-def neo4j_graph(folder: Path) -> Iterator[tuple[GraphStore, GraphStore]]:
-    """A writer and a reader of a Neo4j that has nothing in it."""
-    del folder
+def running_neo4j() -> Iterator[Neo4jServer]:
+    """A Neo4j of the tests, or the one that CIRCUITS_TEST_NEO4J names."""
     # As a script, this folder is on the path and the tests are not.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from tests.servers.neo4j import Neo4jServer, running_server
 
-    with contextlib.ExitStack() as stack:
-        given = os.environ.get("CIRCUITS_TEST_NEO4J")
-        server = (
-            Neo4jServer(
-                given,
-                os.environ.get("CIRCUITS_GRAPH_USER", "neo4j"),
-                SecretStr(os.environ.get("CIRCUITS_GRAPH_PASSWORD", "")),
-            )
-            if given
-            else stack.enter_context(running_server())
-        )
-        with server.open() as writer, server.open(writing=False) as reader:
-            writer.clear()
-            yield writer, reader
+    given = os.environ.get("CIRCUITS_TEST_NEO4J")
+    if given:
+        user = os.environ.get("CIRCUITS_GRAPH_USER", "neo4j")
+        yield Neo4jServer(given, user, SecretStr(os.environ.get("CIRCUITS_GRAPH_PASSWORD", "")))
+        return
+    with running_server() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def neo4j_graph(folder: Path) -> Iterator[tuple[GraphStore, GraphStore]]:
+    """A writer and a reader of a Neo4j that has nothing in it."""
+    del folder
+    with running_neo4j() as server, server.open() as writer, server.open(writing=False) as reader:
+        writer.clear()
+        yield writer, reader
 
 
 def measure(engine: str, circuits: Sequence[Circuit], repeat: int) -> None:

@@ -1,0 +1,188 @@
+"""Measure how long the reading commands take, as a user runs them, on many stored circuits.
+
+A registry of 1,000 circuits of 500 edges: ten tasks on GPT-2 small, each with circuits of four
+methods on 25 sets of prompts, faithfulness of all on their own task, and of one method's on every
+other, beside random circuits. Each command runs in a process of its own, on the embedded graph and
+on Neo4j, its start included; the second column is processor time of the command alone. None may
+take more than two seconds, but for those that draw random circuits or compare all pairs.
+
+    python benchmarks/commands.py [--circuits 1000] [--engines kglite neo4j] [--repeat 3]
+
+Neo4j is started as for tests (Java 17 and Maven), or CIRCUITS_TEST_NEO4J names a running server,
+which is emptied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from graph import MODEL, N_EDGES, TASKS, make_circuits, running_neo4j
+
+from registry import Registry
+from registry.records import Ablation, Circuit, Edit, Evaluation, Outcome, PromptSet
+
+LONGEST_SECONDS = 2.0
+METHODS = ("eap", "eap-ig-inputs", "clean-corrupted", "exact")
+_AT_ONCE = 100
+
+
+def make_records(n: int) -> tuple[list[PromptSet], list[Circuit], list[Evaluation]]:
+    """``n`` circuits in turn over the tasks, then over the methods, then over sets of prompts."""
+    draw, prompts, circuits = random.Random(1), {}, []
+    for number, bare in enumerate(make_circuits(n)):
+        of_task = number // len(TASKS)
+        seed, method = of_task // len(METHODS), METHODS[of_task % len(METHODS)]
+        name = hashlib.sha256(f"{bare.task} {seed}".encode()).hexdigest()
+        prompts[name] = PromptSet(id=name, task=bare.task, seed=seed, n_prompts=100)
+        found = {
+            "prompt_set": name, "method": "edge-attribution", "parameters": {"method": method},
+            "metric": "logit_difference", "higher_is_better": True, "kv_heads": "grouped",
+            "ablation": Ablation.RESAMPLE, "selection": {"top": N_EDGES, "by": "absolute"},
+        }  # fmt: skip
+        circuits.append(bare.model_copy(update=found))
+    measured = [one for circuit in circuits for one in _measurements(circuit, draw)]
+    return [*prompts.values()], circuits, measured
+
+
+def _measurements(circuit: Circuit, draw: random.Random) -> Iterator[Evaluation]:
+    """On its own task, and those of one method on every other, beside random circuits."""
+    everywhere = circuit.parameters["method"] == METHODS[0]
+    for task in TASKS:
+        own = task.slug == circuit.task
+        for measure in ("faithfulness", "random_faithfulness"):
+            if own or everywhere:
+                yield Evaluation(
+                    circuit=circuit.id, task=task.slug, measure=measure, value=draw.random(),
+                    full=3.0, empty=-3.0, ablation=Ablation.RESAMPLE, n_prompts=100,
+                    parameters={"metric": "logit_difference"},
+                )  # fmt: skip
+
+
+def fill(home: Path, circuits: Sequence[Circuit], others: Sequence[PromptSet | Evaluation]) -> None:
+    """Record everything, and an edit of busy parts."""
+    edit = Edit(model=MODEL.slug, editor="ROME", components=("m5", "a9.h6"),
+                circuits=(circuits[0].id,))  # fmt: skip
+    outcomes = [
+        Outcome(edit=edit.id, metric="accuracy", task=task.slug, before=1.0, after=0.5)
+        for task in TASKS
+    ]
+    prompts = [one for one in others if isinstance(one, PromptSet)]
+    measured = [one for one in others if isinstance(one, Evaluation)]
+    with Registry.init(home) as registry, registry.projecting_later():
+        registry.record(MODEL, *TASKS, *prompts)
+        for start in range(0, len(circuits), _AT_ONCE):
+            registry.record(*circuits[start : start + _AT_ONCE])
+        registry.record(*measured, edit, *outcomes)
+
+
+def commands(circuits: Sequence[Circuit]) -> Mapping[str, Sequence[Sequence[str]]]:
+    """What is run: commands that have to be quick, and others."""
+    first, alike, elsewhere = circuits[0].id[:12], circuits[len(TASKS)].id[:12], circuits[1].id[:12]
+    tasks = [task.slug for task in TASKS]
+    three = ["--task", ",".join(tasks[:3])]
+    json = ["--format", "json"]
+    busy = max(circuits[0].edges, key=lambda edge: _users(circuits, edge.connection)).connection
+    quick = [
+        ["list"], ["list", "--task", tasks[0]], ["show", first],
+        ["shared", *three], ["shared", *three, "--circuits", "all"], ["shared", *three, "--unique"],
+        ["shared", "--task", ",".join(tasks), "--min-tasks", "2", *json],
+        ["reuse", "--draws", "0"], ["reuse", "--draws", "0", "--circuits", "all", *json],
+        ["where", f"{MODEL.slug}/a9.h6"], ["where", f"{MODEL.slug}/{busy}"],
+        ["nearest", first], ["nearest", first, "--over", "components"],
+        ["stability", tasks[0]], ["stability", tasks[0], "--by", "methods"],
+        ["diff", first, elsewhere], ["diff", first, elsewhere, "--limit", "0", *json],
+        ["compare", first, elsewhere, "--draws", "0"], ["compare", first, alike, "--draws", "0"],
+        ["compare", "--task", ",".join(tasks[:2]), "--draws", "0"],
+    ]  # fmt: skip
+    others = [
+        ["compare", first, elsewhere], ["matrix", "--task", ",".join(tasks), "--draws", "0"],
+        ["reuse"],
+    ]  # fmt: skip
+    return {"quick": quick, "others": others}
+
+
+def _users(circuits: Sequence[Circuit], connection: str) -> int:
+    return sum(any(edge.connection == connection for edge in one.edges) for one in circuits[:50])
+
+
+def measure(root: Sequence[str], arguments: Sequence[str], repeat: int, *, quick: bool) -> None:
+    """Print how long a command takes; of several runs the quickest, as others only disturb it."""
+    walls, processors, lines = [], [], 0
+    for _ in range(repeat):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        began = time.perf_counter()
+        ran = subprocess.run([*root, *arguments], capture_output=True, text=True, check=False)
+        walls.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processors.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if ran.returncode:
+            print(f"  failed    {' '.join(arguments)}: {ran.stderr.strip()}", flush=True)
+            return
+        lines = ran.stdout.count("\n")
+    wall = min(walls)
+    late = "  over the bar" if quick and wall > LONGEST_SECONDS else ""
+    print(
+        f"  {wall:5.2f} s  {min(processors):5.2f} s  {lines:>7,} lines"
+        f"  {' '.join(arguments)}{late}",
+        flush=True,
+    )
+
+
+def measure_all(options: argparse.Namespace, folder: Path) -> None:
+    """Fill a registry and run every command on each engine."""
+    prompts, circuits, measured = make_records(options.circuits)
+    home = folder / "registry"
+    began = time.perf_counter()
+    fill(home, circuits, [*prompts, *measured])
+    print(
+        f"{len(circuits):,} circuits of {N_EDGES} edges, {len(measured):,} measurements; recorded"
+        f" and projected in {time.perf_counter() - began:.0f} s\n"
+    )
+    for engine in options.engines:
+        with contextlib.ExitStack() as stack:
+            root = [sys.executable, "-m", "registry", "--home", str(home)]
+            if engine == "neo4j":
+                root += ["--graph", stack.enter_context(_filled_neo4j(root))]
+            print(f"{engine}\n    wall     processor", flush=True)
+            for kind, asked in commands(circuits).items():
+                for arguments in asked:
+                    measure(root, arguments, options.repeat, quick=kind == "quick")
+            print()
+
+
+@contextlib.contextmanager
+def _filled_neo4j(root: Sequence[str]) -> Iterator[str]:
+    """A Neo4j made from the registry's ledger; its address."""
+    with running_neo4j() as server:
+        with server.open() as writer:
+            writer.clear()
+        os.environ["CIRCUITS_GRAPH_USER"] = server.user
+        os.environ["CIRCUITS_GRAPH_PASSWORD"] = server.password.get_secret_value()
+        subprocess.run([*root, "--graph", server.url, "rebuild"], check=True, capture_output=True)
+        yield server.url
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--circuits", type=int, default=1000)
+    parser.add_argument("--engines", nargs="+", default=["kglite", "neo4j"])
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="circuits-bench-") as folder:
+        measure_all(options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
