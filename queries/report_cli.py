@@ -1,4 +1,4 @@
-"""Commands over many circuits at once: matrix, report."""
+"""The command ``report``: what circuits of several tasks have in common, as one page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from queries import matrix_cli
 from queries.choosing_cli import (
     CircuitsOption,
     MethodOption,
@@ -23,8 +22,7 @@ __all__ = ["commands"]
 
 
 def commands(app: typer.Typer) -> None:
-    """Register the commands of this module and of that of the matrix."""
-    matrix_cli.commands(app)
+    """Register the commands of this module."""
     app.command()(report)
 
 

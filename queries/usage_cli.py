@@ -1,4 +1,4 @@
-"""Commands about what circuits use: ``where`` and ``nearest``, and their kin of other modules."""
+"""Commands that look a part or a circuit up among all others: ``where`` and ``nearest``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from queries import diff_cli, reuse_cli, stability_cli
 from queries.choosing_cli import MethodOption
 from registry.cli.output import Format, FormatOption, Section, notice, show_rows, show_sections
 from registry.cli.session import open_registry
@@ -16,11 +15,9 @@ __all__ = ["commands"]
 
 
 def commands(app: typer.Typer) -> None:
-    """Register the commands of this module, and those of its kin."""
+    """Register the commands of this module."""
     app.command()(nearest)
     app.command()(where)
-    for module in (diff_cli, reuse_cli, stability_cli):
-        module.commands(app)
 
 
 class Over(StrEnum):

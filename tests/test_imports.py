@@ -209,8 +209,8 @@ def test_a_package_that_cannot_be_imported_leaves_the_help_and_other_commands_al
 
     shown = circuits("--help")
     assert shown.returncode == 0
-    assert "  broken    (cannot be read: broken_commands:commands)\n" in shown.stdout
-    assert "  hello     Greet somebody.\n" in shown.stdout
+    assert "  broken     (cannot be read: broken_commands:commands)\n" in shown.stdout
+    assert "  hello      Greet somebody.\n" in shown.stdout
     assert circuits("hello", "Ada").stdout == "hello Ada\n"
     failed = circuits("broken")
     assert failed.returncode == 1
