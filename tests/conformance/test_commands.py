@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,7 @@ ASKED: Mapping[str, tuple[str, ...]] = {
 @pytest.fixture(scope="module")
 def homes(
     neo4j_server: Neo4jServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, Path]]:
+) -> tuple[Path, Path]:
     """The small registry, once in the embedded engine and once in Neo4j."""
     folder = tmp_path_factory.mktemp("commands")
     embedded, served = folder / "kglite", folder / "neo4j"
@@ -63,7 +63,7 @@ def homes(
         with Registry.open(settings=settings) as registry:
             small_registry.fill(registry)
             registry.record(*(examples.circuit(seed) for seed in range(60, 63)))
-    yield embedded, served
+    return embedded, served
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -106,7 +106,9 @@ def test_wider_lines_are_stronger_and_dashed_ones_hurt() -> None:
 
 
 def test_an_edge_that_helps_one_task_and_hurts_another_looks_like_neither() -> None:
-    effects = [{"ioi": 1.0, "months": 0.5}, {"ioi": -1.0, "months": -0.5}, {"ioi": 9, "months": -1}]
+    effects: list[dict[str, float | None]] = [
+        {"ioi": 1.0, "months": 0.5}, {"ioi": -1.0, "months": -0.5}, {"ioi": 9, "months": -1}
+    ]  # fmt: skip
     edges = tuple(DrawnEdge("input", f"m{i}", None, of) for i, of in enumerate(effects))
     figure = figure_of(Picture("t", ("ioi", "months"), edges))
     lines = [patch for patch in figure.axes[0].patches if patch.get_fill() is False]
