@@ -1,4 +1,4 @@
-"""Options of commands that compare tasks: which tasks, and which circuits stand for them."""
+"""Options of commands that compare tasks: which tasks, which circuits stand for them, chance."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from registry.registry import Registry
 
 __all__ = [
+    "AnywayOption",
     "CircuitsOption",
+    "DrawsOption",
     "MethodOption",
     "ModelOption",
+    "SeedOption",
     "TaskOption",
     "chosen_rows",
     "parse_circuits",
@@ -42,6 +45,24 @@ CircuitsOption = Annotated[
 ModelOption = Annotated[str | None, typer.Option("--model", help="Only circuits of this model.")]
 MethodOption = Annotated[
     str | None, typer.Option("--method", help="Only circuits found by this method.")
+]
+
+DrawsOption = Annotated[
+    int,
+    typer.Option(
+        "--draws",
+        min=0,
+        max=100_000,
+        metavar="NUMBER",
+        help="Pairs of random circuits with the same degrees for each pair, to see what is shared "
+        "by chance; 0 leaves chance out.",
+    ),
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Decides which are drawn.", metavar="NUMBER")
+]
+AnywayOption = Annotated[
+    bool, typer.Option("--anyway", help="Compare in spite of what makes it unsound, and name it.")
 ]
 
 

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from queries.choosing_cli import (
+    AnywayOption,
     CircuitsOption,
+    DrawsOption,
     MethodOption,
     ModelOption,
+    SeedOption,
     TaskOption,
     parse_circuits,
     parse_tasks,
@@ -61,23 +64,9 @@ def compare(
     circuits: CircuitsOption = "best",
     model: ModelOption = None,
     method: MethodOption = None,
-    draws: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=100_000,
-            metavar="NUMBER",
-            help="Pairs of random circuits with the same degrees, to see what is shared by chance;"
-            " 0 leaves chance out.",
-        ),
-    ] = 1000,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Decides which are drawn.", metavar="NUMBER")
-    ] = 0,
-    anyway: Annotated[
-        bool,
-        typer.Option("--anyway", help="Compare in spite of what makes it unsound, and name it."),
-    ] = False,
+    draws: DrawsOption = 1000,
+    seed: SeedOption = 0,
+    anyway: AnywayOption = False,
     out: OutOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from queries.choosing_cli import (
+    AnywayOption,
     CircuitsOption,
+    DrawsOption,
     MethodOption,
     ModelOption,
+    SeedOption,
     TaskOption,
     chosen_rows,
     parse_circuits,
@@ -33,25 +36,7 @@ if TYPE_CHECKING:
     from queries.choosing import Which
     from queries.matrix import CircuitMatrix
 
-__all__ = ["AnywayOption", "DrawsOption", "SeedOption", "commands", "say_differences", "tasks_for"]
-
-DrawsOption = Annotated[
-    int,
-    typer.Option(
-        "--draws",
-        min=0,
-        max=100_000,
-        metavar="NUMBER",
-        help="Pairs of random circuits with the same degrees for each pair, to see what is shared "
-        "by chance; 0 leaves chance out.",
-    ),
-]
-SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="Decides which are drawn.", metavar="NUMBER")
-]
-AnywayOption = Annotated[
-    bool, typer.Option("--anyway", help="Compare in spite of what makes it unsound, and name it.")
-]
+__all__ = ["commands", "say_differences", "tasks_for"]
 
 _IN_TABLES = (
     "task_a", "task_b", "of", "n_shared", "iou", "n_shared_heads", "iou_heads", "expected", "z",

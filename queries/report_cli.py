@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from queries.choosing_cli import (
+    AnywayOption,
     CircuitsOption,
+    DrawsOption,
     MethodOption,
     ModelOption,
+    SeedOption,
     TaskOption,
     parse_circuits,
 )
-from queries.matrix_cli import AnywayOption, DrawsOption, SeedOption, tasks_for
+from queries.matrix_cli import tasks_for
 from registry.cli.output import notice, progress_line
 from registry.cli.session import open_registry
 

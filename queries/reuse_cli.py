@@ -11,6 +11,7 @@ from queries.choosing_cli import (
     CircuitsOption,
     MethodOption,
     ModelOption,
+    SeedOption,
     TaskOption,
     chosen_rows,
     parse_circuits,
@@ -54,9 +55,7 @@ def reuse(
             help="Random circuits for each task, to tell chance; 0 tells none for connections.",
         ),
     ] = _DRAWS,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Decides which are drawn.", metavar="NUMBER")
-    ] = 0,
+    seed: SeedOption = 0,
     limit: Annotated[
         int, typer.Option(min=0, help="So many components and connections; 0: all.", metavar="N")
     ] = _LIMIT,
