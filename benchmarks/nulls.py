@@ -8,7 +8,7 @@ and no more. Their edges are drawn in three ways:
   degrees is exactly right. The odds are scaled so that as many edges are expected as the others
   have.
 - ``weights``: one after the other, without replacement, with that product as weight; what the null
-  of degrees does not foresee.
+  of degrees does not foresee, and that of saturating hubs does.
 - ``uniform``: any edges of the model.
 
 A null that is right calls 5 % of such pairs alike at .05, or fewer, for numbers of edges are whole;
@@ -33,11 +33,13 @@ from compare import universe
 from numpy.typing import NDArray
 
 from queries.chance import edges_by_layers, saturation, shared_by_chance
+from queries.saturating import shared_by_hubs
 from registry.records import Model
 
 SHARES = (0.005, 0.01, 0.02, 0.05)
 SPREADS = (0.5, 1.0, 2.0)
 LEVEL = 0.05
+NULLS = ("degrees", "layers", "hubs", "weakest")
 _BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 _HALVINGS = 60
 
@@ -70,17 +72,19 @@ class Pair:
         n_shared: Edges of both.
         degrees: p of the null of degrees.
         layers: p of the null of layers.
+        hubs: p of the null of hubs that saturate.
     """
 
     saturation: float
     n_shared: int
     degrees: float
     layers: float
+    hubs: float
 
     @property
-    def weaker(self) -> float:
-        """The larger p, which is the one to report."""
-        return max(self.degrees, self.layers)
+    def weakest(self) -> float:
+        """The largest p, which is the one to report."""
+        return max(self.degrees, self.layers, self.hubs)
 
 
 class Universe:
@@ -118,7 +122,7 @@ def draw_circuit(
 
 
 def measure(cell: Cell, number: int) -> Pair:
-    """Draw one pair and ask both nulls."""
+    """Draw one pair and ask every null."""
     of = _universe(*cell.shape)
     generator = numpy.random.default_rng([number, round(1000 * cell.share)])
     weights = of.weights(generator, cell.spread)
@@ -128,7 +132,8 @@ def measure(cell: Cell, number: int) -> Pair:
     if layers is None:
         raise SystemExit("the model's shape is known, so its edges can be counted")
     saturated = [saturation(circuit) or 0.0 for circuit in (a, b)]
-    return Pair(sum(saturated) / 2, degrees.n_shared, degrees.p, layers.p)
+    hubs = shared_by_hubs(a, b)
+    return Pair(sum(saturated) / 2, degrees.n_shared, degrees.p, layers.p, hubs.p)
 
 
 def show_cells(found: Sequence[tuple[Cell, Sequence[Pair]]], n_edges: int) -> None:
@@ -196,12 +201,12 @@ def main() -> None:
 
 
 def _heading() -> str:
-    return "".join(f"   {name:>7} p{'< .05':>7}" for name in ("degrees", "layers", "weaker"))
+    return "".join(f"   {name:>7} p{'< .05':>7}" for name in NULLS)
 
 
 def _figures(pairs: Sequence[Pair]) -> str:
     columns = []
-    for name in ("degrees", "layers", "weaker"):
+    for name in NULLS:
         values = numpy.array([getattr(pair, name) for pair in pairs])
         columns.append(f"   {values.mean():>9.2f}{(values < LEVEL).mean():>7.1%}")
     return "".join(columns)

@@ -41,6 +41,7 @@ __all__ = [
     "corrected",
     "edges_by_layers",
     "n_parts",
+    "of_distribution",
     "parts_by_chance",
     "saturation",
     "shared_by_chance",
@@ -261,10 +262,11 @@ def _of_groups(
             fewer, more = sorted((n_a, n_b))  # so that a pair's order changes no digit either
             shared = hypergeom.pmf(numpy.arange(fewer + 1), size, fewer, more)
             probabilities = numpy.convolve(probabilities, shared)
-    return _exact(probabilities, n_shared)
+    return of_distribution(probabilities, n_shared)
 
 
-def _exact(probabilities: NDArray[numpy.float64], n_shared: int) -> Chance:
+def of_distribution(probabilities: NDArray[numpy.float64], n_shared: int) -> Chance:
+    """Exact figures from how likely it is to share 0, 1, 2, ... and how many are shared."""
     import numpy
 
     values = numpy.arange(len(probabilities))

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.errors import BadInput
-from registry.identifiers import can_feed, parse_connection
+from registry.identifiers import Local, can_feed, parse_local
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-__all__ = ["Draws", "draw_circuits"]
+__all__ = ["Draws", "Places", "draw_circuits", "edge_places"]
 
 # Draws of two 500-edge circuits of MIB's IOI file share as many edges from 10 on. With the found
 # one they share a little more than with each other at 20 (321 to 313) and at 40 (317 to 312).
@@ -74,6 +74,25 @@ class Draws:
         return shared
 
 
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Edges of a circuit among all that the model has between its senders and receivers.
+
+    Attributes:
+        senders: Local names.
+        receivers: Local names, with their ports.
+        allowed: Which edges the model has, ``[sender, receiver]``.
+        source: Place of each edge's sender.
+        target: Place of each edge's receiver.
+    """
+
+    senders: tuple[str, ...]
+    receivers: tuple[str, ...]
+    allowed: NDArray[numpy.bool_]
+    source: NDArray[numpy.int64]
+    target: NDArray[numpy.int64]
+
+
 def draw_circuits(
     connections: Collection[str],
     n: int,
@@ -98,11 +117,37 @@ def draw_circuits(
 
     if n < 1:
         raise BadInput(f"the number of random circuits must be at least 1; got {n}")
+    places = edge_places(connections, parallel_attn_mlp=parallel_attn_mlp)
+    source, target, n_edges = places.source, places.target, len(places.source)
+    present = numpy.zeros((n, *places.allowed.shape), dtype=bool)
+    present[:, source, target] = True
+    if n_edges > 1:
+        _swap(present, source, target, places.allowed, swaps_per_edge * n_edges, seed)
+    _, cells = numpy.nonzero(present.reshape(n, -1))
+    return Draws(places.senders, places.receivers, cells.reshape(n, -1).astype(numpy.int32))
+
+
+def edge_places(connections: Collection[str], *, parallel_attn_mlp: bool = False) -> Places:
+    """Find where edges lie among all that their ends could have.
+
+    Args:
+        connections: Local names, such as ``a9.h6->a10.h7<k>``; their order does not matter.
+        parallel_attn_mlp: Attention and MLP of a block read the same input.
+
+    Raises:
+        BadInput: A connection leads backwards.
+    """
+    import numpy
+
     ends = sorted(set(map(_ends, connections)))
     senders = tuple(dict.fromkeys(sender for sender, _ in ends))
     receivers = tuple(sorted({receiver for _, receiver in ends}))
+    sources = [parse_local(sender) for sender in senders]
+    targets = [_target(receiver) for receiver in receivers]
     may_feed = (
-        _may_feed(s, r, parallel_attn_mlp=parallel_attn_mlp) for s in senders for r in receivers
+        can_feed(source, target, port, parallel_attn_mlp=parallel_attn_mlp)
+        for source in sources
+        for target, port in targets
     )
     allowed = numpy.array([*may_feed], dtype=bool).reshape(len(senders), len(receivers))
     rows = {name: at for at, name in enumerate(senders)}
@@ -112,12 +157,7 @@ def draw_circuits(
     backwards = numpy.flatnonzero(~allowed[source, target])
     if len(backwards):
         raise BadInput(f"{'->'.join(ends[backwards[0]])} leads from a later part to an earlier one")
-    present = numpy.zeros((n, *allowed.shape), dtype=bool)
-    present[:, source, target] = True
-    if len(ends) > 1:
-        _swap(present, source, target, allowed, swaps_per_edge * len(ends), seed)
-    _, cells = numpy.nonzero(present.reshape(n, -1))
-    return Draws(senders, receivers, cells.reshape(n, -1).astype(numpy.int32))
+    return Places(senders, receivers, allowed, source, target)
 
 
 def _swap(
@@ -164,9 +204,10 @@ def _ends(connection: str) -> tuple[str, str]:
     return source, target
 
 
-def _may_feed(sender: str, receiver: str, *, parallel_attn_mlp: bool) -> bool:
-    named = parse_connection(f"m/{sender}->{receiver}")
-    return can_feed(named.source, named.target, named.port, parallel_attn_mlp=parallel_attn_mlp)
+def _target(receiver: str) -> tuple[Local, str | None]:
+    """A receiver's part, and the port it names."""
+    name, _, port = receiver.rstrip(">").partition("<")
+    return parse_local(name), port or None
 
 
 def _edge_names(draws: Draws) -> list[str]:

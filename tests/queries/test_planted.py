@@ -12,6 +12,7 @@ from scipy.stats import kstest
 
 from queries.chance import edges_by_layers, shared_by_chance
 from queries.nulls import draw_circuits
+from queries.saturating import shared_by_hubs
 from registry.identifiers import can_feed, parse_connection
 from registry.records import Model
 
@@ -31,10 +32,12 @@ class Universe:
     senders: NDArray[numpy.int64]
     receivers: NDArray[numpy.int64]
 
-    def odds(self, generator: numpy.random.Generator, n_edges: int) -> NDArray[numpy.float64]:
+    def odds(
+        self, generator: numpy.random.Generator, n_edges: int, spread: float = SPREAD
+    ) -> NDArray[numpy.float64]:
         """Of each edge to be in a circuit: sender's propensity x receiver's, and a constant."""
         sending, receiving = (
-            generator.lognormal(0, SPREAD, places.max() + 1)
+            generator.lognormal(0, spread, places.max() + 1)
             for places in (self.senders, self.receivers)
         )
         product: NDArray[numpy.float64] = sending[self.senders] * receiving[self.receivers]
@@ -107,6 +110,25 @@ def test_under_no_sharing_the_null_of_degrees_is_as_often_right_as_it_says() -> 
     assert numpy.mean(numpy.array(by_layers) < 0.05) > 0.3
 
 
+def taken_by_weight(universe: Universe, number: int) -> tuple[set[str], set[str]]:
+    """A pair that shares its model's propensities, edges taken one by one without replacement."""
+    generator = numpy.random.default_rng([4, number])
+    rates = universe.odds(generator, 600, spread=2.0)
+    a, b = (numpy.argsort(generator.exponential(size=len(rates)) / rates)[:600] for _ in range(2))
+    return {universe.names[at] for at in a}, {universe.names[at] for at in b}
+
+
+def test_where_hubs_saturate_the_null_of_degrees_is_too_eager_and_theirs_is_not(
+    gpt2: Universe,
+) -> None:
+    pairs = [taken_by_weight(gpt2, number) for number in range(60)]
+    by_hubs = numpy.array([shared_by_hubs(a, b).p for a, b in pairs])
+    by_degrees = [shared_by_chance(a, b, 99, number).p for number, (a, b) in enumerate(pairs[:10])]
+    assert numpy.mean(by_degrees) < 0.25
+    assert by_hubs.mean() > 0.4
+    assert (by_hubs < 0.05).mean() <= 0.05
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_tenth_of_the_edges_planted_among_noise_of_equal_degrees_is_told(
     gpt2: Universe, seed: int
@@ -124,5 +146,6 @@ def test_a_tenth_of_the_edges_planted_among_noise_of_equal_degrees_is_told(
     apart = shared_by_chance(noise, other, N_DRAWS, seed)
     assert len(core) / len(noise | core) == pytest.approx(0.1, abs=0.005)
     assert together.p < 0.01
+    assert shared_by_hubs(noise | core, other | core).p < 0.01
     assert apart.p > 0.01
     assert apart.n_shared > 0
