@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from registry.cli.circuits import CircuitArgument
-from registry.cli.output import Format, FormatOption, Section, show_rows, show_sections
+from registry.cli.output import Format, FormatOption, Section, notice, show_rows, show_sections
 from registry.cli.session import open_registry
 from registry.rows import Rows
 
@@ -166,15 +166,17 @@ def _run_with_options(job: Any) -> Callable[..., None]:
     fields: dict[str, FieldInfo] = job.Configuration.model_fields
 
     def run(context: typer.Context, format: Format = Format.TABLE, **given: Any) -> None:
-        from ingest.jobs.base import run_job
+        from ingest.jobs.campaigns import discover
         from ingest.jobs.progress import show_progress
 
         told = {name: value for name, value in given.items() if value not in (None, [])}
         configuration = job.Configuration(**told)
         with open_registry(context) as registry, show_progress() as progress:
-            outcome = run_job(job, configuration, registry, progress=progress)
-        found = outcome.finding.rows or (outcome.finding.summary,)
-        show_rows(Rows(tuple(found[0]), tuple(tuple(row.values()) for row in found)), format)
+            account = discover(job, configuration, registry, progress=progress)
+        rows = tuple(tuple(row.values()) for row in account.rows)
+        show_rows(Rows(tuple(account.rows[0]), rows), format)
+        for note in account.notes:
+            notice(f"note: {note}")
 
     parameters = [_parameter("context", typer.Context)]
     parameters += [_option(name, field) for name, field in fields.items()]

@@ -21,7 +21,7 @@ ends at the logits, and going back at the input.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Unpack
@@ -36,7 +36,12 @@ from ingest.discovery.metrics import Metric
 from ingest.discovery.options import EvaluationOptions
 from registry.errors import BadInput
 
-__all__ = ["RandomComparison", "compare_with_random", "random_circuits"]
+__all__ = [
+    "RandomComparison",
+    "compare_each_with_random",
+    "compare_with_random",
+    "random_circuits",
+]
 
 # In circuits of .5 to 10 % of SmolLM2's edges (IOI) random ones share as much with the found one as
 # with each other from 20 on: a third to three fifths of the edges, for hubs leave little choice.
@@ -103,12 +108,42 @@ def compare_with_random(
         BadInput, UnsupportedModel, NonFiniteScores: As from :func:`evaluate_circuit`; and ``n`` is
             less than 1.
     """
+    (found,) = compare_each_with_random(
+        model, [edges], clean, corrupt, metric, n=n, seed=seed, **options
+    )
+    return found
+
+
+def compare_each_with_random(
+    model: Any,
+    circuits: Sequence[Iterable[str]],
+    clean: Tensor,
+    corrupt: Tensor | None,
+    metric: Metric,
+    *,
+    n: int = _N_CONTROLS,
+    seed: int = 0,
+    **options: Unpack[EvaluationOptions],
+) -> list[RandomComparison]:
+    """Measure several circuits on the same prompts, each with ``n`` random ones of its degrees.
+
+    Clean and ablated runs are shared by all; else as :func:`compare_with_random`.
+    """
     space = read_anatomy(model, options.get("kv_heads", "grouped")).space
-    own = set(edges)
-    controls = random_circuits(own, space, n, seed)
-    found, *measured = evaluate_circuits(model, [own, *controls], clean, corrupt, metric, **options)
-    kept = tuple(_share_shared(own, control) for control in controls)
-    return RandomComparison(found, tuple(measured), kept)
+    found = [set(edges) for edges in circuits]
+    drawn = [random_circuits(own, space, n, seed) for own in found]
+    every = [
+        edges for own, controls in zip(found, drawn, strict=True) for edges in (own, *controls)
+    ]
+    measured = evaluate_circuits(model, every, clean, corrupt, metric, **options)
+    return [
+        RandomComparison(
+            found=measured[first],
+            controls=tuple(measured[first + 1 : first + 1 + n]),
+            shares_kept=tuple(_share_shared(own, control) for control in controls),
+        )
+        for first, own, controls in zip(range(0, len(measured), n + 1), found, drawn, strict=True)
+    ]
 
 
 def random_circuits(edges: Iterable[str], space: EdgeSpace, n: int, seed: int) -> list[list[str]]:

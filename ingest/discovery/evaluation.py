@@ -5,7 +5,7 @@ See :mod:`ingest.discovery.patched_run` for how. Exact, without gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,7 @@ def evaluate_circuits(
 
         def work(batch: PromptBatch) -> None:
             logits = _run_all(model, anatomy, matrices, batch, replacement, watched)
+            # Logits of many circuits over a wide vocabulary would fill the memory.
             found = [per_prompt(metric, part, batch.index) for part in logits]
             metrics[:, batch.index] = torch.stack(found).to(metrics)
 
@@ -197,16 +198,16 @@ def _run_all(
     batch: PromptBatch,
     replacement: Replacement,
     watched: _Watched,
-) -> list[Tensor]:
-    """Logits ``[batch, word]`` of the ablated run, the clean run and every circuit."""
+) -> Iterator[Tensor]:
+    """Logits ``[batch, word]`` of the ablated run, the clean run and every circuit, one by one."""
     ablated, empty, full = _both_ends(model, anatomy, batch, replacement)
     if empty is None:
         empty = run_patched(model, anatomy, batch.clean, _as_matrix(anatomy, ()), ablated)
-    logits = [empty, full]
+    yield empty
+    yield full
     for n_run, circuit in enumerate(circuits, start=1):
-        logits.append(run_patched(model, anatomy, batch.clean, circuit, ablated))
+        yield run_patched(model, anatomy, batch.clean, circuit, ablated)
         watched.ran(n_run, batch)
-    return logits
 
 
 def _both_ends(

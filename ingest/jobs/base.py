@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,6 +38,7 @@ __all__ = [
     "Job",
     "Outcome",
     "find_job",
+    "finished_runs",
     "run_job",
 ]
 
@@ -50,6 +51,16 @@ class Configuration(BaseModel):
     """Base of all jobs' configurations: immutable, closed, finite; recorded with the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def resolved(self, registry: Registry) -> Self:  # noqa: ARG002
+        """The same with names that may change their meaning spelt out, as the run records it.
+
+        Such as the first digits of a circuit's id, which another circuit may share tomorrow.
+
+        Raises:
+            BadInput, NotFound: A name means nothing, or more than one thing.
+        """
+        return self
 
 
 C = TypeVar("C", bound=Configuration)
@@ -135,6 +146,7 @@ def run_job(
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run is recorded as interrupted.
     """
     progress = progress or Silent()
+    configuration = configuration.resolved(registry)
     run = _new_run(job, configuration)
     with _stoppable(), _recorded_end(run, registry) as ending:
         prepared = job.prepare(configuration, registry, progress)
@@ -146,6 +158,32 @@ def run_job(
         finished = _ended(run, RunStatus.FINISHED)
         registry.record(_with_run(finding.batch, finished))
     return Outcome(finished, finding)
+
+
+def finished_runs(
+    job: Job[C, Any], configuration: C, registry: Registry, *, whatever: str | None = None
+) -> list[Run]:
+    """Finished runs of a job that were told the same, newest first.
+
+    Args:
+        job: Its name and version count.
+        configuration: What they were told.
+        registry: Where they are recorded.
+        whatever: A field in which they may differ.
+    """
+    wanted = _new_run(job, configuration.resolved(registry))
+    return [
+        run
+        for run in registry.ledger.runs()
+        if run.status is RunStatus.FINISHED
+        and (run.job, run.version) == (wanted.job, wanted.version)
+        and _told(run, whatever) == _told(wanted, whatever)
+    ]
+
+
+def _told(run: Run, whatever: str | None) -> str:
+    rest = {name: value for name, value in run.configuration.items() if name != whatever}
+    return run.model_copy(update={"configuration": rest}).configuration_sha256
 
 
 @contextmanager

@@ -12,7 +12,8 @@ so that one that is stopped leaves nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ingest.jobs.base import Finding
 from ingest.jobs.consensus import agree, resampled
@@ -27,13 +28,15 @@ from ingest.jobs.edge_prompts import (
 )
 from ingest.jobs.edge_records import VERSION
 from ingest.jobs.edge_search import Found, Prepared, n_edges, search
+from ingest.jobs.model_place import LoadModel, ModelPlace, load_place
 from ingest.jobs.progress import Progress
 from ingest.model_names import locate
+from registry.records import Model
 
 if TYPE_CHECKING:
     from registry.registry import Registry
 
-__all__ = ["JOB", "EdgeAttribution", "EdgeAttributionConfiguration"]
+__all__ = ["JOB", "EdgeAttribution", "EdgeAttributionConfiguration", "ReadModel", "read_model"]
 
 
 class EdgeAttribution:
@@ -55,6 +58,9 @@ class EdgeAttribution:
     version = VERSION
     Configuration = EdgeAttributionConfiguration
 
+    def __init__(self, load: LoadModel = load_place) -> None:
+        self._load = load
+
     def prepare(
         self,
         configuration: EdgeAttributionConfiguration,
@@ -68,37 +74,27 @@ class EdgeAttribution:
             MissingExtra: torch and what loads models are not installed.
         """
         source = prompt_source(configuration)
-        locate(configuration.model, configuration.revision)  # before torch takes its seconds
-        from ingest import models
-        from ingest.discovery.anatomy import read_anatomy
-
-        progress.stage(f"loading {configuration.model}")
-        bridge = models.load(
-            configuration.model,
-            device=configuration.device,
-            device_map=configuration.device_map,
-            dtype=configuration.dtype,
-            revision=configuration.revision,
-        )
-        bos_id = bos_token(bridge, configuration.bos)
-        universe_size = read_anatomy(bridge, configuration.kv_heads).space.n_edges
-        model = models.describe(bridge)
-        prepared = Prepared(
+        read = read_model(configuration, self._load, progress)
+        reference = None
+        if configuration.reference is not None:
+            reference = read_reference(
+                read.bridge,
+                configuration.reference,
+                source.slug,
+                model=read.model.slug,
+                bos_id=read.bos_id,
+            )
+        check_prompts(read.bridge, source, configuration.seed, read.bos_id)
+        return Prepared(
             configuration=configuration,
             source=source,
-            bridge=bridge,
-            model=model,
-            bos_id=bos_id,
-            n_edges=n_edges(configuration, universe_size),
-            universe_size=universe_size,
-            reference=None
-            if configuration.reference is None
-            else read_reference(
-                bridge, configuration.reference, source.slug, model=model.slug, bos_id=bos_id
-            ),
+            bridge=read.bridge,
+            model=read.model,
+            bos_id=read.bos_id,
+            n_edges=read.n_edges,
+            universe_size=read.universe_size,
+            reference=reference,
         )
-        check_prompts(bridge, source, configuration.seed, bos_id)
-        return prepared
 
     def device(self, prepared: Prepared) -> str:
         """The device the model lies on."""
@@ -131,6 +127,55 @@ class EdgeAttribution:
 
 
 JOB = EdgeAttribution()
+
+
+@dataclass(frozen=True, eq=False)
+class ReadModel:
+    """A model that was found to fit what is asked of it, whatever the task.
+
+    Attributes:
+        bridge: The model, a TransformerLens ``TransformerBridge``.
+        bos_id: BOS token to prepend, or None.
+        n_edges: How many to choose; None where a threshold or faithfulness decides.
+        universe_size: How many there are.
+    """
+
+    bridge: Any
+    model: Model
+    bos_id: int | None
+    n_edges: int | None
+    universe_size: int
+
+
+def read_model(
+    configuration: EdgeAttributionConfiguration, load: LoadModel, progress: Progress
+) -> ReadModel:
+    """Load the model, and see that it has the BOS token and the edges that are asked for.
+
+    Raises:
+        BadInput, NotFound, UnsupportedModel: The model or a number is wrong.
+        MissingExtra: torch and what loads models are not installed.
+    """
+    place = ModelPlace(
+        configuration.model,
+        configuration.revision,
+        configuration.device,
+        configuration.device_map,
+        configuration.dtype,
+    )
+    locate(place.name, place.revision)  # before torch takes its seconds
+    from ingest import models
+    from ingest.discovery.anatomy import read_anatomy
+
+    bridge = load(place, progress)
+    universe_size = read_anatomy(bridge, configuration.kv_heads).space.n_edges
+    return ReadModel(
+        bridge=bridge,
+        model=models.describe(bridge),
+        bos_id=bos_token(bridge, configuration.bos),
+        n_edges=n_edges(configuration, universe_size),
+        universe_size=universe_size,
+    )
 
 
 def _search_all(prepared: Prepared, progress: Progress) -> list[Found]:

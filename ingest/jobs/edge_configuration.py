@@ -3,97 +3,64 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from ingest.jobs.base import Configuration
+from ingest.jobs.fields import (
+    DEFAULT_STEPS,
+    MIN_PROMPTS,
+    AblationName,
+    Author,
+    BatchSize,
+    Bos,
+    Choose,
+    Device,
+    DeviceMap,
+    Dtype,
+    KvHeads,
+    Method,
+    MinPrompts,
+    ModelName,
+    NEdges,
+    Prompts,
+    Revision,
+    Select,
+    Share,
+    Steps,
+    Tags,
+    check_method,
+    check_place,
+)
 
-__all__ = ["DEFAULT_PROMPTS", "DEFAULT_SHARE", "EdgeAttributionConfiguration"]
+__all__ = ["EdgeAttributionConfiguration"]
 
-DEFAULT_PROMPTS = 32
-DEFAULT_SHARE = 0.02
-_MIN_PROMPTS = 8
-_DEFAULT_STEPS = 5
 _DEFAULT_CONSENSUS = 0.5
 _SIZES = ("edges", "share", "threshold", "faithfulness")
-
-
-def _read_share(given: Any) -> Any:
-    """``1%`` and ``0.01`` as the number."""
-    if not isinstance(given, str):
-        return given
-    try:
-        number = float(given.strip().removesuffix("%"))
-    except ValueError:
-        raise ValueError(f"a share is written such as 1% or 0.01, not {given!r}") from None
-    return number / 100 if given.strip().endswith("%") else number
-
-
-def _read_batch_size(given: Any) -> Any:
-    """``auto`` as None, and ``8`` as the number."""
-    if not isinstance(given, str):
-        return given
-    if given != "auto" and not given.isdecimal():
-        raise ValueError(f"a batch size is auto or a number of prompts, not {given!r}")
-    return None if given == "auto" else int(given)
 
 
 class EdgeAttributionConfiguration(Configuration):
     """What the job is told. A task or a file is needed, everything else has a default."""
 
-    model: str = Field(
-        description="Model built in or its alias, a folder, a GGUF file or a name on the hub."
-    )
+    model: ModelName
     task: str | None = Field(
         None,
         description="Task such as ioi or sequence/months (see 'circuits tasks'); for a file "
         "whose header names none, the name of its task.",
     )
     file: Path | None = Field(None, description="Own prompts, JSON Lines or CSV, in task's place.")
-    prompts: int | None = Field(
-        None,
-        ge=1,
-        description=f"Prompts to keep; default: {DEFAULT_PROMPTS}, or all of the file.",
-    )
-    min_prompts: int = Field(
-        _MIN_PROMPTS,
-        ge=1,
-        description="Stop if the model answers fewer rightly, unless fewer are asked for.",
-    )
-    method: Literal["eap", "eap-ig-inputs", "eap-ig-activations", "clean-corrupted", "exact"] = (
-        Field(
-            "eap",
-            description="Where gradients are taken: on the clean prompts; along the way from "
-            "ablated to clean inputs or activations; on both prompts; exact patches every edge in "
-            "turn, for small models.",
-        )
-    )
-    steps: int | None = Field(
-        None,
-        ge=1,
-        description=f"Steps of integrated gradients (eap-ig-...); default: {_DEFAULT_STEPS}.",
-    )
-    ablation: Literal["resample", "mean", "zero"] = Field(
-        "resample",
-        description="What parts write in place of their own output: what they write on the corrupt "
-        "prompt, their mean over the clean prompts, nothing.",
-    )
+    prompts: Prompts = None
+    min_prompts: MinPrompts = MIN_PROMPTS
+    method: Method = "eap"
+    steps: Steps = None
+    ablation: AblationName = "resample"
     reference: Path | None = Field(
         None, description="For mean: a file of prompts whose clean ones are taken instead."
     )
-    kv_heads: Literal["grouped", "per-query-head"] = Field(
-        "grouped",
-        description="Key/value heads as the model has them, or one copy for each query head.",
-    )
-    edges: int | None = Field(
-        None,
-        ge=1,
-        description="Edges to keep, before dangling ones are taken out; default: 2 % of all.",
-    )
-    share: Annotated[float | None, BeforeValidator(_read_share)] = Field(
-        None, gt=0, le=1, description="Share of all edges to keep, such as 1% or 0.01."
-    )
+    kv_heads: KvHeads = "grouped"
+    edges: NEdges = None
+    share: Share = None
     threshold: float | None = Field(
         None, description="Keep the edges that score as much, in units of the metric."
     )
@@ -103,16 +70,8 @@ class EdgeAttributionConfiguration(Configuration):
         description="Search for the smallest circuit that keeps as much of the behaviour, such as "
         "0.85.",
     )
-    choose: Literal["top", "greedy"] = Field(
-        "top",
-        description="top keeps the best edges wherever they lie, greedy grows from the output.",
-    )
-    # Not signed: a first-order estimate often has the wrong sign at the first MLP, through which
-    # everything flows (SmolLM2, agreement: faithfulness 0.00 by sign, 0.75 by size).
-    select: Literal["absolute", "signed"] = Field(
-        "absolute",
-        description="absolute keeps the edges with most effect, signed those that help most.",
-    )
+    choose: Choose = "top"
+    select: Select = "absolute"
     seed: int = Field(0, description="Decides which prompts are drawn.")
     seeds: int = Field(
         1,
@@ -144,23 +103,15 @@ class EdgeAttributionConfiguration(Configuration):
         ge=1,
         description="Measure as many random circuits of the same nodes and degrees too.",
     )
-    bos: bool | None = Field(
-        None, description="Begin prompts with a BOS token; default: the model family's habit."
-    )
-    revision: str | None = Field(None, description="Branch, tag or commit of a model on the hub.")
-    device: str | None = Field(
-        None, description="cpu, cuda, cuda:1 or mps; default: cuda if there is."
-    )
-    device_map: str | None = Field(
-        None, description="auto spreads a model over several GPUs, in device's place."
-    )
-    dtype: str = Field("float32", description="Type of the weights: float32, bfloat16, float64.")
-    batch_size: Annotated[int | None, BeforeValidator(_read_batch_size)] = Field(
-        None, ge=1, description="Prompts run at once; default: auto, as many as memory holds."
-    )
+    bos: Bos = None
+    revision: Revision = None
+    device: Device = None
+    device_map: DeviceMap = None
+    dtype: Dtype = "float32"
+    batch_size: BatchSize = None
     title: str | None = Field(None, description="Title of the circuit, if it is new.")
-    tags: tuple[str, ...] = Field((), description="Tags of the circuit, if it is new.")
-    author: str | None = Field(None, description="Author of the circuit, if it is new.")
+    tags: Tags = ()
+    author: Author = None
 
     @property
     def consensus_share(self) -> float:
@@ -170,7 +121,7 @@ class EdgeAttributionConfiguration(Configuration):
     @property
     def n_steps(self) -> int:
         """Steps of integrated gradients."""
-        return self.steps or _DEFAULT_STEPS
+        return self.steps or DEFAULT_STEPS
 
     @property
     def is_integrated(self) -> bool:
@@ -197,15 +148,7 @@ class EdgeAttributionConfiguration(Configuration):
 
     @model_validator(mode="after")
     def _method_fits(self) -> Self:
-        if self.steps is not None and not self.is_integrated:
-            raise ValueError(
-                f"steps are those of eap-ig-inputs and eap-ig-activations; {self.method} has none"
-            )
-        if self.method == "clean-corrupted" and self.ablation != "resample":
-            raise ValueError(
-                f"clean-corrupted takes gradients on the corrupt prompts, which the ablation "
-                f"{self.ablation} does not run; use resample or another method"
-            )
+        check_method(self.method, self.steps, self.ablation)
         if self.reference is not None and self.ablation != "mean":
             raise ValueError(
                 f"a reference is what the ablation mean takes the mean of; {self.ablation} takes "
@@ -227,6 +170,5 @@ class EdgeAttributionConfiguration(Configuration):
 
     @model_validator(mode="after")
     def _lies_somewhere(self) -> Self:
-        if self.device is not None and self.device_map is not None:
-            raise ValueError("device and device_map contradict each other; give one of them")
+        check_place(self.device, self.device_map)
         return self

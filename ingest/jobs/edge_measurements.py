@@ -12,12 +12,13 @@ from ingest.jobs.answering import PromptTensors, as_tensors
 from ingest.jobs.edge_records import evaluation, faithfulness
 from ingest.jobs.edge_search import Found, Prepared, options
 from ingest.jobs.progress import Progress
-from registry.records import Circuit, Evaluation
+from registry.records import Circuit, Evaluation, PromptSet
 
 if TYPE_CHECKING:
+    from ingest.discovery.controls import RandomComparison
     from ingest.discovery.curve import FaithfulnessCurve
 
-__all__ = ["further_measurements"]
+__all__ = ["further_measurements", "random_faithfulness"]
 
 
 def further_measurements(
@@ -35,6 +36,30 @@ def further_measurements(
     if asked.controls is not None:
         evaluations += _controls(prepared, found, circuit, prompts, progress)
     return evaluations
+
+
+def random_faithfulness(
+    circuit: Circuit, compared: RandomComparison, seed: int, *, on: PromptSet | None = None
+) -> tuple[Evaluation, ...]:
+    """How faithful random circuits with a circuit's degrees are; nothing where that is unknown.
+
+    Args:
+        circuit: Whose evaluation it is.
+        compared: The circuit beside the random ones.
+        seed: What these were drawn with.
+        on: The prompts; None for the circuit's own.
+    """
+    if compared.deciles is None:
+        return ()
+    n = len(compared.controls)
+    about = {
+        "deciles": list(compared.deciles),
+        "circuits": n,
+        "seed": seed,
+        "mean_share_of_edges_kept": sum(compared.shares_kept) / n,
+    }
+    median = compared.deciles[4]
+    return (evaluation(circuit, compared.found, "random_faithfulness", median, about, on=on),)
 
 
 def _curve(
@@ -89,7 +114,7 @@ def _completeness(
 
 def _controls(
     prepared: Prepared, found: Found, circuit: Circuit, prompts: PromptTensors, progress: Progress
-) -> list[Evaluation]:
+) -> tuple[Evaluation, ...]:
     from ingest.discovery import compare_with_random
 
     n, seed = prepared.configuration.controls or 1, prepared.configuration.seed
@@ -104,12 +129,4 @@ def _controls(
         seed=seed,
         **options(prepared, prompts, stage),
     )
-    if compared.deciles is None:
-        return []
-    about = {
-        "deciles": list(compared.deciles),
-        "circuits": n,
-        "seed": seed,
-        "mean_share_of_edges_kept": sum(compared.shares_kept) / n,
-    }
-    return [evaluation(circuit, found.measured, "random_faithfulness", compared.deciles[4], about)]
+    return random_faithfulness(circuit, compared, seed)

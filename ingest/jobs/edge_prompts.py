@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ingest.jobs.edge_configuration import DEFAULT_PROMPTS, EdgeAttributionConfiguration
+from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
+from ingest.jobs.fields import DEFAULT_PROMPTS
 from ingest.tasks.base import PromptSource, TokenPair
 from ingest.tasks.catalogue import find_task
 from ingest.tasks.prompts import KeptPrompts, keep_answered, with_bos
@@ -16,6 +17,7 @@ from registry.errors import BadInput
 from registry.records import Task
 
 __all__ = [
+    "PromptWishes",
     "bos_token",
     "check_prompts",
     "keep_prompts",
@@ -23,6 +25,22 @@ __all__ = [
     "read_reference",
     "task_record",
 ]
+
+
+class PromptWishes(Protocol):
+    """How many prompts are asked for."""
+
+    @property
+    def prompts(self) -> int | None:
+        """Prompts to keep; None for the usual number."""
+
+    @property
+    def min_prompts(self) -> int:
+        """Fewer are too few, unless fewer are asked for."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Prompts the model is asked at once; None: as many as memory holds."""
 
 
 def prompt_source(configuration: EdgeAttributionConfiguration) -> PromptSource:
@@ -110,7 +128,7 @@ def read_reference(
 def keep_prompts(
     bridge: Any,
     source: PromptSource,
-    configuration: EdgeAttributionConfiguration,
+    wishes: PromptWishes,
     *,
     model: str,
     bos_id: int | None,
@@ -124,17 +142,17 @@ def keep_prompts(
     from ingest.jobs.answering import judge
 
     file = source if isinstance(source, PromptFile) else None
-    asked = configuration.prompts or (DEFAULT_PROMPTS if file is None else None)
+    asked = wishes.prompts or (DEFAULT_PROMPTS if file is None else None)
     available = [n for n in (asked, None if file is None else len(file)) if n]
     return keep_answered(
         source,
-        judge(bridge, configuration.batch_size),
+        judge(bridge, wishes.batch_size),
         encode=_encoder(bridge),
         model=model,
         bos_id=bos_id,
         seed=seed if file is None else None,
         n=asked,
-        at_least=min([configuration.min_prompts, *available]),
+        at_least=min([wishes.min_prompts, *available]),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ingest.jobs.edge_search import Found, Prepared
 from ingest.score_files import score_metadata
-from registry.records import Ablation, Circuit, Edge, Evaluation, Level, Node, Sign
+from registry.records import Ablation, Circuit, Edge, Evaluation, Level, Node, PromptSet, Sign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,6 +169,8 @@ def faithfulness(
     measured: CircuitEvaluation,
     measure: str = "faithfulness",
     parameters: Mapping[str, Any] | None = None,
+    *,
+    on: PromptSet | None = None,
 ) -> tuple[Evaluation, ...]:
     """A circuit's faithfulness; none where ablating everything changes nothing.
 
@@ -177,11 +179,12 @@ def faithfulness(
         measured: What was measured.
         measure: Name it is stored under.
         parameters: What else is to be known of it.
+        on: The prompts; None for the circuit's own.
     """
     value = measured.faithfulness
     if value is None:
         return ()
-    return (evaluation(circuit, measured, measure, value, parameters or {}),)
+    return (evaluation(circuit, measured, measure, value, parameters or {}, on=on),)
 
 
 class Baselines(Protocol):
@@ -202,12 +205,14 @@ def evaluation(
     measure: str,
     value: float,
     parameters: Mapping[str, Any],
+    *,
+    on: PromptSet | None = None,
 ) -> Evaluation:
-    """What was measured of a circuit on its own task and prompts."""
+    """What was measured of a circuit, on its own task and prompts or on those of ``on``."""
     return Evaluation(
         circuit=circuit.id,
-        task=circuit.task,
-        prompt_set=circuit.prompt_set,
+        task=circuit.task if on is None else on.task,
+        prompt_set=circuit.prompt_set if on is None else on.id,
         measure=measure,
         value=value,
         full=float(baselines.full.mean()),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ingest.jobs.edge_configuration import DEFAULT_SHARE, EdgeAttributionConfiguration
+from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
+from ingest.jobs.fields import DEFAULT_SHARE
 from ingest.jobs.progress import Progress, Report
 from ingest.tasks.base import PromptSource
 from ingest.tasks.prompts import KeptPrompts

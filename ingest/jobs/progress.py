@@ -18,6 +18,7 @@ Report = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
 _SECONDS_BETWEEN_LINES = 5.0
+_MOST_BARS = 10
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,10 @@ class _Lines:
 
 
 class _Bars:
-    """Progress as one bar per stage; the one before is full when the next begins."""
+    """Progress as one bar per stage; the one before is full when the next begins.
+
+    Of many stages the last ones are shown: a terminal cuts off what has no room below.
+    """
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
@@ -74,6 +78,8 @@ class _Bars:
     def stage(self, title: str) -> Report:
         for task in self._bars.tasks:
             self._bars.update(task.id, total=task.total or 1, completed=task.total or 1)
+        for task in self._bars.tasks[: 1 - _MOST_BARS]:
+            self._bars.remove_task(task.id)
         current = self._bars.add_task(title, total=None)
 
         def report(done: int, total: int) -> None:

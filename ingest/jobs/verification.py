@@ -98,7 +98,6 @@ class Verification:
         if not (edges or nodes):
             raise BadInput(f"circuit {circuit.id[:12]} has no effects that could be verified")
         prompts = stored_prompts(registry, circuit)
-        progress.stage(f"loading {circuit.model}")
         return _Prepared(
             configuration=configuration,
             circuit=circuit,
@@ -110,6 +109,7 @@ class Verification:
                 registry,
                 circuit,
                 configuration.model,
+                progress,
                 device=configuration.device,
                 dtype=configuration.dtype,
             ),

@@ -1,0 +1,320 @@
+"""The campaign ``matrix``: circuits of several tasks and seeds, each measured on every task.
+
+For every task and seed a run of ``edge-attribution`` finds a circuit, on prompts of its own. Then
+for every task and seed a run of ``transfer`` measures the circuits that the same seed gave for the
+other tasks on that task's prompts; for the first seed also random circuits with the degrees of
+each, and of the task's own. Several seeds say how much two circuits of one task share, which is the
+most that two tasks can be expected to.
+
+All circuits have one size, so that what they share is not a matter of how many edges there are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from ingest.jobs.base import Configuration, Job, Outcome, finished_runs, run_job
+from ingest.jobs.campaigns import Account, NumberedRuns
+from ingest.jobs.edge_attribution import EdgeAttribution, read_model
+from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
+from ingest.jobs.fields import (
+    MIN_PROMPTS,
+    AblationName,
+    Author,
+    BatchSize,
+    Bos,
+    Choose,
+    Device,
+    DeviceMap,
+    Dtype,
+    KvHeads,
+    Method,
+    MinPrompts,
+    ModelName,
+    NEdges,
+    Prompts,
+    Revision,
+    Select,
+    Share,
+    Steps,
+    Tags,
+    check_method,
+    check_place,
+)
+from ingest.jobs.model_place import KeptModel
+from ingest.jobs.progress import Progress
+from ingest.jobs.transfer import Transfer, TransferConfiguration
+from ingest.tasks.catalogue import all_tasks, find_task
+from registry.errors import BadInput, IncompatibleModel, NonFiniteScores, TooFewPrompts
+from registry.ledger.base import CircuitEntry
+from registry.records import CircuitState, Run
+
+if TYPE_CHECKING:
+    from registry.registry import Registry
+
+__all__ = ["JOB", "Matrix", "MatrixConfiguration"]
+
+_SHARED_RUNS = 3
+"""Runs of the model that a measurement makes besides those of its circuits."""
+_MEASURED_ALIKE = ("model", "revision", "device", "device_map", "dtype", "batch_size")
+
+C = TypeVar("C", bound=Configuration)
+
+log = logging.getLogger(__name__)
+
+
+class MatrixConfiguration(Configuration):
+    """What the campaign is told. A model is needed, everything else has a default."""
+
+    model: ModelName
+    tasks: tuple[str, ...] = Field(
+        (), description="Task such as ioi, repeatable; default: all of 'circuits tasks'."
+    )
+    seed: int = Field(0, description="The first seed; decides which prompts are drawn.")
+    seeds: int = Field(3, ge=1, description="Circuits of each task, on prompts drawn anew.")
+    controls: int = Field(
+        10,
+        ge=0,
+        description="Random circuits measured beside each of the first seed, on every task; 0 for "
+        "none.",
+    )
+    prompts: Prompts = None
+    min_prompts: MinPrompts = MIN_PROMPTS
+    method: Method = "eap-ig-inputs"
+    steps: Steps = None
+    ablation: AblationName = "resample"
+    kv_heads: KvHeads = "grouped"
+    edges: NEdges = None
+    share: Share = None
+    choose: Choose = "top"
+    select: Select = "absolute"
+    bos: Bos = None
+    revision: Revision = None
+    device: Device = None
+    device_map: DeviceMap = None
+    dtype: Dtype = "float32"
+    batch_size: BatchSize = None
+    tags: Tags = ()
+    author: Author = None
+
+    def attribution(self, task: str, seed: int) -> EdgeAttributionConfiguration:
+        """What the run that finds a circuit is told."""
+        own = {"tasks", "seed", "seeds", "controls"}
+        return EdgeAttributionConfiguration(task=task, seed=seed, **self.model_dump(exclude=own))
+
+    def transfer(
+        self, circuits: Iterable[str], prompt_set: str, seed: int
+    ) -> TransferConfiguration:
+        """What the run that measures circuits is told."""
+        return TransferConfiguration(
+            circuits=tuple(sorted(circuits)),
+            prompt_set=prompt_set,
+            seed=seed,
+            controls=self.controls_of(seed) or None,
+            **self.model_dump(include=set(_MEASURED_ALIKE)),
+        )
+
+    def controls_of(self, seed: int) -> int:
+        """Random circuits beside each circuit of a seed."""
+        return self.controls if seed == self.seed else 0
+
+    @model_validator(mode="after")
+    def _chooses_one_way(self) -> Self:
+        if self.edges is not None and self.share is not None:
+            raise ValueError("edges and share contradict each other; give one of them")
+        check_method(self.method, self.steps, self.ablation)
+        check_place(self.device, self.device_map)
+        return self
+
+
+class Matrix:
+    r"""Find circuits of several tasks with several seeds, and measure each on every other task.
+
+    Each circuit is a run of edge-attribution of its own, each measurement one of transfer. A run
+    that is there already is not made again, so the same command goes on where it was stopped. What
+    came of it is compared with 'circuits matrix'.
+
+    \b
+    circuits discover matrix --model smollm2
+    circuits discover matrix --model smollm2 --task ioi --task sequence/months --seeds 2
+    circuits discover matrix --model gpt2 --task ioi --task capitals --share 1% --controls 50
+    """
+
+    name = "matrix"
+    Configuration = MatrixConfiguration
+
+    def run(
+        self, configuration: MatrixConfiguration, registry: Registry, progress: Progress
+    ) -> Account:
+        """Make the runs that are not there yet.
+
+        Raises:
+            BadInput, NotFound, MissingExtra: The model, a task or a number is wrong; or no task
+                gave a circuit.
+            UnsupportedModel: From the algorithms; the runs that had finished stay.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; the runs that had finished stay.
+        """
+        asked = configuration.tasks or tuple(all_tasks())
+        tasks = tuple(dict.fromkeys(find_task(task).slug for task in asked))
+        return _Runs(configuration, registry, progress, tasks).make()
+
+
+JOB = Matrix()
+
+
+@dataclass
+class _Cell:
+    """What came of one task and one seed.
+
+    Attributes:
+        attribution: How its circuit came: ``run``, ``skipped`` (it was there), ``failed``, or None.
+        transfer: How the measurements on its prompts came; the same.
+        problem: Why something failed, or was left out.
+    """
+
+    task: str
+    seed: int
+    circuit: CircuitEntry | None = None
+    attribution: str | None = None
+    transfer: str | None = None
+    problem: str | None = None
+
+    @property
+    def active(self) -> CircuitEntry | None:
+        """Its circuit, unless it was retracted or superseded."""
+        found = self.circuit
+        return found if found and found.labels.state is CircuitState.ACTIVE else None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a line of the summary."""
+        found = self.circuit
+        return {
+            "task": self.task,
+            "seed": self.seed,
+            "circuit": found.id if found else None,
+            "edges": found.n_edges if found else None,
+            "faithfulness": found.faithfulness if found else None,
+            "attribution": self.attribution,
+            "transfer": self.transfer,
+            "problem": self.problem,
+        }
+
+
+class _Runs:
+    """The runs of one campaign, in order: seed by seed, circuits before their measurements."""
+
+    def __init__(
+        self,
+        asked: MatrixConfiguration,
+        registry: Registry,
+        progress: Progress,
+        tasks: Sequence[str],
+    ) -> None:
+        self._asked = asked
+        self._registry = registry
+        self._seeds = range(asked.seed, asked.seed + asked.seeds)
+        self._cells = [_Cell(task, seed) for seed in self._seeds for task in tasks]
+        self._load = KeptModel()
+        self._finding, self._measuring = EdgeAttribution(self._load), Transfer(self._load)
+        self._progress = NumberedRuns(progress, list(self._sizes(len(tasks))))
+        self._model_fits = False
+        self._n_made = self._n_there = self._n_failed = 0
+
+    def make(self) -> Account:
+        """Make those that are not there yet, and give an account of all."""
+        try:
+            for seed in self._seeds:
+                cells = [cell for cell in self._cells if cell.seed == seed]
+                for cell in cells:
+                    self._find(cell)
+                for cell in cells:
+                    self._measure(cell, cells)
+        except KeyboardInterrupt:
+            log.warning("stopped after %d runs; the same command goes on from there", self._n_made)
+            raise
+        if not any(cell.circuit for cell in self._cells):
+            raise BadInput(f"no task gave a circuit; {self._cells[0].problem}")
+        return Account(tuple(cell.row for cell in self._cells), (self._note(),))
+
+    def _sizes(self, n_tasks: int) -> Iterator[tuple[str, float]]:
+        for seed in self._seeds:
+            n_controls = self._asked.controls_of(seed)
+            n_circuits = n_tasks * (1 + n_controls) if n_controls else n_tasks - 1
+            yield from [("attribution", 1.0)] * n_tasks
+            yield from [("transfer", float(n_circuits + _SHARED_RUNS))] * n_tasks
+
+    def _find(self, cell: _Cell) -> None:
+        self._progress.begin()
+        if any(c.task == cell.task and c.attribution == "failed" for c in self._cells):
+            cell.problem = "left out: this task failed with another seed"
+            return
+        told = self._asked.attribution(cell.task, cell.seed)
+        there = finished_runs(self._finding, told, self._registry)
+        if there:
+            self._n_there += 1
+            cell.attribution = "skipped"
+            cell.circuit = self._circuit_of(there[0])
+        else:
+            made = self._attempt(cell, self._finding, told)
+            cell.attribution = "run" if made else "failed"
+            cell.circuit = self._circuit_of(made.run) if made else None
+        if cell.circuit and not cell.active:
+            cell.problem = f"left out: its circuit is {cell.circuit.labels.state}"
+
+    def _measure(self, cell: _Cell, cells: list[_Cell]) -> None:
+        self._progress.begin()
+        with_own = self._asked.controls_of(cell.seed) > 0
+        there = [c.active for c in cells if c.active and (with_own or c is not cell)]
+        prompt_set = cell.active.prompt_set if cell.active else None
+        if not there or prompt_set is None:
+            return
+        circuits = [entry.id for entry in there]
+        told = self._asked.transfer(circuits, prompt_set, cell.seed)
+        # A task that is added later needs only its own circuits measured on the others' prompts.
+        alike = finished_runs(self._measuring, told, self._registry, whatever="circuits")
+        measured = {circuit for run in alike for circuit in run.configuration["circuits"]}
+        missing = [circuit for circuit in circuits if circuit not in measured]
+        if missing:
+            told = self._asked.transfer(missing, prompt_set, cell.seed)
+            cell.transfer = "run" if self._attempt(cell, self._measuring, told) else "failed"
+        else:
+            self._n_there += 1
+            cell.transfer = "skipped"
+
+    def _attempt(self, cell: _Cell, job: Job[C, Any], told: C) -> Outcome | None:
+        """Make a run; one that fails because of its task is told of, and not the end."""
+        self._require_model()
+        try:
+            outcome = run_job(job, told, self._registry, progress=self._progress)
+        except IncompatibleModel:
+            raise
+        except (BadInput, TooFewPrompts, NonFiniteScores) as error:
+            cell.problem = str(error)
+            self._n_failed += 1
+            log.warning("%s with seed %d failed, the others go on: %s", cell.task, cell.seed, error)
+            return None
+        self._progress.made()
+        self._n_made += 1
+        return outcome
+
+    def _require_model(self) -> None:
+        """What is wrong with the model or the numbers is wrong for all tasks: it ends here."""
+        if not self._model_fits:
+            told = self._asked.attribution(self._cells[0].task, self._asked.seed)
+            read_model(told, self._load, self._progress)
+            self._model_fits = True
+
+    def _circuit_of(self, run: Run) -> CircuitEntry:
+        return next(entry for entry in self._registry.circuits() if run.id in entry.runs)
+
+    def _note(self) -> str:
+        if not (self._n_made or self._n_failed):
+            return f"all {self._n_there} runs were there already; nothing was run"
+        failed = f", {self._n_failed} failed" if self._n_failed else ""
+        return f"{self._n_made} runs were made, {self._n_there} were there already{failed}"
