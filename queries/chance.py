@@ -1,4 +1,4 @@
-"""What two circuits share by chance, under two nulls, and how far each can be trusted.
+"""What two circuits share by chance, under several nulls, and how far each can be trusted.
 
 A found circuit has hubs, and so has any other of the model, so two circuits share many edges
 whatever their tasks. A null that ignores this calls everything significant.
@@ -10,12 +10,15 @@ and its receiver's. It is too eager where hubs are saturated: a strong hub's edg
 hubs are then certain to be in any circuit, which is no sign that tasks are alike, and the degrees
 alone do not say it. :func:`saturation` tells how much of that there is.
 
+**Hubs.** The same on average where hubs do saturate, as they do when edges are taken by weight
+(:mod:`queries.saturating`).
+
 **Layers.** Effects are permuted among all edges of the model between the same two layers and kinds
 of part, into the same port; as many of each sort are chosen as in the found circuits. What two such
 circuits share is hypergeometric in each sort, and known exactly. It keeps no hub apart from MLPs,
 input and logits, of which a layer has one.
 
-The weaker of the two conclusions is the one to report. Degrees would fix a circuit's components, so
+The weakest of these conclusions is the one to report. Degrees would fix a circuit's components, so
 components have the null of layers alone: any heads of the same layers.
 """
 

@@ -72,12 +72,13 @@ def compare(
 ) -> None:
     r"""Compare two circuits, or those of two tasks: what they share, by chance and beyond it.
 
-    Circuits of one model share its hubs whatever their tasks. Two nulls say what that alone would
-    give: circuits in which every part keeps its number of edges, drawn at random (degrees), and
-    circuits that take as many edges between any two layers (layers). The conclusion is the weaker
-    one. Saturation near 1 says that the null of degrees cannot be trusted. Beside it stand the
-    ceiling, what circuits of one task share that were found on other prompts, and how faithful
-    each circuit is on the other's task, if a job measured it (circuits discover transfer).
+    Circuits of one model share its hubs whatever their tasks. Three nulls say what that alone would
+    give: circuits in which every part keeps its number of edges, drawn at random (degrees); the
+    same where strong hubs take all edges between them first (hubs); and circuits that take as many
+    edges between any two layers (layers). The conclusion is the weakest one. The larger saturation
+    is, the less the null of degrees can be trusted. Beside it stand the ceiling, what circuits of
+    one task share that were found on other prompts, and how faithful each circuit is on the
+    other's task, if a job measured it (circuits discover transfer).
 
     What makes a comparison unsound (other ablation, other levels) is refused; what can be folded
     (key/value heads, inputs of heads, nodes beside edges) is folded and named. With several
@@ -198,6 +199,7 @@ def _overlaps(comparison: Comparison) -> Rows:
 def _nulls(found: PairComparison) -> Rows:
     nulls: Mapping[tuple[str, str], Chance | None] = {
         ("connections", "degrees"): found.by_degrees,
+        ("connections", "hubs"): found.by_hubs,
         ("connections", "layers"): found.by_layers,
         ("components", "layers"): found.components_by_layers,
     }

@@ -24,6 +24,7 @@ from queries.chance import (
 from queries.choosing import replicates
 from queries.compare import Comparison, compare
 from queries.nulls import Draws, draw_circuits
+from queries.saturating import EdgeChances, edge_chances, shared_by_chances
 from queries.transfers import Transfer, read_transfers
 from registry.records import Circuit, Model
 
@@ -73,13 +74,15 @@ class PairComparison:
         comparison: What they share.
         by_degrees: Connections shared by chance if every part keeps its number of edges; None where
             nothing was drawn or one has no edges.
+        by_hubs: Connections shared by chance if edges are taken by the weight of their ends, so
+            that hubs saturate; None as above.
         by_layers: Connections shared by chance if only layers matter; None where one has no edges
             or the model's size is unknown.
         components_by_layers: Components shared by chance: any of the same layer and kind.
         saturation_a: Share of the edges between the hubs of the first that it has; near 1 the null
             of degrees is too eager.
         saturation_b: The same of the second.
-        q: The weaker p, corrected for all pairs of the call (Benjamini & Hochberg 1995).
+        q: The weakest p, corrected for all pairs of the call (Benjamini & Hochberg 1995).
         ceilings: Of both tasks, where there are several circuits found the same way.
         transfers: How faithful either circuit is on both tasks, as far as it was measured.
     """
@@ -88,6 +91,7 @@ class PairComparison:
     circuit_b: Circuit
     comparison: Comparison
     by_degrees: Chance | None
+    by_hubs: Chance | None
     by_layers: Chance | None
     components_by_layers: Chance | None
     saturation_a: float | None
@@ -98,20 +102,21 @@ class PairComparison:
 
     @property
     def null(self) -> Chance | None:
-        """The null that leaves the weaker conclusion: of connections, else of components."""
-        of_connections = [one for one in (self.by_degrees, self.by_layers) if one is not None]
+        """The null that leaves the weakest conclusion: of connections, else of components."""
+        nulls = (self.by_degrees, self.by_hubs, self.by_layers)
+        of_connections = [one for one in nulls if one is not None]
         if of_connections:
             return max(of_connections, key=lambda chance: chance.p)
         return self.components_by_layers
 
     @property
     def p(self) -> float | None:
-        """Of :attr:`null`: how often chance alone shares as much; the larger of the two."""
+        """Of :attr:`null`: how often chance alone shares as much; the largest there is."""
         return None if self.null is None else self.null.p
 
     @property
     def conclusion(self) -> str:
-        """In words, for the weaker of the two nulls and after correction."""
+        """In words, for the null that is hardest to beat and after correction."""
         null, q = self.null, self.q
         if null is None or q is None:
             return "chance was not asked for, or cannot be told"
@@ -157,7 +162,7 @@ def compare_circuits(
         registry: Where they are.
         a: Id of one, or its first digits.
         b: Of the other.
-        draws: Pairs of random circuits for the null of degrees; 0 for neither null.
+        draws: Pairs of random circuits for the null of degrees; 0 for no null at all.
         seed: Decides which are drawn; equal seeds give equal numbers, in either order of a and b.
         anyway: Compare what would be refused as unsound.
 
@@ -193,66 +198,78 @@ def compare_pairs(
     ids = {prefix: registry.ledger.circuit_id(prefix) for pair in pairs for prefix in pair}
     circuits = {id: registry.document(id) for id in dict.fromkeys(ids.values())}
     models = {model.slug: model for model in registry.ledger.models()}
-    drawn: dict[_Side, Draws] = {}
+    nulls = _Nulls(draws, seed)
     found = []
     for done, (a, b) in enumerate(pairs, start=1):
         first, second = circuits[ids[a]], circuits[ids[b]]
         model = models[first.model]
         comparison = compare(first, second, model, anyway=anyway)
-        found.append(_with_nulls(first, second, comparison, model, draws, seed, drawn))
+        found.append(_with_nulls(first, second, comparison, model, nulls))
         if progress is not None:
             progress(done, len(pairs))
     return _corrected(found)
 
 
-_Side = tuple[frozenset[str], int, bool]
-"""Whose draws: connections, the first or second draws of these, and how the model's blocks read."""
+class _Nulls:
+    """Draws and chances of circuits, each made once for all its pairs."""
+
+    def __init__(self, n_draws: int, seed: int) -> None:
+        self.n_draws = n_draws
+        self._seed = seed
+        self._drawn: dict[tuple[frozenset[str], int, bool], Draws] = {}
+        self._chances: dict[tuple[frozenset[str], bool], EdgeChances] = {}
+
+    def draws(self, connections: frozenset[str], number: int, *, parallel: bool) -> Draws:
+        """The first draws of a circuit, or others, by number."""
+        key = (connections, number, parallel)
+        if key not in self._drawn:
+            # By content, so that the order of a pair does not matter.
+            digest = hashlib.sha256("\n".join(sorted(connections)).encode()).digest()
+            seed = [self._seed, int.from_bytes(digest[:8]), number]
+            self._drawn[key] = draw_circuits(
+                connections, self.n_draws, seed, parallel_attn_mlp=parallel
+            )
+        return self._drawn[key]
+
+    def chances(self, connections: frozenset[str], *, parallel: bool) -> EdgeChances:
+        """How likely each edge is where hubs saturate."""
+        key = (connections, parallel)
+        if key not in self._chances:
+            self._chances[key] = edge_chances(connections, parallel_attn_mlp=parallel)
+        return self._chances[key]
 
 
 def _with_nulls(
-    a: Circuit,
-    b: Circuit,
-    comparison: Comparison,
-    model: Model,
-    n: int,
-    seed: int,
-    drawn: dict[_Side, Draws],
+    a: Circuit, b: Circuit, comparison: Comparison, model: Model, nulls: _Nulls
 ) -> PairComparison:
     of_a, of_b = comparison.folded_a, comparison.folded_b
-    parallel = model.parallel_attn_mlp
-    by_degrees = by_layers = components = None
-    if n:
+    parallel, n_shared = model.parallel_attn_mlp, comparison.connections.n_shared
+    by_degrees = by_hubs = by_layers = components = None
+    if nulls.n_draws:
         components = parts_by_chance(of_a.components, of_b.components, model)
-    if n and of_a.connections and of_b.connections:
-        by_layers = edges_by_layers(of_a.connections, of_b.connections, model)
+    if nulls.n_draws and of_a.connections and of_b.connections:
+        both = (of_a.connections, of_b.connections)
+        by_layers = edges_by_layers(*both, model)
+        chances = (nulls.chances(one, parallel=parallel) for one in both)
+        by_hubs = shared_by_chances(n_shared, *chances)
         # A circuit beside itself needs two independent draws of the same.
-        twice = int(of_a.connections == of_b.connections)
-        sides = ((of_a.connections, 0, parallel), (of_b.connections, twice, parallel))
-        for side in sides:
-            if side not in drawn:
-                connections, number, _ = side
-                drawn[side] = draw_circuits(
-                    connections, n, _seed(seed, connections, number), parallel_attn_mlp=parallel
-                )
-        by_degrees = shared_by_draws(
-            comparison.connections.n_shared, *(drawn[side] for side in sides)
+        numbers = (0, int(of_a.connections == of_b.connections))
+        draws = (
+            nulls.draws(one, number, parallel=parallel)
+            for one, number in zip(both, numbers, strict=True)
         )
+        by_degrees = shared_by_draws(n_shared, *draws)
     return PairComparison(
         circuit_a=a,
         circuit_b=b,
         comparison=comparison,
         by_degrees=by_degrees,
+        by_hubs=by_hubs,
         by_layers=by_layers,
         components_by_layers=components,
         saturation_a=saturation(of_a.connections, parallel_attn_mlp=parallel),
         saturation_b=saturation(of_b.connections, parallel_attn_mlp=parallel),
     )
-
-
-def _seed(seed: int, connections: frozenset[str], side: int) -> list[int]:
-    """Of a circuit's draws: by its content, so that the order of a pair does not matter."""
-    digest = hashlib.sha256("\n".join(sorted(connections)).encode()).digest()
-    return [seed, int.from_bytes(digest[:8]), side]
 
 
 def _corrected(pairs: Sequence[PairComparison]) -> tuple[PairComparison, ...]:

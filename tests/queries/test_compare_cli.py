@@ -70,20 +70,21 @@ def test_what_two_circuits_share_is_counted_at_every_level(home: Path, tmp_path:
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_chance_is_told_under_both_nulls_and_the_weaker_is_the_conclusion(home: Path) -> None:
+def test_chance_is_told_under_every_null_and_the_weakest_is_the_conclusion(home: Path) -> None:
     asked = (IOI.id[:8], NUMERALS.id[:8], "--draws", "50", "--seed", "3")
     found = answer(home, *asked)
     nulls = {(row["of"], row["null"]): row for row in found["by chance"]}
     assert set(nulls) == {
-        ("connections", "degrees"), ("connections", "layers"), ("components", "layers")
+        ("connections", "degrees"), ("connections", "hubs"), ("connections", "layers"),
+        ("components", "layers"),
     }  # fmt: skip
-    degrees, layers = nulls["connections", "degrees"], nulls["connections", "layers"]
-    assert degrees["n_shared"] == layers["n_shared"] == 4
+    degrees, hubs, layers = (nulls["connections", of] for of in ("degrees", "hubs", "layers"))
+    assert degrees["n_shared"] == hubs["n_shared"] == layers["n_shared"] == 4
     assert degrees["low"] <= degrees["expected"] <= degrees["high"]
     assert 1 / 51 <= degrees["p"] <= 1
     # Ports and layers leave a choice of 12 senders or receivers, or of both.
     assert layers["expected"] == pytest.approx(1 / 12 + 1 / 144 + 1 / 12 + 1)
-    assert found["conclusion"]["p"] == max(degrees["p"], layers["p"])
+    assert found["conclusion"]["p"] == max(degrees["p"], hubs["p"], layers["p"])
     assert found["conclusion"]["in words"].startswith("the circuits share no more than is expected")
     assert answer(home, *asked) == found
 

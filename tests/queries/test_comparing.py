@@ -11,6 +11,7 @@ from scipy.stats import false_discovery_control
 
 from queries.chance import edges_by_layers, parts_by_chance
 from queries.comparing import compare_circuits, compare_pairs
+from queries.saturating import shared_by_hubs
 from registry import Registry
 from registry.errors import BadInput
 from registry.records import Ablation, Circuit, Model
@@ -47,6 +48,7 @@ def test_figures_of_a_pair_are_equal_in_either_order_to_the_last_digit(registry:
     other = compare_pairs(registry, [(b, a) for a, b in pairs()], draws=DRAWS)
     for here, there in zip(one, other, strict=True):
         assert here.by_degrees == there.by_degrees
+        assert here.by_hubs == there.by_hubs
         assert here.by_layers == there.by_layers
         assert here.components_by_layers == there.components_by_layers
         assert (here.p, here.q, here.conclusion) == (there.p, there.q, there.conclusion)
@@ -67,15 +69,15 @@ def test_other_seeds_draw_others(registry: Registry) -> None:
     assert len(found) == 2
 
 
-def test_the_weaker_conclusion_counts_and_is_corrected_for_all_pairs(registry: Registry) -> None:
+def test_the_weakest_conclusion_counts_and_is_corrected_for_all_pairs(registry: Registry) -> None:
     found = compare_pairs(registry, pairs(), draws=DRAWS)
-    weaker = []
+    weakest = []
     for pair in found:
-        assert pair.by_degrees is not None
-        assert pair.by_layers is not None
-        assert pair.p == max(pair.by_degrees.p, pair.by_layers.p)
-        weaker.append(pair.p)
-    assert [pair.q for pair in found] == pytest.approx(false_discovery_control(weaker))
+        nulls = [one for one in (pair.by_degrees, pair.by_hubs, pair.by_layers) if one is not None]
+        assert len(nulls) == 3
+        assert pair.p == max(one.p for one in nulls)
+        weakest.append(pair.p)
+    assert [pair.q for pair in found] == pytest.approx(false_discovery_control(weakest))
 
 
 def test_exact_nulls_are_those_of_the_parts(registry: Registry) -> None:
@@ -87,6 +89,7 @@ def test_exact_nulls_are_those_of_the_parts(registry: Registry) -> None:
     )
     assert found.components_by_layers == parts_by_chance(ours[0], theirs[0], examples.GPT2)
     assert found.by_layers == edges_by_layers(ours[1], theirs[1], examples.GPT2)
+    assert found.by_hubs == shared_by_hubs(ours[1], theirs[1])
 
 
 def test_a_circuit_beside_itself_shares_everything_and_more_than_chance(registry: Registry) -> None:
@@ -107,7 +110,8 @@ def test_circuits_of_equal_names_are_drawn_as_their_own_model_allows(registry: R
         asked.append((both[0].id, both[1].id))
     together = compare_pairs(registry, asked, draws=DRAWS)
     for pair, (a, b) in zip(together, asked, strict=True):
-        assert compare_circuits(registry, a, b, draws=DRAWS).by_degrees == pair.by_degrees
+        alone = compare_circuits(registry, a, b, draws=DRAWS)
+        assert (alone.by_degrees, alone.by_hubs) == (pair.by_degrees, pair.by_hubs)
 
 
 def test_the_ceiling_is_what_replicates_share(registry: Registry) -> None:
@@ -122,8 +126,8 @@ def test_the_ceiling_is_what_replicates_share(registry: Registry) -> None:
 
 def test_without_draws_nothing_is_said_of_chance(registry: Registry) -> None:
     (found,) = compare_pairs(registry, pairs()[:1], draws=0)
-    assert (found.by_degrees, found.by_layers, found.components_by_layers) == (None, None, None)
-    assert (found.p, found.q) == (None, None)
+    assert (found.by_degrees, found.by_hubs, found.by_layers) == (None, None, None)
+    assert (found.components_by_layers, found.p, found.q) == (None, None, None)
     assert "not asked for" in found.conclusion
 
 
@@ -150,7 +154,9 @@ def test_a_frame_has_a_row_for_each_level(registry: Registry) -> None:
     assert list(frame.index) == ["components", "edges", "connections"]
     assert frame.loc["connections", "p"] == found.p
     assert frame.loc["components", "n_shared"] == found.comparison.components.n_shared
-    silent = replace(found, by_degrees=None, by_layers=None, components_by_layers=None)
+    silent = replace(
+        found, by_degrees=None, by_hubs=None, by_layers=None, components_by_layers=None
+    )
     assert silent.to_frame()["p"].isna().all()
 
 
