@@ -2,9 +2,10 @@
 
 For every task and seed a run of ``edge-attribution`` finds a circuit, on prompts of its own. Then
 for every task and seed a run of ``transfer`` measures the circuits that the same seed gave for the
-other tasks on that task's prompts; for the first seed also random circuits with the degrees of
-each, and of the task's own. Several seeds say how much two circuits of one task share, which is the
-most that two tasks can be expected to.
+other tasks on that task's prompts, and beside each of them, and of the task's own, random circuits
+with its degrees: whichever circuit stands for a task later is measured beside its own. Several
+seeds say how much two circuits of one task share, which is the most that two tasks can be expected
+to.
 
 All circuits have one size, so that what they share is not a matter of how many edges there are.
 """
@@ -80,8 +81,7 @@ class MatrixConfiguration(Configuration):
     controls: int = Field(
         10,
         ge=0,
-        description="Random circuits measured beside each of the first seed, on every task; 0 for "
-        "none.",
+        description="Random circuits measured beside each circuit, on every task; 0 for none.",
     )
     prompts: Prompts = None
     min_prompts: MinPrompts = MIN_PROMPTS
@@ -115,13 +115,9 @@ class MatrixConfiguration(Configuration):
             circuits=tuple(sorted(circuits)),
             prompt_set=prompt_set,
             seed=seed,
-            controls=self.controls_of(seed) or None,
+            controls=self.controls or None,
             **self.model_dump(include=set(_MEASURED_ALIKE)),
         )
-
-    def controls_of(self, seed: int) -> int:
-        """Random circuits beside each circuit of a seed."""
-        return self.controls if seed == self.seed else 0
 
     @model_validator(mode="after")
     def _chooses_one_way(self) -> Self:
@@ -243,9 +239,9 @@ class _Runs:
         return Account(tuple(cell.row for cell in self._cells), (self._note(),))
 
     def _sizes(self, n_tasks: int) -> Iterator[tuple[str, float]]:
-        for seed in self._seeds:
-            n_controls = self._asked.controls_of(seed)
-            n_circuits = n_tasks * (1 + n_controls) if n_controls else n_tasks - 1
+        n_controls = self._asked.controls
+        n_circuits = n_tasks * (1 + n_controls) if n_controls else n_tasks - 1
+        for _ in self._seeds:
             yield from [("attribution", 1.0)] * n_tasks
             yield from [("transfer", float(n_circuits + _SHARED_RUNS))] * n_tasks
 
@@ -269,7 +265,7 @@ class _Runs:
 
     def _measure(self, cell: _Cell, cells: list[_Cell]) -> None:
         self._progress.begin()
-        with_own = self._asked.controls_of(cell.seed) > 0
+        with_own = self._asked.controls > 0
         there = [c.active for c in cells if c.active and (with_own or c is not cell)]
         prompt_set = cell.active.prompt_set if cell.active else None
         if not there or prompt_set is None:
