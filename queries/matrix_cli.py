@@ -64,12 +64,12 @@ def matrix(
     r"""Compare circuits of several tasks, each with each.
 
     For each pair: what they share (connections, or components where a circuit has no edges), how
-    many that would be by chance under the null that leaves the weaker conclusion, by how many
-    standard deviations they share more (z), and how often chance shares as much, corrected for all
-    pairs (q). transfer_ab is how faithful circuit a is on the task of b, as far as a job measured
-    it (circuits discover transfer); published circuits have figures of their own, F, in percent.
-    The ceiling is what a task's circuits share that were found on other prompts: two tasks cannot
-    be expected to share more.
+    many that would be by chance and by how many standard deviations they share more (z), both under
+    the null that leaves the fewest, and how often chance shares as much, by the largest p of any
+    null, corrected for all pairs (q). transfer_ab is how faithful circuit a is on the task of b, as
+    far as a job measured it (circuits discover transfer); published circuits have figures of their
+    own, F, in percent. The ceiling is what a task's circuits share that were found on other
+    prompts: two tasks cannot be expected to share more.
 
     --out draws it: overlap, z and transfer side by side, similar tasks next to each other.
 

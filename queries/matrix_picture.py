@@ -70,7 +70,7 @@ def _beyond_chance(matrix: CircuitMatrix, order: Sequence[str]) -> Panel:
     )
     return Panel(
         title=f"Beyond chance: z of shared {' or '.join(levels) or 'connections'}\n"
-        "under the null that leaves less",
+        "under the null that leaves least",
         values=values,
         texts=_texts(values, "+.1f"),
         diverging=True,

@@ -20,12 +20,15 @@ class Likeness:
         iou: Intersection over union, of what the matrix counts.
         z: Standard deviations beyond chance, under the null that leaves less.
         transfer: Of either circuit on the other's task.
+        gain: By how much it does better there than random circuits with its degrees, where these
+            were measured.
     """
 
     n_pairs: int
     iou: float | None
     z: float | None
     transfer: float | None
+    gain: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,15 @@ def _likeness(matrix: CircuitMatrix, tasks: Iterable[tuple[str, str]]) -> Likene
     wanted = {frozenset(two) for two in tasks}
     rows = [row for row in matrix.rows() if frozenset((row["task_a"], row["task_b"])) in wanted]
     overlaps = (row["iou" if matrix.of == "connections" else "iou_components"] for row in rows)
-    transfers = (row[way] for row in rows for way in ("transfer_ab", "transfer_ba"))
-    return Likeness(len(rows), _mean(overlaps), _mean(row["z"] for row in rows), _mean(transfers))
+    ways = [(row[f"transfer_{way}"], row[f"random_{way}"]) for row in rows for way in ("ab", "ba")]
+    beside_random = [(value, random) for value, random in ways if None not in (value, random)]
+    return Likeness(
+        n_pairs=len(rows),
+        iou=_mean(overlaps),
+        z=_mean(row["z"] for row in rows),
+        transfer=_mean(value for value, _ in ways),
+        gain=_mean(value - random for value, random in beside_random),
+    )
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

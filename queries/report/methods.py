@@ -52,14 +52,18 @@ _NULLS = f"""Circuits of one model share its hubs whatever their tasks, so overl
     independently, with odds that are a product of what sends and what receives. It is too eager
     where hubs are saturated: edges between strong hubs are then in any circuit of that size, which
     is no sign that tasks are alike. Saturation is the share of all edges between a circuit's hubs
-    that it has; the nearer to 1, the less this null can be trusted. The null of layers takes as
-    many edges between any two layers and kinds of part, into the same input, and knows nothing of
-    hubs but those that are alone in their layer; its probabilities are exact. Components have the
-    null of layers alone: any heads of the same layers. z is by how many standard deviations more is
-    shared than the null expects, p how often the null shares as much. The conclusion is always that
-    of the null that leaves the weaker one, and q corrects its p for all pairs of the report
-    (Benjamini and Hochberg 1995); below {SIGNIFICANT} counts as beyond chance. That circuits share
-    more than chance does not say that they do the same thing with it."""
+    that it has; the nearer to 1, the less this null can be trusted. The null of hubs asks the same
+    where edges are taken one after the other by the weight of their ends, as a ranking takes them,
+    so that edges between strong hubs become certain; every part has its number of edges on average,
+    and the probabilities are exact. The null of layers takes as many edges between any two layers
+    and kinds of part, into the same input, and knows nothing of hubs but those that are alone in
+    their layer; its probabilities are exact, too. Components have the null of layers alone: any
+    heads of the same layers. z is by how many standard deviations more is shared than a null
+    expects, p how often the null shares as much. Where one z stands for all nulls, it is the
+    smallest. The conclusion is always that of the null with the largest p, and q corrects it for
+    all pairs of the report (Benjamini and Hochberg 1995); below {SIGNIFICANT} counts as beyond
+    chance. That circuits share more than chance does not say that they do the same thing with
+    it."""
 _CEILING = """Circuits of one task, found the same way on other prompts, do not agree fully either.
     What they share with each other is the most that two tasks can be expected to share."""
 _TRANSFER = """Faithfulness is the metric with every edge outside the circuit ablated, as a share of

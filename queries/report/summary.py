@@ -8,6 +8,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from queries.comparing import SIGNIFICANT, PairComparison
+from queries.matrix import hardest_null
 from queries.report.families import Likeness, Resemblance
 from queries.report.page import as_text
 from queries.transfers import FAITHFULNESS, Transfer
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from queries.matrix import CircuitMatrix
     from queries.report.gathering import Report
 
-__all__ = ["likeness_of", "listed", "saturations", "summary"]
+__all__ = ["listed", "rounded", "saturations", "summary"]
 
 _SHOWN = 8
-_SATURATED = 0.5
+_PERCENTS = 10.0
 
 
 def summary(report: Report) -> tuple[str, ...]:
@@ -72,10 +73,11 @@ def _beyond_chance(matrix: CircuitMatrix) -> Iterator[str]:
         return
     beyond = [pair for pair in told if pair.q is not None and pair.q < SIGNIFICANT]
     others = [pair for pair in told if pair not in beyond]
-    both = all(pair.by_degrees is not None and pair.by_layers is not None for pair in told)
+    every = all(None not in (pair.by_degrees, pair.by_hubs, pair.by_layers) for pair in told)
     yield (
-        f"Of {len(told)} pairs, {len(beyond) or 'none'} share more {_counted(matrix)} than chance"
-        f"{' under both nulls' if both else ''} (q below {SIGNIFICANT}, corrected for all pairs)."
+        f"Of {len(told)} pairs, {len(beyond) or 'none'} share more {_counted(matrix)} than chance "
+        f"{'under all three nulls ' if every else ''}(q below {SIGNIFICANT}, corrected for all "
+        "pairs)."
     )
     few, start = (beyond, "They are") if len(beyond) <= len(others) else (others, "Not so")
     if few:
@@ -100,20 +102,20 @@ def _extremes(matrix: CircuitMatrix) -> Iterator[str]:
 
 
 def _extreme(matrix: CircuitMatrix, pair: PairComparison, start: str) -> str:
-    found, null = pair.comparison, pair.null
+    found, null = pair.comparison, hardest_null(pair)
     overlap = found.connections if matrix.of == "connections" else found.components
-    text = f"{start} {overlap.n_shared:,} {matrix.of}, IoU {as_text(overlap.iou)}"
+    text = f"{start} {overlap.n_shared:,} {matrix.of}, IoU {rounded(overlap.iou, 2)}"
     if matrix.of == "components":
         heads = found.of_kind(Kind.HEAD)
-        text += f" ({heads.n_shared:,} heads, IoU {as_text(heads.iou)})"
+        text += f" ({heads.n_shared:,} heads, IoU {rounded(heads.iou, 2)})"
     if null is None:
         return f"{text}."
     about = (
-        f"chance expects {as_text(null.expected)} of {null.n_shared:,}"
+        f"chance expects {rounded(null.expected, 1)} of {null.n_shared:,}"
         if null.n_shared != overlap.n_shared
-        else f"chance expects {as_text(null.expected)}"
+        else f"chance expects {rounded(null.expected, 1)}"
     )
-    z = "" if null.z is None else f", z {as_text(null.z)}"
+    z = "" if null.z is None else f", z {rounded(null.z, 1)}"
     return f"{text}; {about}{z}, q {as_text(pair.q)}."
 
 
@@ -154,8 +156,8 @@ def _transfers(matrix: CircuitMatrix) -> Iterator[str]:
     best = max(others, key=lambda one: one.value)
     yield (
         f"By {what},{on_own} on other tasks {_range(_values(others))} (median "
-        f"{as_text(median(_values(others)))}, {len(others)} measured). It transfers best from "
-        f"{best.found_on} to {best.task}: {as_text(best.value)}."
+        f"{_plain(median(_values(others)))}, {len(others)} measured). It transfers best from "
+        f"{best.found_on} to {best.task}: {_plain(best.value)}."
     )
     yield from _beside_random(others)
 
@@ -179,7 +181,7 @@ def _family(one: Resemblance) -> Iterator[str]:
         f"other, means over pairs: {within}."
     )
     for other, beside in one.beside.items():
-        known = [*likeness_of(one.within, beside)]
+        known = [*_known_of_both(one.within, beside)]
         more = [name for name, mine, its in known if mine > its]
         less = [name for name, mine, its in known if mine <= its]
         verdict = (
@@ -192,20 +194,26 @@ def _family(one: Resemblance) -> Iterator[str]:
             yield f"With {other}: {_likeness(beside)}; {verdict}{but}."
 
 
-def likeness_of(within: Likeness, beside: Likeness) -> Iterator[tuple[str, float, float]]:
+def _known_of_both(within: Likeness, beside: Likeness) -> Iterator[tuple[str, float, float]]:
     """What is known of both: its name, and the value of either."""
     for name, mine, its in (
         ("IoU", within.iou, beside.iou),
         ("z", within.z, beside.z),
         ("transfer", within.transfer, beside.transfer),
+        ("transfer beyond random circuits", within.gain, beside.gain),
     ):
         if mine is not None and its is not None:
             yield name, mine, its
 
 
 def _likeness(one: Likeness) -> str:
-    named = (("IoU", one.iou), ("z", one.z), ("transfer", one.transfer))
-    return ", ".join(f"{name} {as_text(value)}" for name, value in named if value is not None)
+    named = (
+        ("IoU", one.iou, 2), ("z", one.z, 1), ("transfer", one.transfer, 2),
+        ("beyond random circuits", one.gain, 2),
+    )  # fmt: skip
+    return ", ".join(
+        f"{name} {rounded(value, digits)}" for name, value, digits in named if value is not None
+    )
 
 
 def _shared(report: Report) -> Iterator[str]:
@@ -277,15 +285,9 @@ def _saturation(matrix: CircuitMatrix) -> Iterator[str]:
     by_circuit = saturations(matrix)
     if not by_circuit:
         return
-    most = max(by_circuit.values())
-    trust = (
-        "so that the null of degrees is too eager; the null of layers does not depend on it"
-        if most > _SATURATED
-        else "so that edges between hubs are not certain in any circuit"
-    )
     yield (
-        f"Circuits have {_range(by_circuit.values())} of all edges between their hubs (saturation),"
-        f" {trust}."
+        f"Circuits have {_range(by_circuit.values())} of all edges between their hubs "
+        "(saturation). The nearer to 1, the less the null of degrees says."
     )
 
 
@@ -311,8 +313,18 @@ def _values(transfers: Iterable[Transfer]) -> list[float]:
 
 def _range(values: Iterable[float]) -> str:
     known = sorted(values)
-    low, high = as_text(known[0]), as_text(known[-1])
+    low, high = _plain(known[0]), _plain(known[-1])
     return low if low == high else f"{low} to {high}"
+
+
+def rounded(value: float | None, digits: int) -> str:
+    """A number for a sentence: without ``-0``."""
+    return as_text(None) if value is None else f"{round(value, digits) + 0.0:,.{digits}f}"
+
+
+def _plain(value: float) -> str:
+    """Shares with two digits, percents with none."""
+    return rounded(value, 2 if abs(value) < _PERCENTS else 0)
 
 
 def _local(name: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from queries.report.page import Table, as_text
-from queries.report.summary import listed, saturations
+from queries.report.page import Table
+from queries.report.summary import listed, rounded, saturations
 from queries.transfers import FAITHFULNESS
 
 if TYPE_CHECKING:
@@ -66,18 +66,19 @@ def pairs(report: Report) -> Table:
         rows.append(
             (
                 matrix.labels[pair.circuit_a.id], matrix.labels[pair.circuit_b.id],
-                overlap.n_a, overlap.n_b, overlap.n_shared, overlap.iou,
-                *_heads(pair), *_of_null(pair.by_degrees), *_of_null(pair.by_layers),
+                overlap.n_shared, overlap.iou, *_heads(pair), *_of_null(pair.by_degrees),
+                *_of_null(pair.by_hubs), *_of_null(pair.by_layers),
                 *_of_null(pair.components_by_layers if pair.null is pair.components_by_layers
                           else None),
                 pair.q, found.sign_agreement, found.rank_correlation,
             )
         )  # fmt: skip
     columns = (
-        "a", "b", "of a", "of b", "shared", "IoU", "shared heads", "IoU of heads",
-        "expected by degrees", "z by degrees", "p by degrees", "expected by layers", "z by layers",
-        "p by layers", "components expected by layers", "z by layers", "p by layers",
-        "q of the weaker", "same sign", "rank correlation",
+        "a", "b", "shared", "IoU", "shared heads", "IoU of heads",
+        "expected by degrees", "z by degrees", "p by degrees", "expected by hubs", "z by hubs",
+        "p by hubs", "expected by layers", "z by layers", "p by layers",
+        "components expected by layers", "z by layers", "p by layers",
+        "q of the largest p", "same sign", "rank correlation",
     )  # fmt: skip
     return Table.of(f"Shared {matrix.of} of every pair, and what chance would share", columns, rows)
 
@@ -113,12 +114,16 @@ def families(report: Report) -> Iterator[Table]:
     """Tasks of a family among each other, and beside the others."""
     for one in report.families:
         rows = [
-            (name, like.n_pairs, like.iou, like.z, like.transfer)
+            (
+                name,
+                like.n_pairs,
+                *(one and round(one, 3) for one in (like.iou, like.z, like.transfer, like.gain)),
+            )
             for name, like in (("each other", one.within), *one.beside.items())
         ]
         yield Table.of(
             f"Tasks of the family {one.family} beside others, means over pairs",
-            (f"{one.family} and", "pairs", "IoU", "z", "transfer"),
+            (f"{one.family} and", "pairs", "IoU", "z", "transfer", "beyond random circuits"),
             rows,
         )
 
@@ -200,8 +205,9 @@ def _transfer(report: Report, circuit: str, task: str) -> str | None:
     found = report.matrix.transfer(circuit, task)
     if found is None:
         return None
-    beside = "" if found.random is None else f" ({as_text(found.random)})"
-    return f"{as_text(found.value)}{beside}"
+    digits = 2 if found.measure == FAITHFULNESS else 1
+    beside = "" if found.random is None else f" ({rounded(found.random, digits)})"
+    return f"{rounded(found.value, digits)}{beside}"
 
 
 def _shared_table(report: Report, what: str, of: Sequence[Used], name: str) -> Table:

@@ -130,6 +130,16 @@ def test_a_pair_of_the_matrix_is_the_same_as_compared_alone(
         assert pair.q >= pair.p
 
 
+def test_z_is_that_of_the_null_which_leaves_least_and_p_the_largest(matrix: CircuitMatrix) -> None:
+    for pair, row in zip(matrix.pairs, matrix.rows(), strict=True):
+        nulls = [pair.by_degrees, pair.by_hubs, pair.by_layers]
+        known = [one for one in nulls if one is not None]
+        assert len(known) == 3
+        assert row["z"] == min(one.z for one in known if one.z is not None)
+        assert row["expected"] in [one.expected for one in known if one.z == row["z"]]
+        assert row["p"] == max(one.p for one in known)
+
+
 def test_transfer_is_what_was_measured_beside_random_circuits(
     registry: Registry, matrix: CircuitMatrix
 ) -> None:

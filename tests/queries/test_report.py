@@ -257,7 +257,7 @@ def test_pairs_stand_in_the_page_as_they_are_in_the_matrix(report: Report, html:
         (found,) = (
             one for one in cells if one[:2] == [row["task_a"], row["task_b"]] and len(one) > 8
         )
-        assert found[4:6] == [str(row["n_shared"]), as_text(row["iou"])]
+        assert found[2:4] == [str(row["n_shared"]), as_text(row["iou"])]
         assert as_text(row["q"]) in found
         assert as_text(row["expected"]) in found
 
@@ -269,7 +269,7 @@ def test_the_summary_counts_pairs_beyond_chance_and_names_them(report: Report) -
     ]
     said = summary(report)
     assert (
-        "Of 6 pairs, 1 share more connections than chance under both nulls (q below 0.05, "
+        "Of 6 pairs, 1 share more connections than chance under all three nulls (q below 0.05, "
         "corrected for all pairs)."
     ) in said
     assert "They are: sequence/numerals with sequence/number-words." in said
@@ -282,18 +282,21 @@ def test_the_summary_says_what_transfers_and_beside_what(report: Report) -> None
         if one.measure == "faithfulness" and report.circuits[one.circuit].task != one.task
     ]
     (said,) = (one for one in summary(report) if one.startswith("By faithfulness"))
-    low, high = as_text(min(values)), as_text(max(values))
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
     assert f"on other tasks {low} to {high}" in said
     assert "11 measured" in said
     (random,) = (one for one in summary(report) if one.startswith("Random circuits"))
-    assert "reach 0.050 there; the circuits do better in 11 of 11 cases" in random
+    assert "reach 0.05 there; the circuits do better in 11 of 11 cases" in random
 
 
 def test_a_family_that_is_alike_is_said_to_be(report: Report) -> None:
     (family,) = report.families
     assert (family.family, set(family.beside)) == ("sequence", {"ioi", "capitals"})
     said = "\n".join(summary(report))
-    assert "they resemble each other more than ioi by IoU, z and transfer." in said
+    assert (
+        "they resemble each other more than ioi by IoU, z, transfer and transfer beyond random "
+        "circuits."
+    ) in said
     rows = report.matrix.rows().to_dicts()
     with_ioi = [
         row["iou"] for row in rows if row["task_a"] == "ioi" and row["task_b"] != "capitals"
@@ -320,7 +323,7 @@ def test_a_family_that_is_not_alike_is_said_not_to_be(tmp_path: Path) -> None:
 def test_the_ceiling_is_set_beside_what_tasks_share(report: Report) -> None:
     means = [one.mean_iou for one in report.matrix.ceilings.values()]
     said = "\n".join(summary(report))
-    assert f"share an IoU of {as_text(min(means))} to {as_text(max(means))}" in said
+    assert f"share an IoU of {min(means):.2f} to {max(means):.2f}" in said
 
 
 def test_hints_in_the_drawing_name_parts_with_their_effects(report: Report, html: str) -> None:
@@ -344,11 +347,11 @@ def test_published_circuits_without_edges_are_reported_by_their_heads(tmp_path: 
         found = gather_report(registry, SEQUENCES)
     write_report(found, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
-    assert "24 components, IoU 0.750 (13 heads, IoU 0.650)" in text
+    assert "24 components, IoU 0.75 (13 heads, IoU 0.65)" in text
     assert "8 are used by all 3" in text
     for head in ("a0.h1", "a4.h4", "a6.h1", "a6.h6", "a6.h10", "a7.h11", "a8.h8", "a9.h1"):
         assert head in text
-    assert "| sequence/numerals | 81.01 | 48.41 | 114 |" in text
+    assert "| sequence/numerals | 81.0 | 48.4 | 113.5 |" in text
     assert "All 3 tasks use 18 components; the circuits have no edges." in text
     assert "Files that circuits were imported from" not in text
 
