@@ -42,7 +42,7 @@ class Panel:
         title: Above it.
         values: Rows and columns as they are drawn; NaN where a value is not known.
         texts: What cells say, one list a row.
-        diverging: Colours turn at 0, red above it and blue below; else they begin there.
+        turning: Name of a colour map that turns at 0; None for one that begins there.
         most: Value of the strongest colour; larger ones look the same.
         framed: Cells that are of another sort than the others, by row and column.
         empty: Cells in which no value can be; they stay white.
@@ -51,7 +51,7 @@ class Panel:
     title: str
     values: pandas.DataFrame
     texts: Sequence[Sequence[str]]
-    diverging: bool
+    turning: str | None
     most: float
     framed: Set[Cell] = frozenset()
     empty: Set[Cell] = frozenset()
@@ -180,8 +180,8 @@ def _draw_panel(axes: Axes, panel: Panel, *, annotated: bool, named: bool) -> No
         ax=axes,
         annot=[list(row) for row in panel.texts] if annotated else None,
         fmt="",
-        cmap="vlag" if panel.diverging else seaborn.light_palette(_STRONG, as_cmap=True),
-        vmin=-panel.most if panel.diverging else 0.0,
+        cmap=panel.turning or seaborn.light_palette(_STRONG, as_cmap=True),
+        vmin=-panel.most if panel.turning else 0.0,
         vmax=panel.most,
         cbar=not annotated,
         linewidths=1.0 if annotated else 0.0,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["figure_of_matrix"]
 
 _LEAST_Z = 3.0
+_RED_ABOVE, _TEAL_ABOVE = "vlag", "BrBG"
 
 
 def figure_of_matrix(matrix: CircuitMatrix, of: Of) -> Figure:
@@ -53,7 +54,7 @@ def _overlaps(matrix: CircuitMatrix, of: Of, order: Sequence[str]) -> Panel:
         title=f"Shared {of}: intersection over union\ndiagonal: same task, other prompts",
         values=values,
         texts=_texts(values, ".2f"),
-        diverging=False,
+        turning=None,
         most=_most(values, 0.5),
         framed=_known_diagonal(values),
     )
@@ -73,7 +74,7 @@ def _beyond_chance(matrix: CircuitMatrix, order: Sequence[str]) -> Panel:
         "under the null that leaves least",
         values=values,
         texts=_texts(values, "+.1f"),
-        diverging=True,
+        turning=_RED_ABOVE,
         most=_most(values, _LEAST_Z),
         empty=frozenset((place, place) for place in range(len(order))),
     )
@@ -99,7 +100,7 @@ def _transfers(matrix: CircuitMatrix, order: Sequence[str]) -> Panel:
         + ("; below: random circuits" if has_random else ""),
         values=named,
         texts=texts,
-        diverging=bool((values < 0).to_numpy().any()),
+        turning=_TEAL_ABOVE,
         most=_most(values, 100.0 if percent else 1.0),
         framed={cell for cell in own if not named.isna().iat[cell]},
     )
@@ -115,13 +116,15 @@ def _named(
 
 def _texts(values: pandas.DataFrame, format: str) -> list[list[str]]:
     return [
-        ["" if value != value else f"{value:{format}}" for value in row]  # NaN differs from itself
+        # NaN differs from itself; what would be rounded to -0 is 0.
+        ["" if value != value else f"{round(value, 2) + 0.0:{format}}" for value in row]
         for row in values.to_numpy().tolist()
     ]
 
 
 def _with_random(text: str, random: float, digits: str) -> str:
-    return text if not text or random != random else f"{text}\n{random:{digits}}"
+    known = bool(text) and random == random
+    return f"{text}\n{round(random, 2) + 0.0:{digits}}" if known else text
 
 
 def _most(values: pandas.DataFrame, least: float) -> float:

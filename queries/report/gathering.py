@@ -12,6 +12,7 @@ from queries.comparing import DRAWS, Progress
 from queries.matrix import CircuitMatrix, circuit_matrix
 from queries.report.families import Resemblance, resemblances
 from queries.report.provenance import Provenance, provenance_of
+from queries.reuse import DRAWS as DRAWS_OF_REUSE
 from queries.reuse import Reuse, reuse
 from queries.shared import SharedSubgraph, shared_subgraph
 from registry.errors import BadInput
@@ -80,7 +81,8 @@ def gather_report(
         model: Only circuits of this model. Needed where the tasks have several in common.
         method: Only circuits found by this method.
         min_tasks: How many tasks have to use a part for it to count as shared; all by default.
-        draws: Random circuits for each null of degrees; 0 leaves chance out.
+        draws: Random circuits for each null of degrees; 0 leaves chance out. What is reused takes
+            no more than :data:`queries.reuse.DRAWS` of them.
         seed: Decides which are drawn; equal seeds give equal numbers.
         anyway: Compare what would be refused as unsound.
         progress: Called with how many pairs are compared and how many there are.
@@ -101,7 +103,9 @@ def gather_report(
     return Report(
         matrix=matrix,
         shared=shared_subgraph(registry, matrix.tasks, min_tasks=min_tasks, circuits=ids),
-        reuse=reuse(registry, matrix.tasks, circuits=ids, draws=draws, seed=seed),
+        reuse=reuse(
+            registry, matrix.tasks, circuits=ids, draws=min(draws, DRAWS_OF_REUSE), seed=seed
+        ),
         families=resemblances(matrix, {task.slug: task.family for task in registry.ledger.tasks()}),
         provenance=provenance_of(registry, matrix),
     )

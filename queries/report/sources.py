@@ -74,7 +74,7 @@ def _commands(report: Report) -> Iterator[str]:
     drawn = f"--draws {matrix.draws} --seed {matrix.seed}"
     yield f"circuits matrix --circuits {ids} {drawn}"
     yield f"circuits shared --circuits {ids} --min-tasks {shared.min_tasks} --unique"
-    yield f"circuits reuse --circuits {ids} {drawn}"
+    yield f"circuits reuse --circuits {ids} --draws {report.reuse.draws} --seed {matrix.seed}"
     yield (
         f"circuits report --circuits {ids} {drawn} --min-tasks {shared.min_tasks} --out report.html"
     )

@@ -159,18 +159,24 @@ def _transfers(matrix: CircuitMatrix) -> Iterator[str]:
         f"{_plain(median(_values(others)))}, {len(others)} measured). It transfers best from "
         f"{best.found_on} to {best.task}: {_plain(best.value)}."
     )
-    yield from _beside_random(others)
+    yield from _beside_random(own, others)
 
 
-def _beside_random(others: Sequence[Transfer]) -> Iterator[str]:
+def _beside_random(own: Sequence[Transfer], others: Sequence[Transfer]) -> Iterator[str]:
     beside = [(one.value, one.random) for one in others if one.random is not None]
     if not beside:
         yield "No random circuits were measured beside them on other tasks."
         return
+    at_home = [one.random for one in own if one.random is not None]
+    if at_home:
+        yield (
+            "On the circuits' own tasks random circuits with the same nodes and degrees reach "
+            f"{_range(at_home)}: so much their choice of parts does alone."
+        )
     above = sum(value > random for value, random in beside)
     yield (
-        f"Random circuits with the same degrees reach {_range(random for _, random in beside)} "
-        f"there; the circuits do better in {above} of {len(beside)} cases."
+        f"On other tasks random circuits reach {_range(random for _, random in beside)}; the "
+        f"circuits do better in {above} of {len(beside)} cases."
     )
 
 

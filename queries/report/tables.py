@@ -106,7 +106,7 @@ def ceilings(report: Report) -> Table:
         (matrix.labels[id], one.n_circuits, one.mean_iou, one.lowest_iou, one.highest_iou)
         for id, one in matrix.ceilings.items()
     ]
-    columns = ("circuit", "circuits found the same way", "mean IoU", "lowest", "highest")
+    columns = ("circuit", "replicates", "mean IoU", "lowest", "highest")
     return Table.of("The ceiling: what a task shares with itself on other prompts", columns, rows)
 
 
@@ -153,7 +153,12 @@ def paths(report: Report) -> Table:
     """The strongest paths from input to logits."""
     shared = report.shared
     rows = [
-        (str(one), shared.strength_of(one), one.weakest, shared.tasks_of(one))
+        (
+            str(one),
+            shared.strength_of(one),
+            one.weakest,
+            _which(shared.tasks_of(one), shared.tasks),
+        )
         for one in shared.paths
     ]
     columns = ("path", "strength", "weakest connection", "tasks that have all of it")
@@ -174,7 +179,7 @@ def spread(report: Report) -> Table:
     """How many parts one task uses, two, and so on, beside chance."""
     rows = [tuple(row.values()) for row in report.reuse.spread()]
     columns = (
-        "used by so many tasks", "components", "by chance", "connections", "by chance",
+        "tasks", "components", "by chance", "connections", "by chance",
     )  # fmt: skip
     return Table.of("How many components and connections tasks have in common", columns, rows)
 
