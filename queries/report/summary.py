@@ -104,10 +104,10 @@ def _extremes(matrix: CircuitMatrix) -> Iterator[str]:
 def _extreme(matrix: CircuitMatrix, pair: PairComparison, start: str) -> str:
     found, null = pair.comparison, hardest_null(pair)
     overlap = found.connections if matrix.of == "connections" else found.components
-    text = f"{start} {overlap.n_shared:,} {matrix.of}, IoU {rounded(overlap.iou, 2)}"
+    text = f"{start} {_count(overlap.n_shared, matrix.of[:-1])}, IoU {rounded(overlap.iou, 2)}"
     if matrix.of == "components":
         heads = found.of_kind(Kind.HEAD)
-        text += f" ({heads.n_shared:,} heads, IoU {rounded(heads.iou, 2)})"
+        text += f" ({_count(heads.n_shared, 'head')}, IoU {rounded(heads.iou, 2)})"
     if null is None:
         return f"{text}."
     about = (
@@ -230,18 +230,18 @@ def _shared(report: Report) -> Iterator[str]:
         yield f"There is no component and no connection that {who[0].lower()}{who[1:]}."
         return
     if not any(one.edges for one in report.circuits.values()):
-        yield f"{who} {len(shared.components):,} components; the circuits have no edges."
+        yield f"{who} {_count(len(shared.components), 'component')}; the circuits have no edges."
         return
     alike = [one.signs_agree for one in shared.connections if one.signs_agree is not None]
     signs = (
-        f"; of {len(alike):,} with a known sign in two tasks or more, {sum(alike):,} have the same "
-        "in all of them"
+        f"; {sum(alike):,} of {_count(len(alike), 'connection')} with a known sign in several tasks "
+        "act alike in all of them"
         if alike
         else ""
     )
     yield (
-        f"{who} {len(shared.components):,} components and {len(shared.connections):,} connections"
-        f"{signs}. {_paths(shared.n_paths)}"
+        f"{who} {_count(len(shared.components), 'component')} and "
+        f"{_count(len(shared.connections), 'connection')}{signs}. {_paths(shared.n_paths)}"
     )
 
 
@@ -311,6 +311,10 @@ def _ceiling(matrix: CircuitMatrix, pair: PairComparison) -> float | None:
     known = [matrix.ceilings.get(one.id) for one in (pair.circuit_a, pair.circuit_b)]
     means = [one.mean_iou for one in known if one is not None]
     return (fmean(means) or None) if len(means) == 2 else None
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def _values(transfers: Iterable[Transfer]) -> list[float]:
