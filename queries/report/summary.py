@@ -234,7 +234,7 @@ def _shared(report: Report) -> Iterator[str]:
         return
     alike = [one.signs_agree for one in shared.connections if one.signs_agree is not None]
     signs = (
-        f"; {sum(alike):,} of {_count(len(alike), 'connection')} with a known sign in several tasks "
+        f"; {sum(alike):,} of {_count(len(alike), 'connection')} whose sign several tasks tell "
         "act alike in all of them"
         if alike
         else ""
