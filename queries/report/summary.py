@@ -22,6 +22,8 @@ __all__ = ["listed", "rounded", "saturations", "summary"]
 
 _SHOWN = 8
 _PERCENTS = 10.0
+_TOO_EAGER = 0.4
+"""Saturation from which the null of degrees calls too many pairs alike; see docs/statistics.md."""
 
 
 def summary(report: Report) -> tuple[str, ...]:
@@ -293,7 +295,7 @@ def _saturation(matrix: CircuitMatrix) -> Iterator[str]:
         return
     yield (
         f"Circuits have {_range(by_circuit.values())} of all edges between their hubs "
-        "(saturation). The nearer to 1, the less the null of degrees says."
+        f"(saturation). From {_TOO_EAGER} on, the null of degrees is not to be trusted alone."
     )
 
 
