@@ -24,6 +24,7 @@ from ingest.jobs.campaigns import Account, NumberedRuns
 from ingest.jobs.edge_attribution import EdgeAttribution, read_model
 from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
 from ingest.jobs.fields import (
+    DEFAULT_PROMPTS,
     MIN_PROMPTS,
     AblationName,
     Author,
@@ -38,7 +39,6 @@ from ingest.jobs.fields import (
     MinPrompts,
     ModelName,
     NEdges,
-    Prompts,
     Revision,
     Select,
     Share,
@@ -83,7 +83,9 @@ class MatrixConfiguration(Configuration):
         ge=0,
         description="Random circuits measured beside each circuit, on every task; 0 for none.",
     )
-    prompts: Prompts = None
+    prompts: int | None = Field(
+        None, ge=1, description=f"Prompts to keep of each task; default: {DEFAULT_PROMPTS}."
+    )
     min_prompts: MinPrompts = MIN_PROMPTS
     method: Method = "eap-ig-inputs"
     steps: Steps = None

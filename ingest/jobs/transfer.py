@@ -22,9 +22,9 @@ from ingest.jobs.edge_measurements import random_faithfulness
 from ingest.jobs.edge_prompts import bos_token, check_prompts, keep_prompts, task_record
 from ingest.jobs.edge_records import faithfulness
 from ingest.jobs.fields import (
+    DEFAULT_PROMPTS,
     MIN_PROMPTS,
     BatchSize,
-    Bos,
     Device,
     DeviceMap,
     Dtype,
@@ -73,10 +73,13 @@ class TransferConfiguration(Configuration):
         description="Measure for each circuit as many random ones of the same nodes and degrees.",
     )
     prompts: int | None = Field(
-        None, ge=1, description="Prompts to measure on; default: those kept, or 32."
+        None, ge=1, description=f"Prompts to measure on; default: those kept, or {DEFAULT_PROMPTS}."
     )
     min_prompts: MinPrompts = MIN_PROMPTS
-    bos: Bos = None
+    bos: bool | None = Field(
+        None,
+        description="Draw prompts with a BOS token; default: as those the circuits were found on.",
+    )
     model: str | None = Field(
         None, description="Where the circuits' model is, if not where it was when they were found."
     )
@@ -170,8 +173,8 @@ class Transfer:
             BadInput: The circuits cannot be measured, or not together; the prompts are another
                 model's or do not fit; or the model is not the circuits'.
         """
-        circuits = [registry.circuit(given).circuit for given in configuration.circuits]
-        alike = alike_circuits(registry, circuits)
+        stored = [registry.circuit(given) for given in configuration.circuits]
+        alike = alike_circuits(registry, [each.circuit for each in stored])
         bos = configuration.bos
         if bos is None and configuration.prompt_set is None:
             bos = alike.bos(registry)
@@ -180,7 +183,7 @@ class Transfer:
             find_task(configuration.task or "")  # before torch takes its seconds
         bridge = load_model(
             registry,
-            circuits[0],
+            alike.circuits[0],
             configuration.model,
             progress,
             revision=configuration.revision,
@@ -193,8 +196,7 @@ class Transfer:
             prompts = _to_draw(configuration, bridge, alike.model, bos)
         else:
             prompts = _recorded(kept, kept_prompts(registry, kept.id))
-        every = [one for c in circuits for one in registry.ledger.evaluations(c.id)]
-        measured = frozenset(map(measurement_key, every))
+        measured = frozenset(measurement_key(of) for each in stored for of in each.evaluations)
         return _Prepared(configuration, alike, prompts, bridge, measured)
 
     def device(self, prepared: _Prepared) -> str:
