@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ from ingest.jobs.campaigns import Account, NumberedRuns, discover
 from ingest.jobs.edge_attribution import JOB as ATTRIBUTION
 from ingest.jobs.matrix import JOB, MatrixConfiguration
 from ingest.jobs.model_place import KeptModel, ModelPlace
-from ingest.jobs.progress import Progress, Report, Silent
+from ingest.jobs.progress import Progress, Report, Silent, show_progress
 from registry import Registry
 from registry.cli.main import main
 from registry.errors import BadInput, IncompatibleModel, NotFound
@@ -37,6 +39,13 @@ class Heard:
     def stage(self, title: str) -> Report:
         self.titles.append(title)
         return lambda _done, _total: None
+
+
+class Terminal(io.StringIO):
+    """Takes what would be drawn."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def _told(model: Path | str, **told: Any) -> MatrixConfiguration:
@@ -380,6 +389,21 @@ class TestProgress:
             "run 2 of 3, about 3 min left: scoring",
             "run 3 of 3, about 40 s left: storing",
         ]
+
+    def test_of_many_stages_a_terminal_shows_the_last(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stderr", terminal)
+        for name, value in (("LINES", "14"), ("COLUMNS", "100"), ("TERM", "xterm")):
+            monkeypatch.setenv(name, value)
+        with show_progress() as progress:
+            for number in range(40):
+                progress.stage(f"stage {number:02}")(1, 2)
+            drawn_before = time.monotonic() + 10
+            while "stage 39" not in terminal.getvalue():
+                assert time.monotonic() < drawn_before
+                time.sleep(0.05)
 
     @pytest.mark.slow
     def test_a_model_is_loaded_once_while_it_is_asked_for(self, tiny_model: Path) -> None:
