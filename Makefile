@@ -62,10 +62,12 @@ docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
 old: $(DEV) ## Keep a ledger as this version writes it, for later versions to upgrade
 	$(BIN)/python -m tests.old.make_old
 
-bench: $(DEV) ## Measure imports, comparisons, projection and queries on each engine
+bench: $(DEV) ## Measure imports, comparisons, nulls, projection, queries and commands
 	$(BIN)/python benchmarks/import.py
 	$(BIN)/python benchmarks/graph.py
 	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/nulls.py
+	$(BIN)/python benchmarks/commands.py
 
 pin: $(DEV) ## Write constraints.txt from what .venv holds; then read the diff
 	{ sed -n '/^#/p' constraints.txt; \
