@@ -11,8 +11,9 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
 	done)
 
-# Processes that test at once, each with servers of its own, and the threads of torch in each.
-WORKERS ?= 2
+# Processes that test at once, and the threads of torch in each. Each has servers of its own; a
+# running Neo4j that is given has room for one alone.
+WORKERS ?= $(if $(CIRCUITS_TEST_NEO4J),1,2)
 THREADS ?= 1
 
 VENV := .venv
