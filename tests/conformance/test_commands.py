@@ -42,9 +42,7 @@ ASKED: Mapping[str, tuple[str, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def homes(
-    neo4j_server: Neo4jServer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
+def homes(neo4j_server: Neo4jServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The small registry, once in the embedded engine and once in Neo4j."""
     folder = tmp_path_factory.mktemp("commands")
     embedded, served = folder / "kglite", folder / "neo4j"
