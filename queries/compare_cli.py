@@ -21,7 +21,7 @@ from queries.choosing_cli import (
     parse_tasks,
     say_notes,
 )
-from queries.pictures import OutOption, check_drawable, draw_to, heads_per_group
+from queries.pictures import OutOption, check_drawable, draw_to
 from registry.cli.output import (
     Format,
     FormatOption,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from queries.chance import Chance
     from queries.compare import Comparison, Overlap
     from queries.comparing import PairComparison
-    from queries.drawing import Picture
     from registry.records import Circuit
     from registry.registry import Registry
 
@@ -91,6 +90,8 @@ def compare(
     circuits compare --task ioi --task sequence/numerals --draws 2000
     circuits compare --task ioi --task sequence/numerals --circuits all --format json
     """
+    from queries.comparing import compare_circuits
+
     check_drawable(out)
     with open_registry(context) as registry:
         pairs = _pairs(registry, (a, b), task, circuits, model, method)
@@ -99,9 +100,10 @@ def compare(
         if len(pairs) > 1:
             sections = _of_many(registry, pairs, draws=draws, seed=seed, anyway=anyway)
         else:
-            sections = _of_one(registry, pairs[0], draws=draws, seed=seed, anyway=anyway)
-        if out is not None:
-            _draw(registry, pairs[0], out)
+            found = compare_circuits(registry, *pairs[0], draws=draws, seed=seed, anyway=anyway)
+            sections = _of_one(found, told=bool(draws))
+            if out is not None:
+                draw_to(found.picture, out)
     show_sections(sections, format, csv="pairs" if len(pairs) > 1 else "overlap")
 
 
@@ -139,20 +141,16 @@ def _pairs(
 # -- one pair --------------------------------------------------------------------------------------
 
 
-def _of_one(
-    registry: Registry, pair: tuple[str, str], *, draws: int, seed: int, anyway: bool
-) -> list[Section]:
-    from queries.comparing import compare_circuits
-
-    found = compare_circuits(registry, *pair, draws=draws, seed=seed, anyway=anyway)
+def _of_one(found: PairComparison, *, told: bool) -> list[Section]:
+    """Everything about one pair; ``told`` says whether chance was asked for."""
     _warn(found.comparison)
-    if draws and found.by_degrees is not None and found.by_layers is None:
+    if told and found.by_degrees is not None and found.by_layers is None:
         notice("how many parts the model has is unknown, so the null of layers cannot be told")
     return [
         Section("circuits", _circuits((found.circuit_a, found.circuit_b))),
         Section("overlap", _overlaps(found.comparison)),
         Section("by chance", _nulls(found)),
-        Section("conclusion", _conclusion(found) if draws else {}),
+        Section("conclusion", _conclusion(found) if told else {}),
         Section("effects", _effects(found.comparison)),
         Section("ceiling", _as_rows(found.ceilings, _CEILING)),
         Section("transfer", _as_rows(found.transfers, _TRANSFER)),
@@ -272,35 +270,3 @@ def _pair_row(found: PairComparison) -> tuple[Any, ...]:
         comparison.components.iou, null and null.expected, null and null.z, found.p, found.q,
         comparison.rank_correlation, comparison.sign_agreement,
     )  # fmt: skip
-
-
-# -- drawing ---------------------------------------------------------------------------------------
-
-
-def _draw(registry: Registry, pair: tuple[str, str], out: Any) -> None:
-    first, second = (registry.circuit(prefix).circuit for prefix in pair)
-    draw_to(_picture_of_pair(registry, first, second), out)
-
-
-def _picture_of_pair(registry: Registry, a: Circuit, b: Circuit) -> Picture:
-    from queries.drawing import DrawnEdge, Picture
-    from queries.folding import ports_are_told
-
-    labels = tuple(f"{circuit.task} ({circuit.id[:12]})" for circuit in (a, b))
-    effects: dict[tuple[str, str, str | None], dict[str, float | None]] = {}
-    told = ports_are_told(a, b)
-    for label, circuit in zip(labels, (a, b), strict=True):
-        for edge in circuit.edges:
-            ends = (edge.source.partition("@")[0], edge.target.partition("@")[0])
-            found = effects.setdefault((*ends, edge.port if told else None), {})
-            if edge.effect is not None:
-                found[label] = edge.effect + (found.get(label) or 0.0)
-            else:
-                found.setdefault(label, None)
-    return Picture(
-        title=f"What two circuits in {a.model} share",
-        tasks=tuple(dict.fromkeys(labels)),
-        edges=tuple(DrawnEdge(*key, effects=found) for key, found in effects.items()),
-        min_tasks=len(set(labels)),
-        heads_per_group=heads_per_group(registry, [a.model]),
-    )

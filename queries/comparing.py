@@ -30,7 +30,9 @@ from registry.records import Circuit, Model
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
+    from queries.drawn import Picture
     from registry.registry import Registry
 
 __all__ = ["DRAWS", "Ceiling", "PairComparison", "ceiling", "compare_circuits", "compare_pairs"]
@@ -71,6 +73,7 @@ class PairComparison:
     Attributes:
         circuit_a: The first.
         circuit_b: The second.
+        model: The model that both lie in.
         comparison: What they share.
         by_degrees: Connections shared by chance if every part keeps its number of edges; None where
             nothing was drawn or one has no edges.
@@ -89,6 +92,7 @@ class PairComparison:
 
     circuit_a: Circuit
     circuit_b: Circuit
+    model: Model
     comparison: Comparison
     by_degrees: Chance | None
     by_hubs: Chance | None
@@ -123,6 +127,24 @@ class PairComparison:
         of = "components" if null is self.components_by_layers else "connections"
         verdict = "more than" if q < SIGNIFICANT else "no more than is expected"
         return f"the circuits share {verdict} by chance ({of}, q = {q:.3g})"
+
+    @property
+    def picture(self) -> Picture:
+        """What there is to draw of them."""
+        from queries.pair_picture import picture_of_pair
+
+        return picture_of_pair(self.circuit_a, self.circuit_b, self.comparison, self.model)
+
+    def plot(self) -> Figure:
+        """Draw what they share, and faintly the strongest of what they do not.
+
+        Raises:
+            BadInput: There is nothing to draw.
+            MissingExtra: matplotlib is not installed.
+        """
+        from queries.drawing import figure_of
+
+        return figure_of(self.picture)
 
     def to_frame(self) -> pandas.DataFrame:
         """One row for each level: its overlap, and what chance would share."""
@@ -262,6 +284,7 @@ def _with_nulls(
     return PairComparison(
         circuit_a=a,
         circuit_b=b,
+        model=model,
         comparison=comparison,
         by_degrees=by_degrees,
         by_hubs=by_hubs,

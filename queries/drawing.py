@@ -271,7 +271,8 @@ def _subtitle(picture: Picture, edges: Sequence[DrawnEdge], figure_width: float)
 def _count(picture: Picture, edges: Sequence[DrawnEdge]) -> str:
     """How much of what there is is drawn, in words."""
     if not edges:
-        return f"{len(picture.components)} shared components, without edges"
+        n_shared = sum(n >= picture.min_tasks for n in picture.components.values())
+        return f"{n_shared} shared components, without edges"
     shared = [edge for edge in picture.edges if len(edge.effects) >= picture.min_tasks]
     shown = sum(len(edge.effects) >= picture.min_tasks for edge in edges)
     what = "edges" if len(picture.tasks) < 2 else "shared edges"

@@ -11,10 +11,11 @@ from scipy.stats import false_discovery_control
 
 from queries.chance import edges_by_layers, parts_by_chance
 from queries.comparing import compare_circuits, compare_pairs
+from queries.drawn import DrawnEdge
 from queries.saturating import shared_by_hubs
 from registry import Registry
 from registry.errors import BadInput
-from registry.records import Ablation, Circuit, Model
+from registry.records import Ablation, Circuit, Level, Model
 from tests import examples
 
 DRAWS = 60
@@ -164,3 +165,37 @@ def _without_attention_to_mlp(circuit: Circuit, model: str) -> Circuit:
     """Only edges that a model has whose attention and MLP of a block read the same."""
     edges = [edge for edge in circuit.edges if edge.source == "input" or edge.target == "logits"]
     return Circuit.model_validate(circuit.model_dump() | {"model": model, "edges": edges})
+
+
+def test_a_pair_is_drawn_with_what_both_use_apart_from_the_rest(registry: Registry) -> None:
+    pair = compare_circuits(registry, SEEDS[0].id, SEEDS[1].id, draws=0)
+    picture = pair.picture
+    assert {_name(edge) for edge in picture.edges if len(edge.effects) == 2} == set(
+        pair.comparison.shared_connections
+    )
+    assert len(picture.edges) == len(
+        pair.comparison.folded_a.connections | pair.comparison.folded_b.connections
+    )
+    (first,) = (edge for edge in picture.edges if _name(edge) == SEEDS[0].edges[0].connection)
+    assert first.effects[picture.tasks[0]] == SEEDS[0].edges[0].effect
+    assert "used by both" in {text.get_text() for text in pair.plot().legends[0].get_texts()}
+
+
+def test_a_pair_without_edges_is_drawn_by_its_components(registry: Registry) -> None:
+    nodes = [
+        circuit.model_copy(update={"edges": (), "level": Level.NODE, "parameters": {"nodes": at}})
+        for at, circuit in enumerate(CIRCUITS[:2])
+    ]
+    nodes = [Circuit.model_validate(circuit.model_dump()) for circuit in nodes]
+    registry.record(*nodes)
+    pair = compare_circuits(registry, nodes[0].id, nodes[1].id)
+    drawn = pair.picture.components
+    assert {name for name, n in drawn.items() if n == 2} == pair.comparison.shared_components
+    n_shared = pair.comparison.components.n_shared
+    assert f"{n_shared} shared components" in " ".join(
+        text.get_text() for text in pair.plot().axes[0].texts + pair.plot().texts
+    )
+
+
+def _name(edge: DrawnEdge) -> str:
+    return f"{edge.source}->{edge.target}" + (f"<{edge.port}>" if edge.port else "")
