@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from queries.matrix import CircuitMatrix
 from queries.transfers import FAITHFULNESS, PERCENT_OF_METRIC
 from registry.ledger.base import CircuitEntry
-from registry.records import Evaluation, Model, PromptSet, Run
+from registry.records import Evaluation, Model, PromptSet, Run, RunStatus
 
 if TYPE_CHECKING:
     from registry.registry import Registry
@@ -38,7 +38,7 @@ class Provenance:
         circuits: As they are recorded, in the order in which they were chosen.
         measurements: Of these circuits on these tasks.
         prompt_sets: That circuits were found or measured on.
-        runs: That found the circuits, and those that name them as what they measured.
+        runs: That found the circuits, and finished ones that name them as what they measured.
         software: Versions of what computed the report.
     """
 
@@ -83,7 +83,8 @@ def _runs(registry: Registry, entries: tuple[CircuitEntry, ...]) -> tuple[Run, .
     return tuple(
         run
         for run in sorted(registry.ledger.runs(), key=lambda run: (run.started_at, run.id))
-        if run.id in found_by or not ids.isdisjoint(_named_circuits(run))
+        if run.id in found_by
+        or (run.status is RunStatus.FINISHED and not ids.isdisjoint(_named_circuits(run)))
     )
 
 

@@ -114,11 +114,7 @@ def families(report: Report) -> Iterator[Table]:
     """Tasks of a family among each other, and beside the others."""
     for one in report.families:
         rows = [
-            (
-                name,
-                like.n_pairs,
-                *(one and round(one, 3) for one in (like.iou, like.z, like.transfer, like.gain)),
-            )
+            (name, like.n_pairs, *map(_mean, (like.iou, like.z, like.transfer, like.gain)))
             for name, like in (("each other", one.within), *one.beside.items())
         ]
         yield Table.of(
@@ -193,6 +189,11 @@ def specific(report: Report) -> Table:
         rows.append((task, len(heads), _names(heads), len(links), _names(links)))
     columns = ("task", "heads", "strongest", "connections", "strongest")
     return Table.of("What one task uses and no other, the strongest first", columns, rows)
+
+
+def _mean(value: float | None) -> float | None:
+    """Three digits at most, and no ``-0``."""
+    return None if value is None else round(value, 3) + 0.0
 
 
 def _heads(pair: Any) -> tuple[int, float | None]:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,13 +14,15 @@ from xml.etree import ElementTree
 import pytest
 
 from ingest.catalog import load
+from queries.matrix import circuit_matrix
 from queries.report import Report, gather_report, write_report
 from queries.report.page import Table, as_text
+from queries.report.provenance import provenance_of
 from queries.report.summary import listed, summary
 from queries.report.writing import pictures_folder
 from registry import Registry
 from registry.errors import BadInput, NotFound
-from registry.records import Circuit, CircuitLabels, Edge, Level, Node, Sign
+from registry.records import Circuit, CircuitLabels, Edge, Level, Node, Run, RunStatus, Sign
 from tests.queries import measured_tasks
 from tests.queries.measured_tasks import FOUR_TASKS
 
@@ -32,6 +35,7 @@ HOSTILE = CircuitLabels(
     tags=("final", "<i>"),
 )
 SEQUENCES = ("sequence/numerals", "sequence/number-words", "sequence/months")
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
@@ -242,6 +246,24 @@ def test_all_that_was_measured_is_listed(registry: Registry, report: Report) -> 
     assert len(report.provenance.runs) == 4
 
 
+def test_runs_that_measured_the_circuits_are_named_if_they_finished(tmp_path: Path) -> None:
+    tasks = FOUR_TASKS[:2]
+    with Registry.init(tmp_path / "registry") as registry:
+        measured_tasks.fill(registry, tasks)
+        chosen = circuit_matrix(registry, tasks, draws=0)
+        about = {"circuits": [chosen.circuits[0]], "task": tasks[1]}
+        for number, status in enumerate((RunStatus.FINISHED, RunStatus.INTERRUPTED), start=100):
+            registry.record(
+                Run(
+                    id=f"{number:032x}", job="transfer", version="1", configuration=about,
+                    status=status, started_at=datetime(2026, 3, 2, tzinfo=UTC),
+                )
+            )  # fmt: skip
+        runs = provenance_of(registry, chosen).runs
+    assert [run.job for run in runs] == ["edge-attribution", "edge-attribution", "transfer"]
+    assert runs[-1].status is RunStatus.FINISHED
+
+
 def test_the_named_commands_give_the_same_numbers(registry: Registry, report: Report) -> None:
     prefixes = [id[:12] for id in report.matrix.circuits]
     again = gather_report(registry, [], circuits=prefixes, draws=200, seed=0)
@@ -444,3 +466,18 @@ def test_a_table_leaves_out_empty_columns_and_counts_rows_that_are_not_shown() -
     assert table.rows == ((1, "x"), (None, "y"))
     assert table.n_left_out == 1
     assert table.kinds == ["number", "short"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.html")), ids=lambda path: path.name)
+def test_an_example_is_one_page_that_needs_nothing(path: Path) -> None:
+    elements = Elements(path.read_text(encoding="utf-8")).found
+    assert {"svg", "table"} <= {tag for tag, _ in elements}
+    addresses = [
+        value
+        for _, attributes in elements
+        for name, value in attributes.items()
+        if not name.startswith("xmlns") and "//" in (value or "")
+    ]
+    assert addresses == []
+    assert path.stat().st_size < 2_000_000
+    assert path.with_suffix(".md").exists()
