@@ -106,25 +106,38 @@ class PairComparison:
 
     @property
     def null(self) -> Chance | None:
-        """The null that leaves the weakest conclusion: of connections, else of components."""
-        nulls = (self.by_degrees, self.by_hubs, self.by_layers)
-        of_connections = [one for one in nulls if one is not None]
-        if of_connections:
-            return max(of_connections, key=lambda chance: chance.p)
-        return self.components_by_layers
+        """The null that leaves least: fewest standard deviations, of connections or components.
+
+        Not always the one with the largest p, since a p of draws is never below one by their
+        number. A null that leaves but one value leaves nothing to exceed it by.
+        """
+        nulls = self._nulls
+        return min(nulls, key=lambda one: (one.z or 0.0, -one.p)) if nulls else None
 
     @property
     def p(self) -> float | None:
-        """Of :attr:`null`: how often chance alone shares as much; the largest there is."""
-        return None if self.null is None else self.null.p
+        """How often chance alone shares as much, under the null where it does so most often."""
+        return max((one.p for one in self._nulls), default=None)
+
+    @property
+    def counts_components(self) -> bool:
+        """Whether chance is told of components, as one of the circuits has no edges."""
+        return self.by_degrees is None and self.components_by_layers is not None
+
+    @property
+    def _nulls(self) -> tuple[Chance, ...]:
+        if self.counts_components:
+            return tuple(one for one in (self.components_by_layers,) if one is not None)
+        nulls = (self.by_degrees, self.by_hubs, self.by_layers)
+        return tuple(one for one in nulls if one is not None)
 
     @property
     def conclusion(self) -> str:
-        """In words, for the null that is hardest to beat and after correction."""
-        null, q = self.null, self.q
-        if null is None or q is None:
+        """In words, for the largest p there is, after correction."""
+        q = self.q
+        if q is None:
             return "chance was not asked for, or cannot be told"
-        of = "components" if null is self.components_by_layers else "connections"
+        of = "components" if self.counts_components else "connections"
         verdict = "more than" if q < SIGNIFICANT else "no more than is expected"
         return f"the circuits share {verdict} by chance ({of}, q = {q:.3g})"
 
@@ -153,7 +166,7 @@ class PairComparison:
         found = self.comparison
         nulls: Mapping[str, Chance | None] = {
             "components": self.components_by_layers,
-            "connections": self.null if self.null is not self.components_by_layers else None,
+            "connections": None if self.counts_components else self.null,
         }
         rows = []
         for level in ("components", "edges", "connections"):
@@ -163,7 +176,8 @@ class PairComparison:
                     "of": level, "n_a": overlap.n_a, "n_b": overlap.n_b,
                     "n_shared": overlap.n_shared, "iou": overlap.iou, "iom": overlap.iom,
                     "share_of_a": overlap.share_of_a, "share_of_b": overlap.share_of_b,
-                    "expected": null and null.expected, "z": null and null.z, "p": null and null.p,
+                    "expected": null and null.expected, "z": null and null.z,
+                    "p": null and (self.p if level == "connections" else null.p),
                 }
             )  # fmt: skip
         return pd.DataFrame(rows)

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from queries.chance import Chance
     from queries.compare import Overlap
     from registry.registry import Registry
 
-__all__ = ["CircuitMatrix", "Of", "circuit_matrix", "hardest_null"]
+__all__ = ["CircuitMatrix", "Of", "circuit_matrix"]
 
 Of = Literal["connections", "components", "heads"]
 """What is counted as shared."""
@@ -139,10 +138,10 @@ class CircuitMatrix:
         return self._frame({**both_ways, **(ceilings if what == self.of else {})}, self.circuits)
 
     def beyond_chance(self) -> pandas.DataFrame:
-        """By how many standard deviations each two share more than :func:`hardest_null` expects."""
+        """By how many standard deviations each two share more than their null expects."""
         found: dict[tuple[str, str], float | None] = {}
         for pair in self.pairs:
-            null = hardest_null(pair)
+            null = pair.null
             found |= dict.fromkeys(_both_ways(pair), None if null is None else null.z)
         return self._frame(found, self.circuits)
 
@@ -167,12 +166,12 @@ class CircuitMatrix:
         """One row a pair; ``transfer_ab`` is how faithful circuit a is on the task of b.
 
         ``of`` says what ``n_shared``, ``iou``, ``expected``, ``z``, ``p`` and ``q`` count.
-        ``expected`` and ``z`` are of :func:`hardest_null`; ``p`` is the largest of any null.
+        ``expected`` and ``z`` are of :attr:`PairComparison.null`; ``p`` is the largest of any null.
         """
         return Rows(_COLUMNS, tuple(self._row(pair) for pair in self.pairs))
 
     def _row(self, pair: PairComparison) -> tuple[object, ...]:
-        a, b, found, null = pair.circuit_a, pair.circuit_b, pair.comparison, hardest_null(pair)
+        a, b, found, null = pair.circuit_a, pair.circuit_b, pair.comparison, pair.null
         of: Of = "connections" if _has_edges(pair) else "components"
         shared, heads = _overlap(pair, of), _overlap(pair, "heads")
         ab, ba = self.transfer(a.id, b.task), self.transfer(b.id, a.task)
@@ -254,17 +253,6 @@ def circuit_matrix(
         draws=draws,
         seed=seed,
     )
-
-
-def hardest_null(pair: PairComparison) -> Chance | None:
-    """The null that leaves the fewest standard deviations: of connections, else of components.
-
-    A p-value of draws is never below one by their number, so that the null with the largest p need
-    not be this one.
-    """
-    nulls = (pair.by_degrees, pair.by_hubs, pair.by_layers)
-    told = [(one.z, one) for one in nulls if one is not None and one.z is not None]
-    return min(told, key=lambda one: one[0])[1] if told else pair.null
 
 
 def _has_edges(pair: PairComparison) -> bool:

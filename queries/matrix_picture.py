@@ -64,7 +64,7 @@ def _beyond_chance(matrix: CircuitMatrix, order: Sequence[str]) -> Panel:
     values = _named(matrix, matrix.beyond_chance().loc[list(order), list(order)])
     levels = sorted(
         {
-            "components" if pair.null is pair.components_by_layers else "connections"
+            "components" if pair.counts_components else "connections"
             for pair in matrix.pairs
             if pair.null is not None
         }

@@ -8,7 +8,6 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from queries.comparing import SIGNIFICANT, PairComparison
-from queries.matrix import hardest_null
 from queries.report.families import Likeness, Resemblance
 from queries.report.page import as_text
 from queries.transfers import FAITHFULNESS, Transfer
@@ -88,7 +87,7 @@ def _beyond_chance(matrix: CircuitMatrix) -> Iterator[str]:
 
 def _counted(matrix: CircuitMatrix) -> str:
     """What the nulls of all pairs are of."""
-    alone = (pair.null is pair.components_by_layers for pair in matrix.pairs)
+    alone = (pair.counts_components for pair in matrix.pairs)
     return "components" if matrix.of == "components" or any(alone) else "connections"
 
 
@@ -104,7 +103,7 @@ def _extremes(matrix: CircuitMatrix) -> Iterator[str]:
 
 
 def _extreme(matrix: CircuitMatrix, pair: PairComparison, start: str) -> str:
-    found, null = pair.comparison, hardest_null(pair)
+    found, null = pair.comparison, pair.null
     overlap = found.connections if matrix.of == "connections" else found.components
     text = f"{start} {_count(overlap.n_shared, matrix.of[:-1])}, IoU {rounded(overlap.iou, 2)}"
     if matrix.of == "components":

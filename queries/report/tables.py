@@ -58,7 +58,7 @@ def circuits(report: Report) -> Table:
 
 
 def pairs(report: Report) -> Table:
-    """All pairs, with both nulls."""
+    """All pairs, with all nulls."""
     matrix, rows = report.matrix, []
     for pair in matrix.pairs:
         found = pair.comparison
@@ -68,7 +68,7 @@ def pairs(report: Report) -> Table:
                 matrix.labels[pair.circuit_a.id], matrix.labels[pair.circuit_b.id],
                 overlap.n_shared, overlap.iou, *_heads(pair), *_of_null(pair.by_degrees),
                 *_of_null(pair.by_hubs), *_of_null(pair.by_layers),
-                *_of_null(pair.components_by_layers if pair.null is pair.components_by_layers
+                *_of_null(pair.components_by_layers if pair.counts_components
                           else None),
                 pair.q, found.sign_agreement, found.rank_correlation,
             )
