@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.identifiers import parse_connection, ports_of
 from registry.rows import Rows
@@ -58,14 +58,16 @@ class Recurrence:
     """Several circuits, and the connections that any of them has.
 
     Attributes:
-        circuits: Their ids.
-        rows: What ``connection-frequency`` says of the connections.
+        circuits: Their ids, group by group.
+        groups: Of each group of circuits, what ``connection-frequency`` says of its connections.
+        connections: Ids of the connections of any group.
         ports: Whether the queries, keys and values of heads are told apart.
-        present: Which circuit has which, ``[circuit, connection]``, in the order of ``rows``.
+        present: Which circuit has which, ``[circuit, connection]``.
     """
 
     circuits: tuple[str, ...]
-    rows: Rows
+    groups: tuple[Rows, ...]
+    connections: tuple[str, ...]
     ports: bool
     present: NDArray[numpy.bool_]
 
@@ -92,8 +94,8 @@ class Recurrence:
         return tuple(map(tuple, (shared / numpy.maximum(union, 1)).tolist()))
 
 
-def recurrence(registry: Registry, circuits: Sequence[str]) -> Recurrence:
-    """Read in which of these circuits each connection is.
+def recurrence(registry: Registry, *groups: Sequence[str]) -> Recurrence:
+    """Read in which of these circuits each connection is, group by group.
 
     Where one of them merges the inputs of heads, connections into heads are folded in all.
 
@@ -102,26 +104,30 @@ def recurrence(registry: Registry, circuits: Sequence[str]) -> Recurrence:
     """
     import numpy
 
-    rows = registry.query("connection-frequency", circuits=list(circuits))
-    merged = any(merges_ports(row["connection"]) for row in rows)
+    read = [_frequencies(registry, group, ports=True) for group in groups]
+    names = dict.fromkeys(name for rows in read for name in _column(rows, "connection"))
+    merged = any(map(merges_ports, names))
     if merged:
-        rows = registry.query("connection-frequency", circuits=list(circuits), ports=False)
-    place = {id: at for at, id in enumerate(circuits)}
-    present = numpy.zeros((len(place), len(rows)), dtype=bool)
-    for column, row in enumerate(rows):
-        present[[place[id] for id in row["circuits"]], column] = True
-    return Recurrence(tuple(circuits), rows, not merged, present)
+        read = [_frequencies(registry, group, ports=False) for group in groups]
+        names = dict.fromkeys(name for rows in read for name in _column(rows, "connection"))
+    place = {id: at for at, id in enumerate(dict.fromkeys(id for group in groups for id in group))}
+    column = {name: at for at, name in enumerate(names)}
+    present = numpy.zeros((len(place), len(column)), dtype=bool)
+    for rows in read:
+        users = zip(_column(rows, "connection"), _column(rows, "circuits"), strict=True)
+        for name, circuits in users:
+            present[[place[id] for id in circuits], column[name]] = True
+    return Recurrence(tuple(place), tuple(read), tuple(names), not merged, present)
 
 
 def frequent_connections(
-    counted: Recurrence, shares: Sequence[float] | None = None, *, group: int | None = None
+    rows: Rows, shares: Sequence[float] | None = None, *, group: int | None = None
 ) -> list[FrequentConnection]:
     """Say how often each connection is found.
 
     Args:
-        counted: Circuits.
-        shares: Of each connection, in the order of ``counted.rows``, where circuits do not weigh
-            the same.
+        rows: What ``connection-frequency`` says.
+        shares: Of each connection, in the order of ``rows``, where circuits do not weigh the same.
         group: Number of the group that these circuits are.
     """
     kept = ("connection", "n_circuits", "effect", "smallest", "largest", "n_signed", "n_positive")
@@ -131,7 +137,7 @@ def frequent_connections(
             share=row["share"] if shares is None else shares[place],
             **{name: row[name] for name in kept},
         )
-        for place, row in enumerate(counted.rows)
+        for place, row in enumerate(rows)
     ]
 
 
@@ -139,3 +145,12 @@ def merges_ports(name: str) -> bool:
     """Whether a connection leads into a head and does not say into which of its inputs."""
     connection = parse_connection(name)
     return connection.port is None and bool(ports_of(connection.target))
+
+
+def _frequencies(registry: Registry, circuits: Sequence[str], *, ports: bool) -> Rows:
+    return registry.query("connection-frequency", circuits=list(circuits), ports=ports)
+
+
+def _column(rows: Rows, name: str) -> list[Any]:
+    place = rows.columns.index(name)
+    return [row[place] for row in rows.values]

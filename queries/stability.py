@@ -229,7 +229,7 @@ def stability(
             + (f" of method {method}" if method else "")
         )
     ways = group_alike(registry, [row["circuit"] for row in with_edges])
-    counted = recurrence(registry, [id for way in ways for id in way.circuits])
+    counted = recurrence(registry, *_read_together(ways, by))
     groups = _groups(ways, counted, share)
     return Stability(
         task=task,
@@ -238,9 +238,9 @@ def stability(
         share=share,
         circuits=_circuits(registry, ways, with_edges, counted),
         groups=groups,
-        iou=counted.iou,
+        iou=_in_order(ways, counted),
         between=_between(ways, counted),
-        connections=_connections(registry, ways, counted, by),
+        connections=_connections(ways, counted, by),
         recorded=tuple(_recorded(registry, row["circuit"]) for row in recorded),
         notes=tuple(_notes(ways, with_edges, len(found) - len(with_edges), counted, by)),
     )
@@ -256,6 +256,24 @@ def _only_model(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if not models:
         raise BadInput(f"{task} has no active circuit that would do; see 'circuits list'")
     return str(models[0])
+
+
+def _read_together(ways: Sequence[Alike], by: By) -> list[list[str]]:
+    """Circuits over which effects are means: each group's, or, by methods, all there are.
+
+    Circuits on their own come last, in one go.
+    """
+    if by == "methods":
+        return [[id for way in ways for id in way.circuits]]
+    several = [list(way.circuits) for way in ways if len(way.circuits) > 1]
+    alone = [way.circuits[0] for way in ways if len(way.circuits) == 1]
+    return [*several, alone] if alone else several
+
+
+def _in_order(ways: Sequence[Alike], counted: Recurrence) -> tuple[tuple[float, ...], ...]:
+    """Overlaps of any two circuits, group by group, in whatever order they were read."""
+    places = counted.places(id for way in ways for id in way.circuits)
+    return tuple(tuple(counted.iou[row][column] for column in places) for row in places)
 
 
 def _groups(ways: Sequence[Alike], counted: Recurrence, share: float) -> tuple[Group, ...]:
@@ -319,19 +337,18 @@ def _circuits(
 
 
 def _connections(
-    registry: Registry, ways: Sequence[Alike], counted: Recurrence, by: By
+    ways: Sequence[Alike], counted: Recurrence, by: By
 ) -> tuple[FrequentConnection, ...]:
     import numpy
 
+    found: list[FrequentConnection] = []
     if by == "methods":
         shares = [counted.counts(way.circuits) / len(way.circuits) for way in ways]
-        found = frequent_connections(counted, numpy.mean(shares, axis=0).tolist())
+        found += frequent_connections(counted.groups[0], numpy.mean(shares, axis=0).tolist())
     else:
-        found = []
-        for number, way in enumerate(ways, start=1):
-            if len(way.circuits) > 1:
-                alone = counted if len(ways) == 1 else recurrence(registry, way.circuits)
-                found += frequent_connections(alone, group=number)
+        several = (at for at, way in enumerate(ways, start=1) if len(way.circuits) > 1)
+        for number, rows in zip(several, counted.groups, strict=False):
+            found += frequent_connections(rows, group=number)
     return tuple(sorted(found, key=lambda one: (-one.share, one.group or 0, one.connection)))
 
 
