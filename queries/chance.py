@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
-from queries.nulls import Draws, draw_circuits
+from queries.nulls import Draws, draw_circuits, ends_of
 from registry.identifiers import Kind, Local, can_feed, parse_connection, parse_local
 from registry.records import Model
 
@@ -144,7 +144,7 @@ def parts_by_chance(a: Collection[str], b: Collection[str], model: Model) -> Cha
         Exact figures; None where it is unknown how many there are to choose from.
     """
     groups_a, groups_b = by_layer_and_kind(a), by_layer_and_kind(b)
-    sizes = {group: n_parts(group[1], model) for group in _all(groups_a, groups_b)}
+    sizes = {group: n_parts(group[1], model) for group in groups_a.keys() | groups_b.keys()}
     return _of_groups(groups_a, groups_b, sizes, len(set(a) & set(b)))
 
 
@@ -160,7 +160,7 @@ def edges_by_layers(a: Collection[str], b: Collection[str], model: Model) -> Cha
         Exact figures; None where it is unknown how many there are to choose from.
     """
     groups_a, groups_b = _by_layers(a), _by_layers(b)
-    sizes = {group: _n_edges(group, model) for group in _all(groups_a, groups_b)}
+    sizes = {group: _n_edges(group, model) for group in groups_a.keys() | groups_b.keys()}
     return _of_groups(groups_a, groups_b, sizes, len(set(a) & set(b)))
 
 
@@ -208,7 +208,7 @@ def saturation(connections: Collection[str], *, parallel_attn_mlp: bool = False)
     that are as busy as the last of them. Near 1, edges between hubs are certain in any circuit of
     this size, and the null of degrees is too eager. None where no hub can feed another.
     """
-    ends = {_ends(connection) for connection in connections}
+    ends = {ends_of(connection) for connection in connections}
     senders = _hubs(Counter(sender for sender, _ in ends))
     receivers = _hubs(Counter(receiver for _, receiver in ends))
     possible = [
@@ -239,11 +239,6 @@ def _n_edges(group: _Layers, model: Model) -> int | None:
     (_, source), (_, target), _ = group
     n_sources, n_targets = n_parts(source, model), n_parts(target, model)
     return None if n_sources is None or n_targets is None else n_sources * n_targets
-
-
-def _all(a: Mapping[_Group, int], b: Mapping[_Group, int]) -> list[_Group]:
-    """Groups of either, in an order that does not change: rounding depends on it."""
-    return sorted({**a, **b}, key=str)
 
 
 def _of_groups(
@@ -293,11 +288,6 @@ def _hubs(degrees: Counter[str]) -> list[str]:
     enough = (held >= _HUBS_HOLD * degrees.total() for held in accumulate(ordered))
     least = next((degree for degree, reached in zip(ordered, enough, strict=True) if reached), 0)
     return [name for name, degree in degrees.items() if degree >= least]
-
-
-def _ends(connection: str) -> tuple[str, str]:
-    source, _, target = connection.partition("->")
-    return source, target
 
 
 def _may_feed(sender: str, receiver: str, *, parallel_attn_mlp: bool) -> bool:

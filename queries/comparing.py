@@ -247,13 +247,14 @@ def compare_pairs(
 
 
 class _Nulls:
-    """Draws and chances of circuits, each made once for all its pairs."""
+    """Draws, chances and saturation of circuits, each made once for all its pairs."""
 
     def __init__(self, n_draws: int, seed: int) -> None:
         self.n_draws = n_draws
         self._seed = seed
         self._drawn: dict[tuple[frozenset[str], int, bool], Draws] = {}
         self._chances: dict[tuple[frozenset[str], bool], EdgeChances] = {}
+        self._saturations: dict[tuple[frozenset[str], bool], float | None] = {}
 
     def draws(self, connections: frozenset[str], number: int, *, parallel: bool) -> Draws:
         """The first draws of a circuit, or others, by number."""
@@ -273,6 +274,13 @@ class _Nulls:
         if key not in self._chances:
             self._chances[key] = edge_chances(connections, parallel_attn_mlp=parallel)
         return self._chances[key]
+
+    def saturation(self, connections: frozenset[str], *, parallel: bool) -> float | None:
+        """How saturated a circuit's hubs are."""
+        key = (connections, parallel)
+        if key not in self._saturations:
+            self._saturations[key] = saturation(connections, parallel_attn_mlp=parallel)
+        return self._saturations[key]
 
 
 def _with_nulls(
@@ -304,8 +312,8 @@ def _with_nulls(
         by_hubs=by_hubs,
         by_layers=by_layers,
         components_by_layers=components,
-        saturation_a=saturation(of_a.connections, parallel_attn_mlp=parallel),
-        saturation_b=saturation(of_b.connections, parallel_attn_mlp=parallel),
+        saturation_a=nulls.saturation(of_a.connections, parallel=parallel),
+        saturation_b=nulls.saturation(of_b.connections, parallel=parallel),
     )
 
 

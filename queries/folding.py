@@ -14,7 +14,15 @@ from functools import cached_property
 from registry.identifiers import Kind, parse_local, parse_node_key, ports_of
 from registry.records import Circuit, Model
 
-__all__ = ["Folded", "Folding", "fold", "heads_per_group", "how_ports_are_told", "ports_are_told"]
+__all__ = [
+    "Folded",
+    "Folding",
+    "fold",
+    "heads_per_group",
+    "how_ports_are_told",
+    "ports_are_told",
+    "shared_key_group",
+]
 
 _EMBEDDINGS = frozenset({"embed", "pos_embed"})
 
@@ -87,6 +95,12 @@ def heads_per_group(model: Model | None) -> int | None:
     if model is None or not model.n_heads or not model.n_kv_heads:
         return None
     return model.n_heads // model.n_kv_heads
+
+
+def shared_key_group(model: Model | None) -> int | None:
+    """The same where heads share keys and values; None where each has its own, or unknown."""
+    group = heads_per_group(model)
+    return group if group is not None and group > 1 else None
 
 
 def ports_are_told(*circuits: Circuit) -> bool:

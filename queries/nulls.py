@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-__all__ = ["Draws", "Places", "draw_circuits", "edge_places"]
+__all__ = ["Draws", "Places", "draw_circuits", "edge_places", "ends_of"]
 
 # Draws of two 500-edge circuits of MIB's IOI file share as many edges from 10 on. With the found
 # one they share a little more than with each other at 20 (321 to 313) and at 40 (317 to 312).
@@ -139,7 +139,7 @@ def edge_places(connections: Collection[str], *, parallel_attn_mlp: bool = False
     """
     import numpy
 
-    ends = sorted(set(map(_ends, connections)))
+    ends = sorted(set(map(ends_of, connections)))
     senders = tuple(dict.fromkeys(sender for sender, _ in ends))
     receivers = tuple(sorted({receiver for _, receiver in ends}))
     sources = [parse_local(sender) for sender in senders]
@@ -199,7 +199,8 @@ def _swap(
             ends[one[at]], ends[other[at]] = column_2[at], column[at]
 
 
-def _ends(connection: str) -> tuple[str, str]:
+def ends_of(connection: str) -> tuple[str, str]:
+    """Sender and receiver, with its port, of a connection."""
     source, _, target = connection.partition("->")
     return source, target
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from queries.drawn import DrawnEdge, Picture
-from queries.folding import heads_per_group
+from queries.folding import shared_key_group
 from registry.records import Circuit, Model
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ def picture_of_pair(a: Circuit, b: Circuit, comparison: Comparison, model: Model
     labels = tuple(f"{circuit.task} ({circuit.id[:12]})" for circuit in (a, b))
     folded = dict(zip(labels, (comparison.folded_a, comparison.folded_b), strict=False))
     names = sorted({name for one in folded.values() for name in one.connections})
-    group = heads_per_group(model)
     # Without edges there are components to show; with them, boxes come with their edges.
     parts = Counter(part for one in folded.values() for part in one.components)
     return Picture(
@@ -41,7 +40,7 @@ def picture_of_pair(a: Circuit, b: Circuit, comparison: Comparison, model: Model
             for name in names
         ),
         min_tasks=len(folded),
-        heads_per_group=group if group and group > 1 else None,
+        heads_per_group=shared_key_group(model),
         components={} if names else dict(parts),
     )
 

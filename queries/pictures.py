@@ -1,8 +1,7 @@
-"""What commands that draw have in common: the option, its check, and the model's grouping."""
+"""What commands that draw have in common: the option, its check, and the drawing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +11,8 @@ from registry.cli.output import notice
 
 if TYPE_CHECKING:
     from queries.drawing import Picture
-    from registry.registry import Registry
 
-__all__ = ["OutOption", "check_drawable", "draw_to", "heads_per_group"]
+__all__ = ["OutOption", "check_drawable", "draw_to"]
 
 OutOption = Annotated[
     Path | None,
@@ -41,11 +39,3 @@ def draw_to(picture: Picture, out: Path) -> None:
 
     draw(picture, out)
     notice(f"drawn to {out}")
-
-
-def heads_per_group(registry: Registry, models: Sequence[str]) -> int | None:
-    """How many query heads read one key/value head; None where each has its own, or unknown."""
-    for model in registry.ledger.models():
-        if model.slug in models and model.n_heads and model.n_kv_heads:
-            return model.n_heads // model.n_kv_heads if model.n_kv_heads < model.n_heads else None
-    return None

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from queries.choosing import Chosen, Which, choose_circuits
-from queries.pictures import heads_per_group
+from queries.folding import shared_key_group
 from queries.routes import Route, connected_parts, count_routes, group_links, strongest_routes
 from queries.shared_parts import (
     SharedComponent,
@@ -243,7 +243,8 @@ def shared_subgraph(
     entries = _entries(registry, chosen)
     components, connections = _ask(registry, which, least)
     specific = _ask(registry, which, 1, 1) if unique else None
-    group = heads_per_group(registry, [chosen.model])
+    models = {model.slug: model for model in registry.ledger.models()}
+    group = shared_key_group(models.get(chosen.model))
     listed = (*connections, *(specific[1] if specific else ()))
     return SharedSubgraph(
         model=chosen.model,
