@@ -29,6 +29,7 @@ __all__ = [
     "QueryTimeout",
     "RegistryNotFound",
     "StorageError",
+    "StoreRefused",
     "TooFewPrompts",
     "UnsupportedModel",
 ]
@@ -105,6 +106,10 @@ class MissingExtra(CircuitsError, ImportError):
 
 class StorageError(CircuitsError, OSError):
     """An artifact could not be written or read: full disk, no permission, no connection."""
+
+
+class StoreRefused(StorageError):
+    """The artifacts belong to another registry, or to none that can be told."""
 
 
 class ArtifactNotFound(StorageError):

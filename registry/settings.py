@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,9 @@ __all__ = [
     "create_home",
     "discard_home",
     "find_home",
+    "keep_settings",
     "load_settings",
+    "not_kept",
 ]
 
 HOME_NAME = ".circuits"
@@ -113,10 +116,7 @@ def create_home(path: Path | str | None = None, **settings: str | None) -> Path:
         BadInput: The folder cannot be made, a setting is malformed or may not stand in the file.
     """
     home = home_path(path)
-    kept = {name: value for name, value in settings.items() if value is not None}
-    _check_file(kept, home / FILE_NAME)
-    for name in _READ.keys() & kept.keys():
-        kept[name] = _READ[name](_Given(kept[name], "--" + name, Path.cwd()), home)
+    kept = _kept(settings, home)
     try:
         home.mkdir(parents=True, exist_ok=True)
         _write_new(home / ".gitignore", "*\n")
@@ -124,6 +124,39 @@ def create_home(path: Path | str | None = None, **settings: str | None) -> Path:
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise BadInput(f"cannot make a registry in {home}: {error.strerror}") from error
     return home
+
+
+def keep_settings(home: Path, given: Mapping[str, str | None]) -> None:
+    """Write settings into a home's ``circuits.toml``; its other lines stay as they are.
+
+    Raises:
+        BadInput: A setting is malformed or may not stand in the file, or it cannot be written.
+    """
+    path = home / FILE_NAME
+    kept = _kept(given, home)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for name, value in kept.items():
+            pattern = re.compile(rf"#?\s*{name}\s*=")
+            places = [place for place, line in enumerate(lines) if pattern.match(line)]
+            lines[places[0] : places[0] + 1] = [_toml_line(name, value)] if places else []
+            if not places:
+                lines.append(_toml_line(name, value))
+        temporary = path.with_name(f".{FILE_NAME}.{os.getpid()}")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror}") from error
+
+
+def not_kept(home: Path, given: Mapping[str, str | None]) -> list[str]:
+    """Those settings, as ``name = value``, that the home's ``circuits.toml`` does not say."""
+    there = _read_file(home / FILE_NAME)
+    return [
+        _toml_line(name, value)
+        for name, value in _kept(given, home).items()
+        if there.get(name) != value
+    ]
 
 
 def discard_home(home: Path) -> None:
@@ -224,6 +257,20 @@ def _check_file(values: Mapping[str, object], path: Path) -> None:
             )
 
 
+def _kept(given: Mapping[str, str | None], home: Path) -> dict[str, str]:
+    """Settings as ``circuits.toml`` says them, with paths made absolute."""
+    kept = {name: value for name, value in given.items() if value is not None}
+    _check_file(kept, home / FILE_NAME)
+    for name in _READ.keys() & kept.keys():
+        kept[name] = _READ[name](_Given(kept[name], "--" + name, Path.cwd()), home)
+    return kept
+
+
+def _toml_line(name: str, value: str) -> str:
+    # A JSON string is a TOML basic string.
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+
+
 def _refuse_unknown(values: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
     for name in values:
         if name not in known:
@@ -242,8 +289,7 @@ def _file_text(kept: Mapping[str, str]) -> str:
             continue
         lines.append(f"# {setting.help} Default: {setting.default}")
         if setting.name in kept:
-            # A JSON string is a TOML basic string.
-            lines.append(f"{setting.name} = {json.dumps(kept[setting.name], ensure_ascii=False)}")
+            lines.append(_toml_line(setting.name, kept[setting.name]))
         else:
             lines.append(f'# {setting.name} = ""')
         lines.append("")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from registry.errors import CircuitsError
 from registry.rows import Rows
 
 if TYPE_CHECKING:
-    from registry.registry import Registry
+    from registry.registry import Registry, Status
     from registry.settings import Settings
 
 __all__ = ["Check", "State", "commands", "examine"]
@@ -33,6 +32,7 @@ _EXTRAS = {
     "parquet": ("pyarrow",),
 }
 _SAMPLE = 50
+_NAMED = 3
 _LOW_BYTES, _TOO_LOW_BYTES = 2_000_000_000, 200_000_000
 
 
@@ -107,9 +107,9 @@ def examine(settings: Callable[[], Settings], *, thorough: bool = False) -> Iter
         return
     try:
         with Registry.open(settings=found) as registry:
+            yield _pages(registry)
             yield _artifacts(registry, thorough=thorough)
-            yield _pending(registry)
-            yield _graph(registry)
+            yield from _graph(registry)
     except CircuitsError as error:
         yield Check("registry", State.FAIL, str(error))
 
@@ -181,42 +181,57 @@ def _schema(settings: Settings) -> Check:
     return Check("ledger", State.OK, f"{where} is up to date")
 
 
+def _pages(registry: Registry) -> Check:
+    try:
+        registry.ledger.require_sound()
+    except CircuitsError as error:
+        return Check("ledger pages", State.FAIL, str(error), "restore a backup into a new folder")
+    return Check("ledger pages", State.OK, "sound")
+
+
 def _artifacts(registry: Registry, *, thorough: bool) -> Check:
-    known = sorted(registry.ledger.artifacts())
-    chosen = known if thorough else random.Random().sample(known, min(_SAMPLE, len(known)))
-    faults = []
-    for address in chosen:
-        try:
-            registry.artifact(address)
-        except CircuitsError as error:
-            faults.append(str(error))
-    if faults:
-        finding = f"{len(faults)} of {len(chosen)} artifacts are bad; the first: {faults[0]}"
-        return Check("artifacts", State.FAIL, finding, "restore them from a backup")
-    return Check("artifacts", State.OK, f"verified {len(chosen)} of {len(known)}")
+    n_known = len(registry.ledger.artifacts())
+    n_read = n_known if thorough else min(_SAMPLE, n_known)
+    try:
+        found = registry.damage(sample=None if thorough else _SAMPLE)
+    except CircuitsError as error:
+        return Check("artifacts", State.FAIL, str(error), "see --artifacts and CIRCUITS_ARTIFACTS")
+    if found:
+        first = "; ".join(str(damage) for damage in found[:_NAMED])
+        more = f" (and {len(found) - _NAMED} more)" if len(found) > _NAMED else ""
+        finding = f"{len(found)} of {n_known} artifacts are bad: {first}{more}"
+        return Check("artifacts", State.FAIL, finding, _MEND)
+    return Check("artifacts", State.OK, f"verified {n_read} of {n_known}, all are there")
 
 
-def _pending(registry: Registry) -> Check:
-    if pending := registry.ledger.pending_count():
-        return Check("outbox", State.WARN, f"{pending} changes are not in the graph", _SYNC)
-    return Check("outbox", State.OK, "nothing is pending")
-
-
+_MEND = "circuits mend BACKUP.zip, a bundle, or the original files"
 _SYNC = "circuits sync"
 _REBUILD = "circuits rebuild"
 
 
-def _graph(registry: Registry) -> Check:
-    state = registry.status().graph
-    if not state.startswith("ready"):
-        return Check("graph", State.FAIL, state, f"recording goes on; then {_SYNC}")
+def _graph(registry: Registry) -> Iterator[Check]:
+    status = registry.status()
+    if status.pending:
+        yield Check("pending", State.WARN, f"{status.pending} changes are not in the graph", _SYNC)
+    else:
+        yield Check("pending", State.OK, "nothing is pending")
+    for one in status.put_aside[:_NAMED]:
+        yield Check("put aside", State.WARN, str(one), f"mend what it says, then {_SYNC}")
+    if not status.graph.startswith("ready"):
+        yield Check("graph", State.FAIL, status.graph, f"recording goes on; then {_SYNC}")
+        return
+    yield _circuits_in_graph(registry, status)
+
+
+def _circuits_in_graph(registry: Registry, status: Status) -> Check:
     rows = registry.cypher("MATCH (c:Circuit) RETURN c.id AS id ORDER BY id")
     in_graph = {row["id"] for row in rows}
     # Superseded circuits stay in the graph, retracted ones leave it.
     kept = {entry.id for entry in registry.circuits() if entry.labels.state != "retracted"}
+    kept -= {one.change.key for one in status.put_aside}
     if in_graph == kept:
-        return Check("graph", State.OK, f"{state}; holds all {len(kept)} circuits")
+        return Check("graph", State.OK, f"{status.graph}; holds all {len(kept)} circuits")
     finding = f"{len(kept - in_graph)} circuits are missing, {len(in_graph - kept)} too many"
-    if registry.ledger.pending_count():
+    if status.pending:
         return Check("graph", State.WARN, finding, _SYNC)
     return Check("graph", State.FAIL, finding, _REBUILD)

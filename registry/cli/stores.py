@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,13 +19,15 @@ from registry.cli.output import (
     show_rows,
     show_sections,
 )
-from registry.cli.session import open_registry, session
+from registry.cli.session import Session, open_registry, session
 from registry.rows import Rows
 
 if TYPE_CHECKING:
     from registry.settings import Settings
 
-__all__ = ["commands", "init", "migrate", "new_home", "status"]
+__all__ = ["commands", "init", "keep_or_tell", "migrate", "new_home", "status"]
+
+_ADDRESSES = ("ledger", "graph", "graph_user", "graph_database", "artifacts")
 
 
 def commands(app: typer.Typer) -> None:
@@ -56,6 +58,29 @@ def init(context: typer.Context, folder: FolderArgument = None) -> None:
 
     with new_home(context, folder) as settings, Registry.init(settings=settings):
         notice(f"registry in {settings.home}")
+    keep_or_tell(settings.home, session(context), names=_ADDRESSES, save=False)
+
+
+def keep_or_tell(home: Path, options: Session, *, names: Sequence[str], save: bool) -> None:
+    """Keep addresses given as options in ``circuits.toml``, or say that they were not kept.
+
+    Args:
+        home: Whose file.
+        options: The root options of the command.
+        names: Which of them.
+        save: Keep them; otherwise those that the file lacks are named.
+    """
+    from registry.settings import FILE_NAME, keep_settings, not_kept
+
+    given = {name: options.overrides.get(name) for name in names}
+    if save:
+        keep_settings(home, given)
+        return
+    for setting in not_kept(home, given):
+        notice(
+            f"{setting} is not in {home / FILE_NAME}: commands without that option go on using"
+            " what is there; 'circuits rebuild --save' keeps a graph's address"
+        )
 
 
 @contextmanager
@@ -97,6 +122,7 @@ def status(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
         **found.stores,
         "graph_state": found.graph,
         "pending_projections": found.pending,
+        "put_aside": [str(one) for one in found.put_aside],
         "version": __version__,
         "python": platform.python_version(),
     }

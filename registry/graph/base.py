@@ -39,6 +39,9 @@ class GraphStore(Closing):
     engine: str
     """``kglite`` or ``neo4j``."""
 
+    reads_one_moment: bool = False
+    """Whether a statement sees the graph as it was at one moment, whatever is written meanwhile."""
+
     rows_per_transaction: int = 5_000
     """How many nodes and edges of circuits one transaction had best write."""
 

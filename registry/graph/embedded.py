@@ -58,6 +58,7 @@ class EmbeddedGraph(GraphStore):
     """
 
     engine = "kglite"
+    reads_one_moment = True  # the last checkpoint
     # The engine copies what it holds of a label when a transaction first writes to it, so few large
     # transactions are quicker: measured with 400 circuits, by half from 5,000 rows to 40,000.
     rows_per_transaction = 50_000

@@ -12,6 +12,7 @@ from neo4j.exceptions import (
     AuthError,
     ClientError,
     ConfigurationError,
+    DatabaseError,
     DriverError,
     Neo4jError,
     ServiceUnavailable,
@@ -219,7 +220,8 @@ class Neo4jGraph(GraphStore):
             return GraphRefused(f"the graph {self._url}: {message}")
         if code.startswith(_TIMED_OUT):
             return QueryTimeout("the query was stopped at its time limit")
-        if isinstance(error, ClientError):
+        # A database error is an answer too: the server is there and refuses what it was given.
+        if isinstance(error, ClientError | DatabaseError):
             return QueryFailed(message)
         return GraphUnavailable(f"the graph {self._url} does not answer: {message}")
 

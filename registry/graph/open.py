@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from registry.errors import BadInput, GraphRefused
+from registry.errors import BadInput, GraphRefused, GraphUnavailable
 from registry.graph.base import GraphStore
 
-__all__ = ["discard_embedded", "open_graph"]
+__all__ = ["open_graph", "set_embedded_aside"]
 
 _MAGIC = b"RGF"
 
@@ -56,24 +56,30 @@ def open_graph(
     )
 
 
-def discard_embedded(url: str) -> None:
-    """Delete an embedded graph's file, which is made again from the ledger.
+def set_embedded_aside(url: str) -> None:
+    """Rename an embedded graph's file to ``NAME.old``, as it is made again from the ledger.
 
-    For a file that this version of the engine cannot read; one that it can is emptied by
-    :func:`registry.graph.schema.begin_rebuild`, which refuses another registry's.
+    For a file that this version of the engine cannot read. It is not deleted: whose it is cannot be
+    told. One that can be read is emptied by :func:`registry.graph.schema.begin_filling`.
 
     Raises:
-        GraphRefused: The file is no graph, whatever it is.
+        GraphRefused: The file is no graph, whatever it is, or is damaged from its first bytes on.
+        GraphUnavailable: It cannot be renamed.
     """
     path = _embedded_path(url.partition("://")[2])
     try:
         with path.open("rb") as file:
             start = file.read(len(_MAGIC))
+        if start and start != _MAGIC:
+            raise GraphRefused(
+                f"{path} is not a graph file, or a damaged one, and is left alone; move it away,"
+                " then 'circuits sync' makes the graph again"
+            )
+        path.replace(path.with_name(path.name + ".old"))
     except FileNotFoundError:
         return
-    if start and start != _MAGIC:
-        raise GraphRefused(f"{path} is not a graph file and is left alone; name another path")
-    path.unlink(missing_ok=True)
+    except OSError as error:
+        raise GraphUnavailable(f"{path} cannot be set aside: {error.strerror or error}") from error
 
 
 def _embedded_path(rest: str) -> Path:

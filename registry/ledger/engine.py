@@ -23,6 +23,7 @@ __all__ = [
     "lock_path",
     "parse_url",
     "reading",
+    "require_sound",
     "shown",
     "writing",
 ]
@@ -125,6 +126,22 @@ def writing(engine: Engine) -> Iterator[Connection]:
                 connection.execute(text(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})"))
             yield connection
+
+
+def require_sound(connection: Connection) -> None:
+    """Let SQLite check its pages; PostgreSQL has tools of its own for that.
+
+    Raises:
+        LedgerError: They are damaged.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+    if found != "ok":
+        raise LedgerError(
+            f"{shown(connection.engine.url)} is damaged ({found.splitlines()[0]}): restore a"
+            " backup into a new folder; what can still be read, 'sqlite3 FILE .recover' saves"
+        )
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-__all__ = ["migrate_ledger", "require_current"]
+__all__ = ["is_set_up", "migrate_ledger", "require_current"]
 
 
 def migrate_ledger(url: str, *, check: bool = False) -> tuple[str, ...]:
@@ -57,6 +57,23 @@ def migrate_ledger(url: str, *, check: bool = False) -> tuple[str, ...]:
     engine = connect(where)
     try:
         return _pending(engine) if check else _upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def is_set_up(url: str) -> bool:
+    """Whether there is a ledger, of whatever revision; looking makes nothing.
+
+    Raises:
+        LedgerError: The database holds somebody else's tables, or cannot be reached.
+    """
+    where = parse_url(url)
+    if where.get_backend_name() == "sqlite" and not database_path(where).exists():
+        return False
+    engine = connect(where)
+    try:
+        with reading(engine) as connection:
+            return revision_of(connection) is not None
     finally:
         engine.dispose()
 
@@ -119,7 +136,9 @@ def _upgrade(engine: Engine) -> tuple[str, ...]:
             command.upgrade(_config(connection), "head")
         if found is None:
             connection.execute(
-                insert(tables.registry).values(id=uuid.uuid4().hex, created_at=datetime.now(UTC))
+                insert(tables.registry).values(
+                    id=uuid.uuid4().hex, created_at=datetime.now(UTC), instance=uuid.uuid4().hex
+                )
             )
     return pending
 

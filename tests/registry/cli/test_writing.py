@@ -174,6 +174,7 @@ def test_migrate_says_what_is_pending_and_applies_it(cli: Cli, filled: Path) -> 
     assert cli("migrate", "--check").err == "nothing is pending\n"
     for file in filled.glob("ledger.sqlite*"):
         file.unlink()
+    (filled / "artifacts").rename(filled / "of the ledger that was lost")
     (filled / "ledger.sqlite").touch()
     pending = cli("migrate", "--check")
     assert pending.code == 1
