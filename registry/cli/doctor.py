@@ -148,6 +148,9 @@ def _queries() -> Check:
 def _permissions(home: Path) -> Check:
     if os.access(home, os.R_OK | os.W_OK | os.X_OK):
         return Check("permissions", State.OK, f"{home} is readable and writable")
+    if os.access(home, os.R_OK | os.X_OK):
+        advice = "to record, make the folder or its mount writable"
+        return Check("permissions", State.WARN, f"{home} can only be read", advice)
     advice = f"make it yours: chown -R {_user()} {home}"
     return Check("permissions", State.FAIL, f"{home} is not writable for {_user()}", advice)
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from registry.errors import BadInput, LedgerError, MissingExtra
+from registry.ledger.causes import cannot_be_written, cause_of_sqlite
 from registry.records import canonical_json
 
 __all__ = [
@@ -93,6 +94,8 @@ def connect(url: URL) -> Engine:
     except ImportError as error:
         raise MissingExtra("a ledger in PostgreSQL", "postgres") from error
     if url.get_backend_name() == "sqlite":
+        event.listen(engine, "do_connect", _open_sqlite)
+        event.listen(engine, "checkin", _drop_snapshot)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -150,9 +153,14 @@ def foreign_errors(url: URL) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise LedgerError(f"{shown(url)}: {_first_line(error.orig)}") from error
+        raise LedgerError(f"{shown(url)}: {_reason(url, error.orig)}") from error
     except SQLAlchemyError as error:
         raise LedgerError(f"{shown(url)}: {_first_line(error)}") from error
+
+
+def _reason(url: URL, error: BaseException | None) -> str:
+    cause = cause_of_sqlite(database_path(url), error) if isinstance(error, sqlite3.Error) else None
+    return cause or _first_line(error)
 
 
 def _first_line(error: BaseException | None) -> str:
@@ -160,6 +168,36 @@ def _first_line(error: BaseException | None) -> str:
     if "database is locked" in text:
         return f"another process has been writing for {BUSY_SECONDS} s; try again"
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _open_sqlite(
+    dialect: Dialect, entry: ConnectionPoolEntry, arguments: list[Any], named: dict[str, Any]
+) -> sqlite3.Connection:
+    """Open the file; where nothing can be written beside it, as a snapshot that can only be read.
+
+    SQLite keeps an index of its write-ahead log beside the file even for readers. Where that cannot
+    be made, nobody writes either, and what is in the file is all there is.
+    """
+    connection: sqlite3.Connection = dialect.connect(*arguments, **named)  # type: ignore[assignment]
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+    except sqlite3.OperationalError:
+        path = Path(arguments[0])
+        log = path.with_name(path.name + "-wal")
+        unwritten = cannot_be_written(path.parent) and path.is_file()
+        if not unwritten or (log.exists() and log.stat().st_size):
+            raise
+        connection.close()
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        entry.info["snapshot"] = True
+    return connection
+
+
+def _drop_snapshot(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    """Open the file anew next time: by then it may be written again."""
+    if entry.info.pop("snapshot", False):
+        entry.invalidate()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:

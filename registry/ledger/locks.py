@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from registry.errors import GraphBusy, LedgerError
+from registry.ledger.causes import cause_of_system
 from registry.ledger.engine import foreign_errors, lock_path, shown
 
 __all__ = ["holding_projection"]
@@ -67,7 +68,8 @@ def _holding_file(engine: Engine) -> Iterator[Callable[[], bool]]:
         except Timeout:
             return False
         except OSError as error:
-            raise LedgerError(f"{shown(engine.url)}: {error}") from error
+            cause = cause_of_system(lock_path(engine.url), error)
+            raise LedgerError(f"{shown(engine.url)}: {cause}") from error
         return True
 
     try:

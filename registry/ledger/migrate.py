@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, insert, inspect, text
 
 from registry.errors import LedgerError, LedgerOutdated
 from registry.ledger import tables
+from registry.ledger.causes import cause_of_sqlite, cause_of_system
 from registry.ledger.engine import (
     BUSY_SECONDS,
     connect,
@@ -174,7 +175,7 @@ def _make_file(url: URL) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LedgerError(f"{shown(url)}: {error.strerror or error}") from error
+        raise LedgerError(f"{shown(url)}: {cause_of_system(path, error)}") from error
 
 
 @contextlib.contextmanager
@@ -194,8 +195,11 @@ def _alone(url: URL) -> Iterator[None]:
             yield
     except Timeout as error:
         raise LedgerError(f"{shown(url)} is in use by another process; try again") from error
-    except (OSError, sqlite3.Error) as error:
-        raise LedgerError(f"{shown(url)}: {error}") from error
+    except OSError as error:
+        raise LedgerError(f"{shown(url)}: {cause_of_system(lock_path(url), error)}") from error
+    except sqlite3.Error as error:
+        cause = cause_of_sqlite(database_path(url), error) or error
+        raise LedgerError(f"{shown(url)}: {cause}") from error
 
 
 def _journal_ahead(url: URL) -> None:
