@@ -124,8 +124,11 @@ class ArtifactStore:
         names = {path.rstrip("/").rsplit("/", 1)[-1] for path in found}
         return bool(names - {_UNFINISHED, _MARK})
 
-    def verify(self) -> None:
+    def verify(self, known: Callable[[], frozenset[str]] = frozenset) -> None:
         """Make sure that the store is the claiming registry's, or empty; changes nothing.
+
+        Args:
+            known: Addresses by which a store without a mark can be told to be the registry's.
 
         Raises:
             StoreRefused: It is another registry's, or holds files without a mark.
@@ -134,7 +137,7 @@ class ArtifactStore:
         if self._claimed is None or self._verified:
             return
         found = self.owner()
-        if found is None and self.holds_anything():
+        if found is None and self.holds_anything() and not any(map(self._has, known())):
             raise StoreRefused(
                 f"{_shown(self._url)} holds files and no registry's mark ({_MARK}); give the"
                 " artifacts a place of their own. Of a registry made before there were marks,"

@@ -10,7 +10,7 @@ whatever is wrong with it never stops recording.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,8 +176,9 @@ class Registry(Closing):
             BadInput: An edit is aimed at a circuit of another model.
         """
         batch = _merge(what)
-        batch = self._with_models_and_tasks(batch)
-        self._check_shapes(batch)
+        known = self._ledger.models()
+        batch = self._with_models_and_tasks(batch, known)
+        _check_shapes(batch, known)
         self._check_targets(batch)
         for new in batch.circuits:
             self._artifacts.put(new.circuit.document)
@@ -512,12 +513,12 @@ class Registry(Closing):
     def _filled(cls, settings: Settings, backup: backups.Backup) -> Registry:
         artifacts = ArtifactStore(settings.artifacts)
         artifacts.claim(backup.registry, "")
-        artifacts.adopt(backup.artifacts)
-        artifacts.verify()
+        artifacts.verify(backup.artifacts)  # before anything is made
         migrate_ledger(settings.ledger)
         registry = cls.open(settings=settings)
         try:
             registry._artifacts.claim(backup.registry, registry._ledger.instance)
+            registry._artifacts.adopt(backup.artifacts)
             backups.load(backup, registry._ledger, registry._artifacts)
         except BaseException:
             registry.close()
@@ -568,9 +569,9 @@ class Registry(Closing):
 
     # -- completing and checking what is recorded ----------------------------------------------
 
-    def _with_models_and_tasks(self, batch: Batch) -> Batch:
+    def _with_models_and_tasks(self, batch: Batch, known: Sequence[Model]) -> Batch:
         named = [new.circuit for new in batch.circuits]
-        models = {model.slug for model in (*self._ledger.models(), *batch.models)}
+        models = {model.slug for model in (*known, *batch.models)}
         tasks = {task.slug for task in (*self._ledger.tasks(), *batch.tasks)}
         new_models = {c.model for c in named} | {edit.model for edit in batch.edits}
         new_tasks = {c.task for c in named} | {e.task for e in batch.evaluations}
@@ -580,17 +581,6 @@ class Registry(Closing):
             models=(*batch.models, *(Model(slug=slug) for slug in sorted(new_models - models))),
             tasks=(*batch.tasks, *(_bare_task(slug) for slug in sorted(new_tasks - tasks))),
         )
-
-    def _check_shapes(self, batch: Batch) -> None:
-        models: dict[str, Model] = {}
-        for model in (*self._ledger.models(), *batch.models):
-            known = models.get(model.slug)
-            models[model.slug] = merge_models(known, model) if known else model
-        for new in batch.circuits:
-            names = (node.component for node in new.circuit.nodes)
-            check_components(models[new.circuit.model], names)
-        for edit in batch.edits:
-            check_components(models[edit.model], edit.components)
 
     def _check_targets(self, batch: Batch) -> None:
         models = (
@@ -624,6 +614,18 @@ def _refuse_lost_ledger(settings: Settings) -> None:
             f" {where['artifacts']}: put the ledger back, or restore a backup with 'circuits"
             " restore FILE'; a new registry needs artifacts of its own, see --artifacts"
         )
+
+
+def _check_shapes(batch: Batch, known: Sequence[Model]) -> None:
+    models: dict[str, Model] = {}
+    for model in (*known, *batch.models):
+        before = models.get(model.slug)
+        models[model.slug] = merge_models(before, model) if before else model
+    for new in batch.circuits:
+        names = (node.component for node in new.circuit.nodes)
+        check_components(models[new.circuit.model], names)
+    for edit in batch.edits:
+        check_components(models[edit.model], edit.components)
 
 
 def _merge(what: Iterable[Batch | Record | NewCircuit]) -> Batch:
