@@ -269,7 +269,7 @@ class GraphAccess:
     ) -> int:
         """Project what the graph lacks, round by round while others go on recording."""
         done, rounds_end = 0, time.monotonic() + _SERVING_SECONDS
-        aside = {one.change: one for one in put_aside(store)}
+        aside = {one.change: one for one in put_aside(store)} if marker.n_put_aside else {}
         again = list(aside)  # what was put aside is tried once more
         while True:
             delta = self._ledger.changes_since(marker.revision.number)
@@ -287,7 +287,8 @@ class GraphAccess:
                 n_put_aside=len(aside),
             )
             if waiting or whole != marker:
-                mark(store, whole, list(aside.values()))
+                named = list(aside.values()) if aside or marker.n_put_aside else None
+                mark(store, whole, named)
                 store.checkpoint()
             self._note(delta.up_to.number)
             done += len(waiting) - len(left)
