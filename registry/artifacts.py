@@ -18,15 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
+from registry.credentials import scrubbed, shown_place
 from registry.errors import ArtifactCorrupt, ArtifactNotFound, BadInput, StorageError
+from registry.file_systems import PATIENCE_SECONDS, first_line, open_file_system
 
 __all__ = ["ArtifactStore"]
 
 _ADDRESS = re.compile(r"[0-9a-f]{64}")
-_STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})$")
+_STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})\Z")
 _UNFINISHED = ".unfinished"
 """Where files are while they are written; what a killed process leaves there, ``gc`` removes."""
 _PIECE_BYTES = 1 << 20
@@ -38,25 +37,21 @@ class ArtifactStore:
     Args:
         url: A folder's path or an fsspec URL (``file:///data``, ``s3://bucket/prefix``); the
             folder is made when the first artifact is put.
+        patience_seconds: How long a remote place may show no sign of life.
 
     Raises:
         BadInput: fsspec has no such protocol, or lacks the package for it.
         StorageError: The place is asked at once, as FTP is, and does not answer.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._url = url
-        try:
-            self._files, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise BadInput(f"artifacts cannot be kept at {_shown(url)}: {error}") from error
-        except Exception as error:  # a backend that connects at once, with errors of its own
-            raise StorageError(f"no answer from {_shown(url)}: {_first_line(error)}") from error
-        self._root = str(root).rstrip("/")
-        self._local = isinstance(self._files, LocalFileSystem)
+        self._files, self._root, self._local = open_file_system(
+            url, patience_seconds=patience_seconds
+        )
 
     def __repr__(self) -> str:
-        return f"ArtifactStore({_shown(self._url)!r})"
+        return f"ArtifactStore({shown_place(self._url)!r})"
 
     def put(self, data: bytes) -> str:
         """Store bytes, unless they are there already, and return their address.
@@ -249,14 +244,14 @@ class ArtifactStore:
     def _check(self, address: str, found: str) -> None:
         if found != address:
             raise ArtifactCorrupt(
-                f"artifact {address[:12]} in {_shown(self._url)} has been changed (its content"
+                f"artifact {address[:12]} in {shown_place(self._url)} has been changed (its content"
                 f" hashes to {found[:12]}); put the original back or restore a backup"
             )
 
     @contextlib.contextmanager
     def _errors(self, doing: str, what: str) -> Iterator[None]:
         """Turn what file systems raise into our errors, one line each."""
-        place = _shown(self._url)
+        place = shown_place(self._url)
         try:
             yield
         except (StorageError, BadInput):
@@ -264,10 +259,10 @@ class ArtifactStore:
         except FileNotFoundError as error:
             raise ArtifactNotFound(f"no artifact {what[:12]} in {place}") from error
         except OSError as error:
-            reason = _FULL.get(error.errno or 0) or error.strerror or str(error)
+            reason = _FULL.get(error.errno or 0) or _said(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
         except Exception as error:  # every fsspec backend has errors of its own
-            reason = _first_line(error)
+            reason = first_line(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
 
 
@@ -279,8 +274,8 @@ _FULL = {
 }
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _said(error: OSError) -> str:
+    return scrubbed(error.strerror) if error.strerror else first_line(error)
 
 
 def _write_all(target: IO[bytes], data: bytes) -> None:
@@ -306,16 +301,3 @@ def _sync_folder(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _shown(url: str) -> str:
-    """The URL, or the chain of them, without what may be secret: user, password and query."""
-    return "::".join(_shown_link(link) for link in url.split("::"))
-
-
-def _shown_link(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.split("?")[0].partition("/")
-    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}"

@@ -19,7 +19,7 @@ from registry.cli.output import (
     show_rows,
     show_sections,
 )
-from registry.cli.session import open_registry, session
+from registry.cli.session import session
 from registry.rows import Rows
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def new_home(context: typer.Context, folder: Path | None) -> Iterator[Settings]:
     )
 
     options = session(context)
-    home = home_path(folder / HOME_NAME if folder else options.home)
+    # What a "~" stands for, the shell has said: here it is part of a name.
+    home = home_path(folder.absolute() / HOME_NAME if folder else options.home)
     is_new = not (home / FILE_NAME).exists()
     create_home(home, **options.overrides)
     try:
@@ -89,23 +90,36 @@ def status(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
     circuits status
     circuits status --format json
     """
-    with open_registry(context) as registry:
+    from registry.registry import Registry
+
+    local = session(context).local_settings()
+    if local.refused:
+        notice(local.refusal())
+    if "ledger" in local.refused_stores:
+        general = _general({"home": local.settings.home, **local.describe()})
+        show_sections([Section("registry", general)], format, csv="registry")
+        return
+    with Registry.open(settings=local.settings) as registry:
         found = registry.status()
-    general: dict[str, Any] = {
-        "home": found.home,
-        "registry": found.registry_id,
-        **found.stores,
-        "graph_state": found.graph,
-        "pending_projections": found.pending,
-        "version": __version__,
-        "python": platform.python_version(),
-    }
+    graph = {"graph_state": found.graph, "pending_projections": found.pending}
+    general = _general(
+        {
+            "home": found.home,
+            "registry": found.registry_id,
+            **local.describe(),
+            **({} if "graph" in local.refused_stores else graph),
+        }
+    )
     sections = [
         Section("registry", general),
         Section("records", {kind.replace(" ", "_"): n for kind, n in found.counts.items()}),
         Section("runs", found.runs),
     ]
     show_sections(sections, format, csv="registry")
+
+
+def _general(of_registry: dict[str, Any]) -> dict[str, Any]:
+    return {**of_registry, "version": __version__, "python": platform.python_version()}
 
 
 def migrate(
