@@ -12,6 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from registry.cli.output import one_line
 from registry.credentials import redacted, scrubbed
 from registry.errors import BadInput, CircuitsError
 
@@ -65,7 +66,7 @@ def describe(error: BaseException) -> Failure:
 
 
 def _failure(text: str, exit_code: int) -> Failure:
-    line = " ".join(redacted(text).split())
+    line = one_line(" ".join(redacted(text).split()))
     return Failure(f"error: {line}", exit_code)
 
 

@@ -49,9 +49,9 @@ def trust(
 
     \b
     circuits trust
-    circuits trust ~/work/shared-circuits
+    circuits trust ~/shared-circuits
     circuits trust --list
-    circuits trust --remove ~/work/shared-circuits
+    circuits trust --remove ~/shared-circuits
     """
     if list_them and remove:
         raise BadInput("--list and --remove are two things; give one of them")
