@@ -23,9 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
+from registry.credentials import scrubbed, shown_place
 from registry.errors import (
     ArtifactCorrupt,
     ArtifactNotFound,
@@ -33,11 +31,12 @@ from registry.errors import (
     StorageError,
     StoreRefused,
 )
+from registry.file_systems import PATIENCE_SECONDS, first_line, open_file_system
 
 __all__ = ["ArtifactStore", "StoreOwner"]
 
 _ADDRESS = re.compile(r"[0-9a-f]{64}")
-_STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})$")
+_STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})\Z")
 _UNFINISHED = ".unfinished"
 """Where files are while they are written; what a killed process leaves there, ``gc`` removes."""
 _MARK = "registry.json"
@@ -58,27 +57,23 @@ class ArtifactStore:
     Args:
         url: A folder's path or an fsspec URL (``file:///data``, ``s3://bucket/prefix``); the
             folder is made when the first artifact is put.
+        patience_seconds: How long a remote place may show no sign of life.
 
     Raises:
         BadInput: fsspec has no such protocol, or lacks the package for it.
         StorageError: The place is asked at once, as FTP is, and does not answer.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._url = url
-        try:
-            self._files, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise BadInput(f"artifacts cannot be kept at {_shown(url)}: {error}") from error
-        except Exception as error:  # a backend that connects at once, with errors of its own
-            raise StorageError(f"no answer from {_shown(url)}: {_first_line(error)}") from error
-        self._root = str(root).rstrip("/")
-        self._local = isinstance(self._files, LocalFileSystem)
+        self._files, self._root, self._local = open_file_system(
+            url, patience_seconds=patience_seconds
+        )
         self._claimed: StoreOwner | None = None
         self._verified = self._marked = False
 
     def __repr__(self) -> str:
-        return f"ArtifactStore({_shown(self._url)!r})"
+        return f"ArtifactStore({shown_place(self._url)!r})"
 
     # -- whose it is ---------------------------------------------------------------------------
 
@@ -108,7 +103,7 @@ class ArtifactStore:
             said = json.loads(content)
             return StoreOwner(str(said["registry"]), tuple(map(str, said["instances"])))
         except (KeyError, TypeError, ValueError) as error:
-            raise StoreRefused(f"{_shown(self._url)} has a {_MARK} that is no mark") from error
+            raise StoreRefused(f"{shown_place(self._url)} has a {_MARK} that is no mark") from error
 
     def holds_anything(self) -> bool:
         """Whether there is any file beside the mark, of whoever.
@@ -139,14 +134,14 @@ class ArtifactStore:
         found = self.owner()
         if found is None and self.holds_anything() and not any(map(self._has, known())):
             raise StoreRefused(
-                f"{_shown(self._url)} holds files and no registry's mark ({_MARK}); give the"
+                f"{shown_place(self._url)} holds files and no registry's mark ({_MARK}); give the"
                 " artifacts a place of their own. Of a registry made before there were marks,"
                 " 'circuits migrate' marks the artifacts"
             )
         if found is not None and found.registry != self._claimed.registry:
             if self.holds_anything():
                 raise StoreRefused(
-                    f"the artifacts in {_shown(self._url)} belong to registry"
+                    f"the artifacts in {shown_place(self._url)} belong to registry"
                     f" {found.registry[:12]}, not to {self._claimed.registry[:12]}; name this"
                     " registry's own by --artifacts"
                 )
@@ -164,11 +159,9 @@ class ArtifactStore:
             return
         self.verify()
         if not self._marked:
-            found = self.owner()
-            before = found.instances if found is not None else ()
-            self._write_mark(
-                StoreOwner(self._claimed.registry, (*before, *self._claimed.instances))
-            )
+            found, mine = self.owner(), self._claimed
+            known = found.instances if found and found.registry == mine.registry else ()
+            self._write_mark(StoreOwner(mine.registry, (*known, *mine.instances)))
 
     def adopt(self, known: Callable[[], frozenset[str]]) -> None:
         """Mark a store of a registry that was made before there were marks.
@@ -406,14 +399,14 @@ class ArtifactStore:
     def _check(self, address: str, found: str) -> None:
         if found != address:
             raise ArtifactCorrupt(
-                f"artifact {address[:12]} in {_shown(self._url)} has been changed (its content"
+                f"artifact {address[:12]} in {shown_place(self._url)} has been changed (its content"
                 f" hashes to {found[:12]}); put the original back or restore a backup"
             )
 
     @contextlib.contextmanager
     def _errors(self, doing: str, what: str) -> Iterator[None]:
         """Turn what file systems raise into our errors, one line each."""
-        place = _shown(self._url)
+        place = shown_place(self._url)
         try:
             yield
         except (StorageError, BadInput):
@@ -421,10 +414,10 @@ class ArtifactStore:
         except FileNotFoundError as error:
             raise ArtifactNotFound(f"no artifact {what[:12]} in {place}") from error
         except OSError as error:
-            reason = _FULL.get(error.errno or 0) or error.strerror or str(error)
+            reason = _FULL.get(error.errno or 0) or _said(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
         except Exception as error:  # every fsspec backend has errors of its own
-            reason = _first_line(error)
+            reason = first_line(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
 
 
@@ -436,8 +429,8 @@ _FULL = {
 }
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _said(error: OSError) -> str:
+    return scrubbed(error.strerror) if error.strerror else first_line(error)
 
 
 def _encoded(content: dict[str, Any]) -> bytes:
@@ -467,16 +460,3 @@ def _sync_folder(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _shown(url: str) -> str:
-    """The URL, or the chain of them, without what may be secret: user, password and query."""
-    return "::".join(_shown_link(link) for link in url.split("::"))
-
-
-def _shown_link(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.split("?")[0].partition("/")
-    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}"

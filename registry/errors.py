@@ -19,6 +19,7 @@ __all__ = [
     "GraphOutdated",
     "GraphRefused",
     "GraphUnavailable",
+    "HomeNotTrusted",
     "IncompatibleModel",
     "LedgerError",
     "LedgerOutdated",
@@ -66,6 +67,10 @@ class NotFound(CircuitsError, LookupError):
 
 class RegistryNotFound(CircuitsError, LookupError):
     """No registry in this folder or above it."""
+
+
+class HomeNotTrusted(CircuitsError, PermissionError):
+    """A registry that this user neither made nor accepted leads to places outside its folder."""
 
 
 class IncompatibleModel(BadInput):

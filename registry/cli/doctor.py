@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from registry.rows import Rows
 
 if TYPE_CHECKING:
     from registry.registry import Registry, Status
-    from registry.settings import Settings
+    from registry.settings import LocalSettings, Settings
 
 __all__ = ["Check", "State", "commands", "examine"]
 
@@ -74,14 +75,14 @@ def doctor(
     circuits doctor
     circuits doctor --thorough --format json
     """
-    checks = list(examine(session(context).settings, thorough=thorough))
+    checks = list(examine(session(context).local_settings, thorough=thorough))
     rows = tuple((check.part, check.state, check.finding, check.advice) for check in checks)
     show_rows(Rows(("part", "state", "finding", "advice"), rows), format)
     if any(check.state is State.FAIL for check in checks):
         raise typer.Exit(1)
 
 
-def examine(settings: Callable[[], Settings], *, thorough: bool = False) -> Iterator[Check]:
+def examine(settings: Callable[[], LocalSettings], *, thorough: bool = False) -> Iterator[Check]:
     """Check the installation, then as much of the registry as can be reached.
 
     Args:
@@ -94,13 +95,17 @@ def examine(settings: Callable[[], Settings], *, thorough: bool = False) -> Iter
     yield from (_extra(name, modules) for name, modules in _EXTRAS.items())
     yield _queries()
     try:
-        found = settings()
+        local = settings()
     except CircuitsError as error:
         yield Check("settings", State.FAIL, str(error))
         return
+    found, refused = local.settings, local.refused_stores
     yield Check("settings", State.OK, f"home {found.home}")
+    yield _trust(local)
     yield _permissions(found.home)
     yield _disk(found.home)
+    if "ledger" in refused:
+        return
     schema = _schema(found)
     yield schema
     if schema.state is State.FAIL:
@@ -108,8 +113,10 @@ def examine(settings: Callable[[], Settings], *, thorough: bool = False) -> Iter
     try:
         with Registry.open(settings=found) as registry:
             yield _pages(registry)
-            yield _artifacts(registry, thorough=thorough)
-            yield from _graph(registry)
+            if "artifacts" not in refused:
+                yield _artifacts(registry, thorough=thorough)
+            if "graph" not in refused:
+                yield from _graph(registry)
     except CircuitsError as error:
         yield Check("registry", State.FAIL, str(error))
 
@@ -143,6 +150,13 @@ def _queries() -> Check:
 
 
 # -- the registry ----------------------------------------------------------------------------------
+
+
+def _trust(local: LocalSettings) -> Check:
+    if local.refused:
+        advice = f"circuits trust {shlex.quote(str(local.settings.home))}"
+        return Check("trust", State.FAIL, local.refusal(), advice)
+    return Check("trust", State.OK, "leads nowhere that you did not name or accept")
 
 
 def _permissions(home: Path) -> Check:

@@ -68,6 +68,7 @@ COMMANDS = (
     Command("edits", "registry.cli.edits:commands", "Attach knowledge edits, list and show them."),
     Command("sync", _UPKEEP, "Bring the graph up to date with the record."),
     Command("rebuild", _UPKEEP, "Make the graph again from the record."),
+    Command("trust", "registry.cli.trust:commands", "Accept where a registry's stores are."),
     Command("migrate", _STORES, "Bring the record's schema up to date."),
     Command("backup", _UPKEEP, "Write record and artifacts into one file."),
     Command("mend", _UPKEEP, "Put back damaged or missing artifacts from files that hold them."),

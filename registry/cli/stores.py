@@ -19,7 +19,7 @@ from registry.cli.output import (
     show_rows,
     show_sections,
 )
-from registry.cli.session import Session, open_registry, session
+from registry.cli.session import Session, session
 from registry.rows import Rows
 
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ def keep_or_tell(home: Path, options: Session, *, names: Sequence[str], save: bo
     if save:
         keep_settings(home, given)
         return
-    for setting in not_kept(home, given):
+    for name, value in not_kept(home, given).items():
         notice(
-            f"{setting} is not in {home / FILE_NAME}: commands without that option go on using"
-            " what is there; 'circuits rebuild --save' keeps a graph's address"
+            f"{name} = {value!r} is not in {home / FILE_NAME}: commands without that option go on"
+            " using what is there; 'circuits rebuild --save' keeps a graph's address"
         )
 
 
@@ -96,7 +96,8 @@ def new_home(context: typer.Context, folder: Path | None) -> Iterator[Settings]:
     )
 
     options = session(context)
-    home = home_path(folder / HOME_NAME if folder else options.home)
+    # What a "~" stands for, the shell has said: here it is part of a name.
+    home = home_path(folder.absolute() / HOME_NAME if folder else options.home)
     is_new = not (home / FILE_NAME).exists()
     create_home(home, **options.overrides)
     try:
@@ -114,24 +115,40 @@ def status(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
     circuits status
     circuits status --format json
     """
-    with open_registry(context) as registry:
+    from registry.registry import Registry
+
+    local = session(context).local_settings()
+    if local.refused:
+        notice(local.refusal())
+    if "ledger" in local.refused_stores:
+        general = _general({"home": local.settings.home, **local.describe()})
+        show_sections([Section("registry", general)], format, csv="registry")
+        return
+    with Registry.open(settings=local.settings) as registry:
         found = registry.status()
-    general: dict[str, Any] = {
-        "home": found.home,
-        "registry": found.registry_id,
-        **found.stores,
+    graph = {
         "graph_state": found.graph,
         "pending_projections": found.pending,
         "put_aside": [str(one) for one in found.put_aside],
-        "version": __version__,
-        "python": platform.python_version(),
     }
+    general = _general(
+        {
+            "home": found.home,
+            "registry": found.registry_id,
+            **local.describe(),
+            **({} if "graph" in local.refused_stores else graph),
+        }
+    )
     sections = [
         Section("registry", general),
         Section("records", {kind.replace(" ", "_"): n for kind, n in found.counts.items()}),
         Section("runs", found.runs),
     ]
     show_sections(sections, format, csv="registry")
+
+
+def _general(of_registry: dict[str, Any]) -> dict[str, Any]:
+    return {**of_registry, "version": __version__, "python": platform.python_version()}
 
 
 def migrate(

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from registry.credentials import has_stray_password, shown_url
 from registry.errors import BadInput, GraphRefused, GraphUnavailable
+from registry.file_urls import read_path
 from registry.graph.base import GraphStore
 
 __all__ = ["open_graph", "set_embedded_aside"]
@@ -51,7 +53,7 @@ def open_graph(
 
         return Neo4jGraph(url, user=user, password=password, database=database, writing=writing)
     raise BadInput(
-        f"{_without_credentials(url)!r} is not a graph; give kglite:///ABSOLUTE/PATH, or the"
+        f"{shown_url(url)!r} is not a graph; give kglite:///ABSOLUTE/PATH, or the"
         f" address of a Neo4j server such as bolt://localhost:7687 or neo4j+s://HOST"
     )
 
@@ -86,7 +88,7 @@ def _embedded_path(rest: str) -> Path:
     if _DRIVE.match(rest):
         rest = rest[1:]
     # Four slashes, as SQLAlchemy's URLs have them, mean the same as three.
-    path = Path(re.sub("^/+", "/", rest))
+    path = read_path(rest, Path())
     if not path.is_absolute() or path.is_dir():
         raise BadInput(f"kglite://{rest} does not name a file; give kglite:///ABSOLUTE/PATH")
     return path
@@ -94,18 +96,13 @@ def _embedded_path(rest: str) -> Path:
 
 def _refuse_credentials(url: str, scheme: str) -> None:
     try:
-        parts = urlsplit(url)
-        has_host, has_credentials = bool(parts.hostname), "@" in parts.netloc
+        has_host = bool(urlsplit(url).hostname)
     except ValueError:
-        has_host, has_credentials = False, "@" in url
-    if has_credentials:
+        has_host = False
+    if "@" in url or has_stray_password(url):
         raise BadInput(
             f"a graph's address may not carry a user or password; give {scheme}://HOST:PORT and set"
             f" CIRCUITS_GRAPH_USER and CIRCUITS_GRAPH_PASSWORD"
         )
     if not has_host:
-        raise BadInput(f"{url!r} names no host; give {scheme}://HOST:PORT")
-
-
-def _without_credentials(url: str) -> str:
-    return re.sub(r".*@", "...@", url)
+        raise BadInput(f"{shown_url(url)!r} names no host; give {scheme}://HOST:PORT")

@@ -30,7 +30,7 @@ _HAS_NO_LOCKS = (
     " registry to a local disk, or keep the ledger in PostgreSQL"
 )
 _IS_DAMAGED = (
-    "the file is damaged or no database: restore a backup into a new folder;"
+    "the file is damaged or not a database: restore a backup into a new folder;"
     " 'sqlite3 FILE .recover' saves what can still be read"
 )
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
 from registry.errors import LedgerError
 from registry.ledger import tables
+from registry.records import in_utc
 
 __all__ = ["dump_rows", "is_empty", "load_rows"]
 
@@ -118,6 +119,6 @@ def _from_json(table: Table, column: str, value: Any) -> Any:
     if value is None or not isinstance(table.columns[column].type, tables.UtcDateTime):
         return value
     try:
-        return datetime.fromisoformat(value)
+        return in_utc(datetime.fromisoformat(value))
     except (TypeError, ValueError) as error:
         raise LedgerError(f"the backup has {value!r} where {column} is a time") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,11 +124,12 @@ class TestDamagedBackups:
         assert contents(other) == empty
         assert other.revision() == Revision()
 
-    def test_a_time_that_is_none_is_refused(self, ledger: Ledger, other: Ledger) -> None:
+    @pytest.mark.parametrize("time", ["yesterday", "0001-01-01T00:00:00+14:00"])
+    def test_a_time_that_is_none_is_refused(self, ledger: Ledger, other: Ledger, time: str) -> None:
         ledger.record(everything())
         rows = contents(ledger)
-        next(row for table, row in rows if table == "runs")["started_at"] = "yesterday"
-        with pytest.raises(LedgerError, match="'yesterday' where started_at is a time"):
+        next(row for table, row in rows if table == "runs")["started_at"] = time
+        with pytest.raises(LedgerError, match=f"'{re.escape(time)}' where started_at is a time"):
             other.load(rows)
 
     @pytest.mark.parametrize("n_rows", [0, 1])

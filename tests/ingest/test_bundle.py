@@ -548,6 +548,10 @@ SEALED: dict[str, tuple[Change, str]] = {
         lambda m: m.update({RECORDS: m[RECORDS].replace(b'"value":0.5', b'"value":NaN')}),
         "value: Input should be a finite number",
     ),
+    "a time before the first": (
+        _lines(lambda x: _first(x, "run")["record"].update(started_at="0001-01-01T00:00+14:00")),
+        "started_at: .*no moment between",
+    ),
     "no record": (_lines(lambda x: _first(x, "edit").pop("record")), "Input should be"),
     "no files": (_lines(lambda x: _first(x, "edit").pop("files")), "Input should be"),
     "labels of another shape": (

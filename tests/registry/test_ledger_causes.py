@@ -160,7 +160,7 @@ class TestDamage:
     @pytest.mark.parametrize("content", [b"SQLite format 3\0" + b"\xff" * 5000, b"dear diary" * 99])
     def test_a_file_that_is_no_database_is_named(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "ledger.sqlite").write_bytes(content)
-        with pytest.raises(LedgerError, match="is damaged or no database: restore a backup"):
+        with pytest.raises(LedgerError, match="is damaged or not a database: restore a backup"):
             open_ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
 
     def test_other_errors_keep_their_own_words(self, tmp_path: Path) -> None:

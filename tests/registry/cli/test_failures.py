@@ -208,6 +208,8 @@ def test_doctor_fails_where_a_part_fails_and_says_what_to_do(cli: Cli, filled: P
 
     assert failing() == {}
     (filled / "circuits.toml").write_text('graph = "bolt://127.0.0.1:1"')
+    assert failing() == {"trust": f"circuits trust {filled}"}
+    assert cli("trust").code == 0
     assert failing() == {"graph": "recording goes on; then circuits sync"}
     (filled / "circuits.toml").unlink()
     document = next(path for path in (filled / "artifacts").rglob("*") if IOI.id[4:] in path.name)

@@ -167,7 +167,7 @@ def test_rebuild_keeps_another_address_or_says_that_it_did_not(
 ) -> None:
     other = f"kglite:///{tmp_path}/other.kgl"
     told = cli("--graph", other, "rebuild").err
-    assert f'graph = "{other}" is not in {filled / "circuits.toml"}' in told
+    assert f"graph = {other!r} is not in {filled / 'circuits.toml'}" in told
     assert "--graph" not in cli("rebuild").err
     assert cli("status", "--format", "json").out.count("other.kgl") == 0
     assert "is not in" not in cli("--graph", other, "rebuild", "--save").err
@@ -182,7 +182,7 @@ def test_init_says_which_addresses_an_old_home_does_not_keep(
     cli: Cli, filled: Path, tmp_path: Path
 ) -> None:
     other = f"kglite:///{tmp_path}/other.kgl"
-    assert f'graph = "{other}" is not in' in cli("--graph", other, "init").err
+    assert f"graph = {other!r} is not in" in cli("--graph", other, "init").err
     assert "is not in" not in cli("--graph", other, "init", "new").err
 
 
