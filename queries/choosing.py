@@ -33,7 +33,7 @@ _MOST_REPLICATES = 20
 _MOST_READ = 60
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Chosen:
     """Circuits that stand for tasks.
 
@@ -49,6 +49,10 @@ class Chosen:
     by_task: Mapping[str, tuple[str, ...]]
     size: int | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        each = ", ".join(f"{task} {len(ids)}" for task, ids in self.by_task.items())
+        return f"<Chosen in {self.model}: circuits of {each}>"
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ class RecordedConsensus:
     mean_overlap: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stability:
     """How circuits of one task agree.
 
@@ -149,6 +149,14 @@ class Stability:
     connections: tuple[FrequentConnection, ...]
     recorded: tuple[RecordedConsensus, ...]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        found = self.overlaps
+        overlap = "" if found is None else f", mean overlap {found.mean:.3g} by {self.by}"
+        return (
+            f"<Stability of {self.task} in {self.model}: {len(self.circuits)} circuits in "
+            f"{len(self.groups)} groups{overlap}>"
+        )
 
     @property
     def consensus(self) -> tuple[FrequentConnection, ...]:
