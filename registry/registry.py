@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from registry import backup as backups
 from registry.artifacts import ArtifactStore
@@ -22,6 +22,7 @@ from registry.catalogue import bind, load_catalogue
 from registry.closing import Closing
 from registry.damage import Damage, damaged, mend
 from registry.errors import BadInput, CircuitsError, LedgerError, NotFound
+from registry.findings import Description, FoundCircuit, as_records
 from registry.graph.schema import PutAside
 from registry.ledger.base import (
     Batch,
@@ -35,13 +36,11 @@ from registry.ledger.base import (
 from registry.ledger.merging import merge_models
 from registry.ledger.sql import is_set_up, migrate_ledger, open_ledger
 from registry.names import known_model, known_task, resolvers
-from registry.networks import to_networkx
 from registry.records import (
     Circuit,
     CircuitLabels,
     CircuitState,
     Edit,
-    Evaluation,
     Model,
     Outcome,
     Record,
@@ -50,10 +49,8 @@ from registry.records import (
 from registry.rows import Rows
 from registry.settings import Settings, create_home, load_settings
 from registry.shapes import check_components
+from registry.stored import StoredCircuit
 from registry.syncing import GraphAccess, Progress, refuse_graph_in_use
-
-if TYPE_CHECKING:
-    import networkx
 
 __all__ = ["Registry", "Status", "StoredCircuit"]
 
@@ -62,19 +59,6 @@ log = logging.getLogger(__name__)
 _QUERY_TIMEOUT_SECONDS = 60.0
 _LONGEST_TIMEOUT_SECONDS = 86_400
 _MAX_ROWS = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCircuit:
-    """A circuit as the registry keeps it: content, labels with provenance, measurements."""
-
-    entry: CircuitEntry
-    circuit: Circuit
-    evaluations: tuple[Evaluation, ...]
-
-    def to_networkx(self) -> networkx.MultiDiGraph[str]:
-        """The circuit as a graph; see :func:`registry.networks.to_networkx`."""
-        return to_networkx(self.circuit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +143,19 @@ class Registry(Closing):
 
     # -- recording -----------------------------------------------------------------------------
 
-    def record(self, *what: Batch | Record | NewCircuit) -> Recorded:
+    def record(
+        self, *what: Batch | Record | NewCircuit | FoundCircuit, **description: Unpack[Description]
+    ) -> Recorded:
         """Record results, all or none, and project them into the graph.
 
-        Give records one by one or a :class:`~registry.ledger.base.Batch`. A model or task that a
-        circuit names and nobody described is added with its name alone. What is already there is
-        not added again; a known circuit gains the new run as provenance.
+        Give records one by one or a :class:`~registry.ledger.base.Batch`; or what discovery found,
+        with its task: ``record(scores.top(500), task="ioi", title="Name movers")``. A model or task
+        that a circuit names and nobody described is added with its name alone. What is already
+        there is not added again; a known circuit gains the new run as provenance.
+
+        Args:
+            what: Records, batches, and circuits of ``ingest.discovery``.
+            description: Of these circuits; see :class:`~registry.findings.Description`.
 
         Returns:
             What was new.
@@ -173,15 +164,17 @@ class Registry(Closing):
             BadIdentifier: A part lies outside the model's shape.
             IncompatibleModel: The model's name belongs to other weights or another shape.
             NotFound: A record refers to a circuit, run, prompt set or edit that does not exist.
-            BadInput: An edit is aimed at a circuit of another model.
+            BadInput: An edit is aimed at a circuit of another model, or a circuit that was found is
+                not described as it has to be.
         """
-        batch = _merge(what)
+        described = as_records(what, description)
+        batch = _merge(described.records)
         known = self._ledger.models()
         batch = self._with_models_and_tasks(batch, known)
         _check_shapes(batch, known)
         self._check_targets(batch)
-        for new in batch.circuits:
-            self._artifacts.put(new.circuit.document)
+        for data in (*described.artifacts, *(new.circuit.document for new in batch.circuits)):
+            self._artifacts.put(data)
         recorded = self._ledger.record(batch)
         self._sync_or_warn(verify=not recorded.anything)
         return recorded

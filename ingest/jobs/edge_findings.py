@@ -124,12 +124,10 @@ class Findings:
             measure(self._prepared, as_tensors(found.kept.pairs), agreement.chosen, progress, stage)
             for found in self._found
         ]
-        return CircuitEvaluation(
-            *(
-                torch.cat([getattr(one, end) for one in each])
-                for end in ("circuit", "empty", "full")
-            )
+        circuit, empty, full = (
+            torch.cat([getattr(one, end) for one in each]) for end in ("circuit", "empty", "full")
         )
+        return CircuitEvaluation(circuit, empty, full, each[0].ablation)
 
     def _add(
         self, recorded: RecordedCircuit, evaluations: Sequence[Evaluation], of: str | None
