@@ -20,6 +20,7 @@ from registry import backup as backups
 from registry.artifacts import ArtifactStore
 from registry.catalogue import bind, load_catalogue
 from registry.closing import Closing
+from registry.documents import read_circuit
 from registry.errors import BadInput, CircuitsError, NotFound
 from registry.ledger.base import (
     Batch,
@@ -255,7 +256,7 @@ class Registry(Closing):
 
     def document(self, circuit: str) -> Circuit:
         """Read a circuit's content from its artifact, by full id."""
-        return Circuit.model_validate_json(self._artifacts.get(circuit))
+        return read_circuit(self._artifacts.get(circuit))
 
     def edits(self) -> list[Edit]:
         """All edits, oldest first."""
