@@ -108,6 +108,7 @@ class Registry(Closing):
         self._artifacts = artifacts
         self._graph = GraphAccess(settings, ledger, self)
         self._projects = True
+        self._waits = False
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -346,16 +347,19 @@ class Registry(Closing):
     def projecting_later(self) -> Iterator[None]:
         """Project what is recorded within at the end, all at once; for hundreds of records.
 
-        Killed before that, the next :meth:`sync` finishes it.
+        Killed before that, the next :meth:`sync` finishes it. Where nothing was recorded, nothing
+        is projected; one within another leaves it to the outer one.
         """
-        self._projects = False
+        before, self._projects = self._projects, False
         try:
             yield
         finally:
-            self._projects = True
-            self._sync_or_warn()
+            self._projects = before
+            if self._waits:
+                self._sync_or_warn()
 
     def _sync_or_warn(self) -> None:
+        self._waits = not self._projects
         if self._projects:
             self._project_or_warn(self.sync)
 
