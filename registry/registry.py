@@ -21,6 +21,7 @@ from registry.artifacts import ArtifactStore
 from registry.catalogue import bind, load_catalogue
 from registry.closing import Closing
 from registry.damage import Damage, damaged, mend
+from registry.documents import read_circuit
 from registry.errors import BadInput, CircuitsError, LedgerError, NotFound
 from registry.findings import Description, FoundCircuit, as_records
 from registry.graph.schema import PutAside
@@ -96,6 +97,7 @@ class Registry(Closing):
         self._artifacts = artifacts
         self._graph = GraphAccess(settings, ledger, self)
         self._projects = True
+        self._waits = False
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -268,7 +270,7 @@ class Registry(Closing):
 
     def document(self, circuit: str) -> Circuit:
         """Read a circuit's content from its artifact, by full id."""
-        return Circuit.model_validate_json(self._artifacts.get(circuit))
+        return read_circuit(self._artifacts.get(circuit))
 
     def edits(self) -> list[Edit]:
         """All edits, oldest first."""
@@ -370,17 +372,20 @@ class Registry(Closing):
     def projecting_later(self) -> Iterator[None]:
         """Project what is recorded within at the end, all at once; for hundreds of records.
 
-        Killed before that, the next :meth:`sync` finishes it.
+        Killed before that, the next :meth:`sync` finishes it. Where nothing was recorded, nothing
+        is projected; one within another leaves it to the outer one.
         """
-        self._projects = False
+        before, self._projects = self._projects, False
         try:
             yield
         finally:
-            self._projects = True
-            self._sync_or_warn()
+            self._projects = before
+            if self._waits:
+                self._sync_or_warn()
 
     def _sync_or_warn(self, *, verify: bool = True) -> None:
         """Project; without ``verify``, another process's word that it did so is enough."""
+        self._waits = not self._projects
         if self._projects:
             self._project_or_warn(lambda: self._graph.sync(verify=verify))
 

@@ -15,7 +15,7 @@ Threads: a store may be used by one thread at a time.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,10 +69,11 @@ class GraphStore(Closing):
         """
 
     @abc.abstractmethod
-    def write(self, statements: Sequence[Statement]) -> None:
+    def write(self, statements: Iterable[Statement]) -> None:
         """Run statements in one transaction: all of them take effect, or none.
 
-        Neo4j retries transient failures, so statements must be idempotent.
+        Neo4j retries transient failures, so statements must be idempotent, and can be gone through
+        again. They are run as they come: whoever has millions of rows makes them some at a time.
 
         Raises:
             GraphError: Nothing was written.

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,19 @@ class EmbeddedGraph(GraphStore):
         values = tuple(tuple(row) for row in reply["values"])
         return Rows(tuple(reply["columns"]), values, reply["truncated"])
 
-    def write(self, statements: Sequence[Statement]) -> None:
+    def write(self, statements: Iterable[Statement]) -> None:
         """Run statements in one transaction of the graph in memory."""
         self._refuse_reader()
-        self._ask("write", statements=[[s.text, dict(s.parameters)] for s in statements])
+        self._ask("begin")
+        try:
+            for one in statements:
+                self._ask("run", text=one.text, parameters=dict(one.parameters))
+            self._ask("commit")
+        except BaseException:
+            if self._worker is not None:
+                with contextlib.suppress(GraphError):
+                    self._ask("rollback")
+            raise
         self._unsaved = True
 
     def clear(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import neo4j
@@ -121,14 +121,13 @@ class Neo4jGraph(GraphStore):
         with self._session(neo4j.READ_ACCESS) as session:
             return session.execute_read(answer)
 
-    def write(self, statements: Sequence[Statement]) -> None:
+    def write(self, statements: Iterable[Statement]) -> None:
         """Run statements in one transaction, again where the server says it may help."""
         self._refuse_reader()
-        prepared = [(s.text, dict(s.parameters)) for s in statements]
 
         def run_all(transaction: neo4j.ManagedTransaction) -> None:
-            for text, values in prepared:
-                transaction.run(_literal(text), values).consume()
+            for one in statements:
+                transaction.run(_literal(one.text), dict(one.parameters)).consume()
 
         with self._session(neo4j.WRITE_ACCESS) as session:
             session.execute_write(run_all)

@@ -28,6 +28,9 @@ from typing import Any, BinaryIO
 import kglite
 
 _HEADER = struct.Struct(">I")
+_ACTIONS = (
+    "read", "begin", "run", "commit", "rollback", "clear", "checkpoint", "version",
+)  # fmt: skip
 # A killed writer's engine ends only when it has done what it was doing; that is waited for.
 _LEASE_PATIENCE_SECONDS = 5.0
 _LEASE_POLL_SECONDS = 0.05
@@ -52,6 +55,7 @@ class Engine:
         self._graph = self._open_for_writing() if writing else kglite.KnowledgeGraph()
         # Holds the lease even when clear() puts another graph in its place.
         self._lease = self._graph
+        self._transaction: Any = None
 
     def read(self, request: Reply) -> Reply:
         """Answer a statement in a read transaction."""
@@ -72,16 +76,30 @@ class Engine:
         finally:
             transaction.rollback()
 
-    def write(self, request: Reply) -> Reply:
-        """Run statements in one transaction."""
-        transaction = self._graph.begin()
-        try:
-            for text, parameters in request["statements"]:
-                transaction.cypher(text, params=parameters, timeout_ms=0)
-        except BaseException:
+    def begin(self, request: Reply) -> Reply:
+        """Begin a transaction that writes; there is one at a time."""
+        self.rollback(request)
+        self._transaction = self._graph.begin()
+        return {}
+
+    def run(self, request: Reply) -> Reply:
+        """Run a statement in the transaction."""
+        self._transaction.cypher(request["text"], params=request["parameters"], timeout_ms=0)
+        return {}
+
+    def commit(self, request: Reply) -> Reply:
+        """Let the transaction take effect."""
+        del request
+        self._transaction.commit()
+        self._transaction = None
+        return {}
+
+    def rollback(self, request: Reply) -> Reply:
+        """Drop the transaction, if there is one."""
+        del request
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
             transaction.rollback()
-            raise
-        transaction.commit()
         return {}
 
     def clear(self, request: Reply) -> Reply:
@@ -135,8 +153,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
                 reply: Reply = {}
             else:
                 actions: dict[str, Callable[[Reply], Reply]] = {
-                    name: getattr(engine, name)
-                    for name in ("read", "write", "clear", "checkpoint", "version")
+                    name: getattr(engine, name) for name in _ACTIONS
                 }
                 reply = actions[request["do"]](request)
         except Exception as error:  # noqa: BLE001 - whatever happened is the answer

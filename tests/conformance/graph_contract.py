@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,6 +221,21 @@ class GraphContract:
         assert count(graph) == 0
         graph.write([good])
         assert count(graph) == 1
+
+    def test_a_transaction_whose_statements_end_in_an_error_leaves_nothing(
+        self, graph: GraphStore
+    ) -> None:
+        def ends(after: int) -> Iterator[Statement]:
+            for number in range(after):
+                yield Statement("CREATE (n:Model {id: $id})", {"id": str(number)})
+            raise RuntimeError("no more")
+
+        for after in (0, 1, 3):
+            with pytest.raises(RuntimeError, match="no more"):
+                graph.write(ends(after))
+            assert count(graph) == 0
+        graph.write(Statement("CREATE (n:Model {id: $id})", {"id": id}) for id in "abc")
+        assert count(graph) == 3
 
     def test_what_is_no_value_of_a_graph_is_refused(self, graph: GraphStore) -> None:
         for value in (math.nan, math.inf, 2**63, b"bytes", "half \ud800", {1, 2}):
