@@ -113,10 +113,11 @@ def _check_records(registry: Registry, promised: list[Entry], found: Found) -> N
     for entry in promised:
         if not held.holds(entry):
             found.losses.append(f"{entry['record']} {entry['id']} is gone: {entry}")
-    for address in sorted(registry.ledger.artifacts() | registry.ledger.source_files()):
+    addresses = sorted(registry.ledger.artifacts() | registry.ledger.source_files())
+    for address in addresses:
         _check_artifact(registry, address, found)
-    count = Counter(entry["record"] for entry in promised)
-    found.looked_at.update({f"acknowledged: {kind}": n for kind, n in count.items()})
+    found.looked_at["artifacts referred to"] = len(addresses)
+    found.looked_at["what was acknowledged"] = len(promised)
 
 
 def _check_artifact(registry: Registry, address: str, found: Found) -> None:
@@ -173,7 +174,7 @@ def _check_graph(registry: Registry, when: str, found: Found) -> None:
         for entry in registry.circuits()
         if entry.labels.state is not CircuitState.RETRACTED
     }
-    found.looked_at[f"circuits {when}"] = len(live)
+    found.looked_at["circuits in the graph"] = len(live)
     for key in sorted(live.keys() - in_graph.keys()):
         found.faults.append(f"{when}: circuit {key} is not in the graph")
     for key in sorted(in_graph.keys() - live.keys()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -16,7 +17,7 @@ from back_ends import ROOT
 
 from campaign.plan import PARTS, Part
 from campaign.player import FAULT_NOTED
-from campaign.stage import player_name
+from campaign.stage import is_quiet, player_name
 from campaign.tally import Tally
 
 __all__ = ["Company", "child_environment"]
@@ -65,17 +66,17 @@ class Company:
 
     def kill_one(self) -> None:
         """Kill one of those that are at work, or an engine of theirs, and fill the place again."""
-        chances = [(place, place.part.kill_weight) for place in self._places if self._beats(place)]
+        quiet = is_quiet(self._folder)
+        chances = [
+            (place, place.part.kill_weight)
+            for place in self._places
+            if self._beats(place) and not (quiet and place.part.writes)
+        ]
         engines = [*self._engines()]
         weights = [weight for _, weight in chances]
-        total = sum(weights) + (_ENGINE_WEIGHT if engines else 0.0)
-        if not total:
-            return
-        if engines and self._draw.uniform(0.0, total) < _ENGINE_WEIGHT:
-            self._draw.choice(engines).kill()
-            self._tally.kills["embedded engine"] += 1
-            return
-        if sum(weights):
+        if engines and self._draw.uniform(0.0, sum(weights) + _ENGINE_WEIGHT) < _ENGINE_WEIGHT:
+            self._kill_engine(self._draw.choice(engines))
+        elif sum(weights):
             ((place, _),) = self._draw.choices(chances, weights)
             self._end(place)
             self._tally.kills[place.part.name] += 1
@@ -124,6 +125,11 @@ class Company:
     def _end(self, place: _Place) -> None:
         place.process.kill()
         place.process.communicate()
+
+    def _kill_engine(self, engine: psutil.Process) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):  # its owner let it go meanwhile
+            engine.kill()
+            self._tally.kills["embedded engine"] += 1
 
     def _engines(self) -> Iterator[psutil.Process]:
         for place in self._places:

@@ -108,12 +108,13 @@ class _Round:
         """Count what was noted, and look at what is left."""
         entries = [*read_journals(self._folder)]
         self.tally.add_journals(entries)
-        self._take(self._run("-m", "campaign.checks", str(self._folder)))
+        self._take(self._run("-m", "campaign.checks", str(self._folder)), "")
         backups = [entry for entry in entries if entry["what"] == "backup"]
         chosen = self._draw.sample(backups, min(_BACKUPS_RESTORED, len(backups)))
         for entry in chosen:
-            self._take(self._run("-m", "campaign.checks", str(self._folder), entry["path"],
-                                 str(entry["began_at"]), beside=True))  # fmt: skip
+            named = entry["path"], str(entry["began_at"])
+            printed = self._run("-m", "campaign.checks", str(self._folder), *named, beside=True)
+            self._take(printed, " of restored backups")
             self.tally.checked["backups restored"] += 1
 
     def _progress(self, seconds: float, before: Tally) -> str:
@@ -147,12 +148,12 @@ class _Round:
             return ""
         return done.stdout
 
-    def _take(self, printed: str) -> None:
+    def _take(self, printed: str, whose: str) -> None:
         if printed:
             found = Found(**json.loads(printed.splitlines()[-1]))
             self.tally.losses += found.losses
             self.tally.faults += found.faults
-            self.tally.checked.update(found.looked_at)
+            self.tally.checked.update({f"{k}{whose}": n for k, n in found.looked_at.items()})
 
 
 class _Killings:

@@ -173,17 +173,20 @@ class Reader:
             recorded = len(registry.circuits(task=LASTING))
         self._told.clear()
         found = registry.cypher(_LOOK, {"task": LASTING}).to_dicts()
-        halves = [row for row in found if not is_whole(row)]
-        if halves and not any(word in text for text in self._told for word in _SAYS_REBUILDING):
-            self._stage.journal.note("half", n=len(halves), first=halves[0], told=self._told)
+        if halves := [row for row in found if not is_whole(row)]:
+            of_rebuild = any(word in text for text in self._told for word in _SAYS_REBUILDING)
+            self._note("half", of_rebuild, n=len(halves), first=halves[0])
         expected = max(self._most, recorded)
-        if len(found) < expected and not self._told:
-            self._stage.journal.note("fall", expected=expected, found=len(found))
+        if len(found) < expected:
+            self._note("fall", bool(self._told), expected=expected, found=len(found))
         self._most = max(self._most, len(found))
         registry.query("shared-components", tasks=[LASTING, PASSING])
         self._reads += 1
         if self._reads % _READS_A_NOTE == 0:
             self._stage.journal.note("reads", n=_READS_A_NOTE)
+
+    def _note(self, what: str, told: bool, **details: Any) -> None:
+        self._stage.journal.note(what, told=told, warnings=self._told, **details)
 
 
 class _Listener(logging.Handler):
@@ -285,11 +288,10 @@ class Importer:
         if code == 0:
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             self._stage.journal.note("acknowledged", record="import", id=sha256)
-        elif "Traceback" in said.getvalue():
-            self._stage.journal.note("fault", text=said.getvalue())
+        elif code == 1 and "Traceback" not in said.getvalue():
+            self._stage.journal.note("error", kind="of the command", text=said.getvalue().strip())
         else:
-            text = said.getvalue().strip()
-            self._stage.journal.note("error", kind=f"import ended with {code}", text=text)
+            self._stage.journal.note("fault", text=f"import ended with {code}: {said.getvalue()}")
         self._stage.pause(0.2, 1.5)
 
 

@@ -13,6 +13,7 @@ from campaign.tally import Tally
 __all__ = ["report"]
 
 _SHOWN = 20
+_LONGEST_CELL = 120
 _TARGETS = {part.name: f"`{part.name}`" for part in PARTS}
 
 
@@ -45,7 +46,7 @@ def _body(tally: Tally) -> Iterator[str]:
     yield from _table("killed", {_TARGETS.get(k, k): n for k, n in tally.kills.items()})
     yield from _table("acknowledged", tally.acknowledged)
     yield from _table("done meanwhile", tally.done)
-    yield from _table("errors that kills may bring", tally.errors)
+    yield from _table("errors that kills may bring", _with_examples(tally))
     yield from _table("checked at the ends of rounds", tally.checked)
     for name, found in _wrong(tally).items():
         yield from _texts(name, found)
@@ -58,6 +59,15 @@ def _wrong(tally: Tally) -> dict[str, list[str]]:
         "answers with fewer circuits, untold": tally.falls,
         "other faults": tally.faults,
     }
+
+
+def _with_examples(tally: Tally) -> dict[str, int]:
+    return {f"{kind}: {_one_cell(tally.examples[kind])}": n for kind, n in tally.errors.items()}
+
+
+def _one_cell(text: str) -> str:
+    short = " ".join(text.split()).replace("|", "/")
+    return short if len(short) <= _LONGEST_CELL else short[:_LONGEST_CELL] + "..."
 
 
 def _table(name: str, counts: Mapping[str, int]) -> Iterator[str]:

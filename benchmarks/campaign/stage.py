@@ -10,7 +10,15 @@ from pathlib import Path
 
 from campaign.journal import Journal
 
-__all__ = ["LASTING", "PASSING", "Stage", "planted_content", "player_name"]
+__all__ = [
+    "LASTING",
+    "PASSING",
+    "Stage",
+    "is_quiet",
+    "planted_content",
+    "player_name",
+    "set_quiet",
+]
 
 LASTING, PASSING = "synthetic/lasting", "synthetic/passing"
 """Tasks: circuits of the one are never retracted, those of the other may be."""

@@ -10,6 +10,11 @@ from campaign.journal import Entry
 
 __all__ = ["Tally"]
 
+_TOLD = {
+    "half": "answers with half circuits, told of a rebuild",
+    "fall": "answers with fewer circuits, told so",
+}
+
 
 @dataclass
 class Tally:
@@ -20,6 +25,7 @@ class Tally:
         acknowledged: Records that writers were promised, by kind.
         done: What others ended, by name: rebuilds, backups, collections, reads.
         errors: Expected ones, by class.
+        examples: What the first error of each class said.
         checked: What the checks looked at, by kind.
         losses: What was acknowledged and is gone.
         halves: Answers with a circuit that was not whole, where nobody was told of a rebuild.
@@ -31,6 +37,7 @@ class Tally:
     acknowledged: Counter[str] = field(default_factory=Counter)
     done: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
     checked: Counter[str] = field(default_factory=Counter)
     losses: list[str] = field(default_factory=list)
     halves: list[str] = field(default_factory=list)
@@ -50,6 +57,7 @@ class Tally:
                     self.acknowledged[entry["record"]] += 1
                 case "error":
                     self.errors[entry["kind"]] += 1
+                    self.examples.setdefault(entry["kind"], entry["text"])
                 case "reads":
                     self.done["reads"] += entry["n"]
                 case "rebuilt":
@@ -58,6 +66,8 @@ class Tally:
                     self.done["backups"] += 1
                 case "collected":
                     self.done["artifacts deleted by gc"] += entry["n"]
+                case "half" | "fall" if entry["told"]:
+                    self.done[_TOLD[entry["what"]]] += 1
                 case "half":
                     self.halves.append(str(entry))
                 case "fall":
@@ -67,9 +77,16 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Add what another one counted."""
-        for name in self.__dataclass_fields__:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            setattr(self, name, mine + theirs)
+        self.kills += other.kills
+        self.acknowledged += other.acknowledged
+        self.done += other.done
+        self.errors += other.errors
+        self.examples = {**other.examples, **self.examples}
+        self.checked += other.checked
+        self.losses += other.losses
+        self.halves += other.halves
+        self.falls += other.falls
+        self.faults += other.faults
 
     def line(self) -> str:
         """It in one line."""
