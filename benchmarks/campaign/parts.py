@@ -22,6 +22,8 @@ from registry.records import Circuit, CircuitState, Edit, Evaluation, Outcome
 __all__ = ["LOOK_AT_ALL", "PLAYED", "Player", "is_whole"]
 
 _LARGEST_SEED = 2**48
+_SHARE_OF_PAUSES, _LONGEST_PAUSE_SECONDS = 0.5, 0.6
+"""Of writers: they come in bursts, and a round's registry stays small enough to be made again."""
 _GC_GRACE_SECONDS = 600.0
 """Longer than a round: only what was planted as older than that is ever deleted."""
 _PLANTED_AGE_SECONDS = 2 * _GC_GRACE_SECONDS
@@ -79,6 +81,8 @@ class Writer:
         self._stage.wait_while_quiet()
         (way,) = self._draw.choices([*self._ways], [*self._ways.values()])
         way(registry)
+        if self._draw.random() < _SHARE_OF_PAUSES:
+            self._stage.pause(0.0, _LONGEST_PAUSE_SECONDS)
 
     def _new_circuit(self, scores: str | None = None) -> Circuit:
         return make_circuit(
