@@ -78,7 +78,6 @@ class GraphAccess:
         self._ledger = ledger
         self._source = source
         self._reader: GraphStore | None = None
-        self._told: set[str] = set()
 
     @property
     def _owner(self) -> Owner:
@@ -119,7 +118,7 @@ class GraphAccess:
         if not store.reads_one_moment:
             after = require_whole(identify(store, self._owner))
             if GraphState.WRITING in (before.state, after.state) or before != after:
-                self._tell("the graph was written to while it was read; ask again to be sure")
+                log.warning("the graph was written to while it was read; ask again to be sure")
         self._tell_what_is_missing(before)
         return rows
 
@@ -158,20 +157,14 @@ class GraphAccess:
 
     def _tell_what_is_missing(self, marker: Marker) -> None:
         if ahead := self._ahead(marker):
-            self._tell(ahead)
+            log.warning("%s", ahead)
         elif pending := self._ledger.count_since(marker.revision.number):
-            self._tell(f"changes not yet in the graph: {pending}; run 'circuits sync'")
+            log.warning("changes not yet in the graph: %d; run 'circuits sync'", pending)
         if marker.n_put_aside:
-            self._tell(
-                f"records that the graph could not take: {marker.n_put_aside}; 'circuits status'"
-                " names them"
+            log.warning(
+                "records that the graph could not take: %d; 'circuits status' names them",
+                marker.n_put_aside,
             )
-
-    def _tell(self, text: str) -> None:
-        """Warn, but not again and again while many questions are asked of one state."""
-        if text not in self._told:
-            log.warning("%s", text)
-            self._told.add(text)
 
     def _ahead(self, marker: Marker) -> str:
         """What to say of a graph that holds what the ledger does not know; empty if it does not."""

@@ -57,6 +57,19 @@ class _Full(_WithoutSecrets):
         return self.cleaned(record, super().format(record))
 
 
+class _Once:
+    """Lets a warning through once: a command that asks thirty questions warns of each."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_new = record.levelno != logging.WARNING or text not in self._seen
+        self._seen.add(text)
+        return is_new
+
+
 def start_logging(level: LogLevel, file: Path | None = None) -> None:
     """Send our log to standard error from ``level`` on, and all of it to ``file``.
 
@@ -72,6 +85,7 @@ def start_logging(level: LogLevel, file: Path | None = None) -> None:
     short.setLevel(number)
     if level is not LogLevel.DEBUG:
         short.addFilter(_is_ours)
+        short.addFilter(_Once())
     handlers: list[logging.Handler] = [short]
     if file is not None:
         handlers.append(_file_handler(file))
