@@ -56,7 +56,7 @@ def write(path: Path, ledger: Ledger, artifacts: ArtifactStore) -> BackupReport:
     """
     if path.exists():
         raise BadInput(f"{path} exists already; name a new file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".circuits-backup.{os.getpid()}.part")
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             n_rows = _write_ledger(archive, ledger)
