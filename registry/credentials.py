@@ -89,9 +89,7 @@ def shown_place(url: str) -> str:
     if "?" in before:
         return scheme + "..."
     # Users and passwords of a chain's first links go with everything between them and the last.
-    links = (place if at else rest).split("::")
-    shown = "::".join(link.partition("?")[0] for link in links)
-    return scheme + ("...@" if "::" in before else "") + shown
+    return scheme + ("...@" if "::" in before else "") + (place if at else rest).partition("?")[0]
 
 
 def has_password(url: str) -> bool:
@@ -132,8 +130,10 @@ def _secrets_of(url: str) -> Iterator[str]:
         link = rest[start:]
         found += [link[: at.start()].partition(":")[2] for at in re.finditer("@", link)]
     for secret in found:
-        yield secret
-        yield unquote(secret)
+        # A library that reads chains takes what follows "::" for another link.
+        for part in (secret, *secret.split("::")):
+            yield part
+            yield unquote(part)
 
 
 def _without_secret(match: re.Match[str]) -> str:

@@ -121,6 +121,7 @@ def logged(error: Exception) -> list[str]:
 @example(password="wVk9Q::Zqxj7", template=TEMPLATES[5], encoded=False)
 @example(password="wVk9Q Zqxj7", template=TEMPLATES[0], encoded=False)
 @example(password="#wVk9Q?Zqxj7", template=TEMPLATES[5], encoded=False)
+@example(password="::Zqxj7", template=TEMPLATES[8], encoded=False)
 @example(password="a://wVk9Q@Zqxj7", template=TEMPLATES[13], encoded=False)
 def test_no_text_shows_a_piece_of_a_password(password: str, template: str, encoded: bool) -> None:
     if "={}" in template:  # where it ends a key in every reading
