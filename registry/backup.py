@@ -101,7 +101,7 @@ def write(
     if path.exists():
         raise BadInput(f"{path} exists already; name a new file")
     ledger.require_sound()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".circuits-backup.{os.getpid()}.part")
     left_out: list[Damage] = []
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -31,7 +31,8 @@ _PATHS = "(?:sqlite|kglite|file|local)"
 _SCHEME = re.compile(r"(?:[a-z0-9+.\-]+::)*[a-z][a-z0-9+.\-]*://", re.IGNORECASE)
 # To the last "@" of the word: a password may hold "@", "/", ":", "?" and "#" in clear.
 _USERINFO = re.compile(
-    rf"(?P<before>\b(?!{_PATHS}[+:])[a-z][a-z0-9+.\-]*://[^\s:@]*:)\S+(?=@)", re.IGNORECASE
+    rf"(?P<before>\b(?!{_PATHS}[+:])[a-z][a-z0-9+.\-]*://[^\s:@]*:)(?P<secret>\S+)(?P<place>@\S*)",
+    re.IGNORECASE,
 )
 _QUERY = re.compile(rf"(?P<before>[?&]{_SECRET_NAME}=)[^&\s]+", re.IGNORECASE)
 _QUERY_OF_URL = re.compile(rf"(?P<before>[?&]{_SECRET_NAME}=)[^&]+", re.IGNORECASE)
@@ -47,7 +48,7 @@ def redacted(text: str) -> str:
     A password with a space in it is recognised up to the space; what may hold one goes through
     :func:`shown_url` or :func:`scrubbed` first.
     """
-    return _QUERY.sub(r"\g<before>***", _USERINFO.sub(r"\g<before>***", text))
+    return _QUERY.sub(r"\g<before>***", _USERINFO.sub(_without_secret, text))
 
 
 def scrubbed(text: str) -> str:
@@ -70,8 +71,9 @@ def shown_url(url: str) -> str:
     if _is_path(scheme, rest):
         return url
     before, at, place = rest.rpartition("@")
-    if at and ":" in before:
-        rest = f"{before.partition(':')[0]}:***@{place}"
+    user, colon, _ = before.partition(":")
+    if at and colon:
+        rest = f"{user}:***" + ("" if "?" in before else at + place)
     return scheme + _QUERY_OF_URL.sub(r"\g<before>***", rest)
 
 
@@ -81,13 +83,13 @@ def shown_place(url: str) -> str:
     A path is shown as it is.
     """
     scheme, rest = _split(url)
-    if not scheme or _is_path(scheme, rest):
+    if "://" not in url or _is_path(scheme, rest):
         return url
     before, at, place = rest.rpartition("@")
+    if "?" in before:
+        return scheme + "..."
     # Users and passwords of a chain's first links go with everything between them and the last.
-    links = (place if at else rest).split("::")
-    shown = "::".join(link.partition("?")[0] for link in links)
-    return scheme + ("...@" if "::" in before else "") + shown
+    return scheme + ("...@" if "::" in before else "") + (place if at else rest).partition("?")[0]
 
 
 def has_password(url: str) -> bool:
@@ -123,12 +125,21 @@ def _secrets_of(url: str) -> Iterator[str]:
     if _is_path(scheme, rest):
         return
     found = [match[0].partition("=")[2] for match in _QUERY_OF_URL.finditer(rest)]
-    # Under every reading of where the password begins and ends.
-    for end in (match.start() for match in re.finditer("@", rest)):
-        found += [rest[colon.end() : end] for colon in re.finditer(":", rest[:end])]
+    # Under every reading of where the password ends, in every link of a chain.
+    for start in (0, *(match.end() for match in re.finditer("://", rest))):
+        link = rest[start:]
+        found += [link[: at.start()].partition(":")[2] for at in re.finditer("@", link)]
     for secret in found:
-        yield secret
-        yield unquote(secret)
+        # A library that reads chains takes what follows "::" for another link.
+        for part in (secret, *secret.split("::")):
+            yield part
+            yield unquote(part)
+
+
+def _without_secret(match: re.Match[str]) -> str:
+    # An "@" after a "?" may end a password, or stand in a key: then what follows is not shown.
+    place = "" if "?" in match["before"] + match["secret"] else match["place"]
+    return f"{match['before']}***{place}"
 
 
 def _is_path(scheme: str, rest: str) -> bool:
