@@ -129,26 +129,20 @@ def as_records(what: Iterable[Any], description: Mapping[str, Any]) -> Described
         BadInput: The description lacks something, says too much, or there is nothing to describe;
             or scores were given of which no circuit is chosen yet.
     """
-    given = tuple(what)
-    found = [one for one in given if _is_found(one)]
-    if not found:
-        if description:
-            raise BadInput(
-                f"{', '.join(description)} describe what ingest.discovery found; records say all "
-                "of it themselves"
-            )
-        return Described(given)
-    _check(description, len(found))
+    given = [(one, _is_found(one)) for one in what]
+    n_found = sum(found for _, found in given)
+    if n_found or description:
+        _check(description, n_found)
     records: list[Any] = []
     artifacts = []
-    for one in given:
-        if one in found:
-            scores = _scores_of(one)
-            metric = description.get("metric") or scores.origin.metric
-            artifacts.append(scores.to_safetensors(metric))
-            records += _records_of(one, artifacts[-1], metric, description)
-        else:
+    for one, found in given:
+        if not found:
             records.append(one)
+            continue
+        scores = _scores_of(one)
+        metric = description.get("metric") or scores.origin.metric
+        artifacts.append(scores.to_safetensors(metric))
+        records += _records_of(one, artifacts[-1], metric, description)
     return Described(tuple(records), tuple(artifacts))
 
 
@@ -186,6 +180,11 @@ def _is_found(one: Any) -> bool:
 
 
 def _check(description: Mapping[str, Any], n_found: int) -> None:
+    if not n_found:
+        raise BadInput(
+            f"{', '.join(description)} describe what ingest.discovery found; records say all of it "
+            "themselves"
+        )
     known = Description.__annotations__
     unknown = [name for name in description if name not in known]
     if unknown:

@@ -78,12 +78,14 @@ class Finding:
         summary: The result in a few fields.
         rows: The result as a table, all rows with the same fields; () where one row, the summary,
             says it all.
+        notes: The result in words, and what is to be known besides.
     """
 
     batch: Batch
     artifacts: tuple[bytes, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     rows: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
