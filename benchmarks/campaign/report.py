@@ -68,7 +68,8 @@ def _with_examples(tally: Tally) -> dict[str, int]:
 
 def _one_cell(text: str) -> str:
     # Where the stores of a round were says nothing to a reader.
-    short = re.sub(r"\S+://\S+[^\s:;,]", "ADDRESS", " ".join(text.split())).replace("|", "/")
+    short = re.sub(r"\S+://\S+[^\s:;,]|/\S+/[^\s\"]+", "ADDRESS", " ".join(text.split()))
+    short = short.replace("|", "/")
     return short if len(short) <= _LONGEST_CELL else short[:_LONGEST_CELL] + "..."
 
 
