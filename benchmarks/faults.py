@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--back-end", choices=NAMES, default="local")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kill-seconds", type=float, default=2.0)
+    parser.add_argument("--kill-seconds", type=float, default=2.5)
     parser.add_argument("--server-kill-seconds", type=float, default=40.0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,24 +48,45 @@ def direct(plan: Plan, back_end: BackEnd, say: Say) -> Tally:
         back_end: Where; its servers run.
         say: Takes one line a minute.
     """
-    total, draw = Tally(), random.Random(plan.seed)
-    began = time.monotonic()
-    ends_at = began + plan.seconds
+    total, draw, clock = Tally(), random.Random(plan.seed), _Clock()
     number = 0
-    while number == 0 or ends_at - time.monotonic() > plan.round_seconds / 2:
+    while number == 0 or plan.seconds - clock.seconds > plan.round_seconds / 2:
         number += 1
-        seconds = min(plan.round_seconds, ends_at - time.monotonic())
+        seconds = min(plan.round_seconds, plan.seconds - clock.seconds)
         with (
             tempfile.TemporaryDirectory(prefix="circuits-faults-") as folder,
             back_end.new_registry(Path(folder) / "registry") as variables,
         ):
             environment = child_environment(variables, plan.seed * 1000 + number)
             round_ = _Round(Path(folder), environment, plan, draw, back_end.servers)
-            round_.play((1 - plan.share_of_checks) * seconds, began, total, say)
+            with contextlib.closing(round_.play((1 - plan.share_of_checks) * seconds)) as playing:
+                for _ in playing:
+                    if clock.has_struck():
+                        say(f"after {clock.seconds:.0f} s: {(total + round_.so_far()).line()}")
             round_.check()
-        total.add(round_.tally)
-        say(f"round {number} ends after {time.monotonic() - began:.0f} s: {total.line()}")
+        total += round_.tally
+        say(f"round {number} ended after {clock.seconds:.0f} s: {total.line()}")
     return total
+
+
+class _Clock:
+    """Strikes once a minute."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._strikes_at = _MINUTE_SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self._began
+
+    def has_struck(self) -> bool:
+        """Whether a minute is over since the last time this was so."""
+        if self.seconds < self._strikes_at:
+            return False
+        self._strikes_at += _MINUTE_SECONDS
+        return True
 
 
 class _Round:
@@ -85,8 +107,11 @@ class _Round:
         self._draw = draw
         self._servers = servers
 
-    def play(self, seconds: float, began: float, before: Tally, say: Say) -> None:
-        """Let the company work and be killed for so many seconds; afterwards all servers run."""
+    def play(self, seconds: float) -> Generator[None, None, None]:
+        """Let the company work and be killed for so many seconds, and yield again and again.
+
+        Afterwards nobody works any more, and all servers run.
+        """
         self._run("-c", _SETUP)
         ends_at = time.monotonic() + seconds
         company = Company(self._folder, self._environment, self.tally, self._draw)
@@ -96,13 +121,16 @@ class _Round:
                     set_quiet(self._folder, int(now / self._plan.quiet_seconds) % 2 == 1)
                     killings.go_on(company)
                     company.look_after()
-                    if (now - began) // _MINUTE_SECONDS > (
-                        now - _TICK_SECONDS - began
-                    ) // _MINUTE_SECONDS:
-                        say(self._progress(now - began, before))
+                    yield
                     time.sleep(_TICK_SECONDS)
         finally:
             company.end()
+
+    def so_far(self) -> Tally:
+        """What was seen and noted, before the checks."""
+        noted = Tally()
+        noted.add_journals(read_journals(self._folder))
+        return self.tally + noted
 
     def check(self) -> None:
         """Count what was noted, and look at what is left."""
@@ -116,13 +144,6 @@ class _Round:
             printed = self._run("-m", "campaign.checks", str(self._folder), *named, beside=True)
             self._take(printed, " of restored backups")
             self.tally.checked["backups restored"] += 1
-
-    def _progress(self, seconds: float, before: Tally) -> str:
-        now = Tally()
-        now.add(before)
-        now.add(self.tally)
-        now.add_journals(read_journals(self._folder))
-        return f"minute {seconds / _MINUTE_SECONDS:.0f}: {now.line()}"
 
     def _run(self, *arguments: str, beside: bool = False) -> str:
         """Run a program of ours and return its last line; its failure is a fault."""

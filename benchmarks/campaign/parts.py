@@ -47,8 +47,10 @@ meanwhile may have been met before and its nodes not after.
 """
 _SAYS_REBUILDING = ("rebuil", "made again")
 """What a warning says where it owns up to a graph that is not whole."""
-_READS_A_NOTE = 25
+_READS_A_NOTE = 5
 _SHARE_COMPARED_WITH_LEDGER = 0.1
+_LONGEST_LOOKING_AWAY_SECONDS = 0.15
+"""Readers without a pause would leave the others no processor."""
 
 
 class Player(Protocol):
@@ -188,6 +190,7 @@ class Reader:
         self._reads += 1
         if self._reads % _READS_A_NOTE == 0:
             self._stage.journal.note("reads", n=_READS_A_NOTE)
+        self._stage.pause(0.0, _LONGEST_LOOKING_AWAY_SECONDS)
 
     def _note(self, what: str, told: bool, **details: Any) -> None:
         self._stage.journal.note(what, told=told, warnings=self._told, **details)

@@ -28,7 +28,7 @@ PARTS = (
     Part("write", 4, 1.0, writes=True),
     Part("read", 2, 0.0),  # it keeps what it saw last, which is what later answers are held to
     Part("sync", 1, 1.0),
-    Part("rebuild", 1, 3.0),
+    Part("rebuild", 1, 2.0),
     Part("backup", 1, 1.0),
     Part("gc", 1, 1.0),
     Part("import", 1, 1.0, writes=True),

@@ -10,7 +10,6 @@ import os
 import random
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 
@@ -40,7 +39,8 @@ def play(part: str, stage: Stage) -> None:
         except _EXPECTED as error:
             stage.journal.note("error", kind=type(error).__name__, text=str(error))
             stage.beat()
-            time.sleep(0.2)
+            # Long enough for a server to come back, which a crowd at its door does not help.
+            stage.pause(0.2, 2.0)
 
 
 def _end_with_the_director() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -66,7 +67,9 @@ def _with_examples(tally: Tally) -> dict[str, int]:
 
 
 def _one_cell(text: str) -> str:
-    short = " ".join(text.split()).replace("|", "/")
+    # Where the stores of a round were says nothing to a reader.
+    short = re.sub(r"\S+://\S+[^\s:;,]|/\S+/[^\s\"]+", "ADDRESS", " ".join(text.split()))
+    short = short.replace("|", "/")
     return short if len(short) <= _LONGEST_CELL else short[:_LONGEST_CELL] + "..."
 
 

@@ -75,18 +75,19 @@ class Tally:
                 case "fault":
                     self.faults.append(entry["text"])
 
-    def add(self, other: Tally) -> None:
-        """Add what another one counted."""
-        self.kills += other.kills
-        self.acknowledged += other.acknowledged
-        self.done += other.done
-        self.errors += other.errors
-        self.examples = {**other.examples, **self.examples}
-        self.checked += other.checked
-        self.losses += other.losses
-        self.halves += other.halves
-        self.falls += other.falls
-        self.faults += other.faults
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.kills + other.kills,
+            self.acknowledged + other.acknowledged,
+            self.done + other.done,
+            self.errors + other.errors,
+            {**other.examples, **self.examples},
+            self.checked + other.checked,
+            self.losses + other.losses,
+            self.halves + other.halves,
+            self.falls + other.falls,
+            self.faults + other.faults,
+        )
 
     def line(self) -> str:
         """It in one line."""
