@@ -27,6 +27,7 @@ __all__ = [
     "NotFound",
     "QueryFailed",
     "QueryTimeout",
+    "QueryTooLarge",
     "RegistryNotFound",
     "StorageError",
     "TooFewPrompts",
@@ -153,3 +154,7 @@ class QueryFailed(GraphError, ValueError):
 
 class QueryTimeout(GraphError, TimeoutError):
     """A statement ran past its time limit and was stopped."""
+
+
+class QueryTooLarge(GraphError, MemoryError):
+    """A statement took more memory than it may, or its answer is larger than one may be."""

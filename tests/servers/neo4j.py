@@ -19,9 +19,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import filelock
 import neo4j
@@ -82,8 +83,14 @@ def empty_neo4j(neo4j_server: Neo4jServer) -> Neo4jServer:
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[Neo4jServer]:
+def running_server(
+    settings: Mapping[str, str] = MappingProxyType({}), java_options: Sequence[str] = ("-Xmx1g",)
+) -> Iterator[Neo4jServer]:
     """Start a Neo4j on a free loopback port with a random password; stop it afterwards.
+
+    Args:
+        settings: Settings of the server, by the names that ``neo4j.conf`` has for them.
+        java_options: Options of the Java machine.
 
     Raises:
         CannotStart: Java or Maven is missing, or the jars cannot be fetched.
@@ -92,10 +99,12 @@ def running_server() -> Iterator[Neo4jServer]:
     jars = _jars()
     folder = Path(tempfile.mkdtemp(prefix="circuits-neo4j-"))
     port = _free_port()
+    lines = (f"{name}={value}\n" for name, value in settings.items())
+    (folder / "neo4j.conf").write_text("".join(lines), encoding="utf-8")
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(
-            [java, "-Xmx1g", "-cp", f"{jars}/*", str(_HERE / "Neo4jServer.java"),
-             str(folder / "data"), str(port)],
+            [java, *java_options, "-cp", f"{jars}/*", str(_HERE / "Neo4jServer.java"),
+             str(folder / "data"), str(port), str(folder / "neo4j.conf")],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
