@@ -28,6 +28,7 @@ __all__ = [
     "NotFound",
     "QueryFailed",
     "QueryTimeout",
+    "QueryTooLarge",
     "RegistryNotFound",
     "StorageError",
     "StoreRefused",
@@ -163,3 +164,7 @@ class QueryFailed(GraphError, ValueError):
 
 class QueryTimeout(GraphError, TimeoutError):
     """A statement ran past its time limit and was stopped."""
+
+
+class QueryTooLarge(GraphError, MemoryError):
+    """A statement took more memory than it may, or its answer is larger than one may be."""

@@ -19,9 +19,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import filelock
 import neo4j
@@ -88,19 +89,28 @@ class Neo4jProcess:
 
     Args:
         folder: Where its data and its log go; the caller deletes it.
+        settings: Settings of the server, by the names that ``neo4j.conf`` has for them.
+        java_options: Options of the Java machine.
 
     Raises:
         CannotStart: Java or Maven is missing, or the jars cannot be fetched.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        java_options: Sequence[str] = ("-Xmx1g",),
+    ) -> None:
         self._folder = folder
+        lines = (f"{name}={value}\n" for name, value in settings.items())
+        (folder / "neo4j.conf").write_text("".join(lines), encoding="utf-8")
         self._port = _free_port()
         self._has_password = False
         self._process: subprocess.Popen[bytes] | None = None
         self._command = [
-            _tool("java"), "-Xmx1g", "-cp", f"{_jars()}/*", str(_HERE / "Neo4jServer.java"),
-            str(folder / "data"), str(self._port),
+            _tool("java"), *java_options, "-cp", f"{_jars()}/*", str(_HERE / "Neo4jServer.java"),
+            str(folder / "data"), str(self._port), str(folder / "neo4j.conf"),
         ]  # fmt: skip
         self.server = Neo4jServer(
             f"bolt://127.0.0.1:{self._port}", "neo4j", SecretStr(secrets.token_urlsafe(16))
@@ -168,15 +178,21 @@ class Neo4jProcess:
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[Neo4jServer]:
+def running_server(
+    settings: Mapping[str, str] = MappingProxyType({}), java_options: Sequence[str] = ("-Xmx1g",)
+) -> Iterator[Neo4jServer]:
     """Start a Neo4j on a free loopback port with a random password; stop it afterwards.
+
+    Args:
+        settings: Settings of the server, by the names that ``neo4j.conf`` has for them.
+        java_options: Options of the Java machine.
 
     Raises:
         CannotStart: Java or Maven is missing, or the jars cannot be fetched.
     """
     folder = Path(tempfile.mkdtemp(prefix="circuits-neo4j-"))
     try:
-        process = Neo4jProcess(folder)
+        process = Neo4jProcess(folder, settings, java_options)
         process.start()
         try:
             yield process.server
