@@ -98,9 +98,9 @@ class Served:
         self.rollback(request)
         self._writing = contextlib.ExitStack()
         session = self._writing.enter_context(self._session(neo4j.WRITE_ACCESS))
-        self._transaction = self._writing.enter_context(
-            session.begin_transaction(timeout=_WRITE_SECONDS)
-        )
+        self._transaction = session.begin_transaction(timeout=_WRITE_SECONDS)
+        # Not as a context of its own, which would commit what is left open.
+        self._writing.callback(self._transaction.close)
         self._changed = False
         return {}
 
