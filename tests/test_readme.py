@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def smaller(command: str) -> str:
     """The command as it is run here."""
     for pattern, replaced, by in SMALLER:
         if re.match(pattern, command):
-            command, n = re.subn(replaced, lambda _, by=by: by, command, count=1)
+            command, n = re.subn(replaced, by.replace("\\", r"\\"), command, count=1)
             assert n == 1, f"nothing to replace in {command}"
     return command
 
