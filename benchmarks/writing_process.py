@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -55,14 +56,16 @@ def write(first_seed: int, seconds: float) -> None:
     """Record one circuit after the other, and report how long each took."""
     with Registry.open() as registry:
         seeds = iter(range(first_seed, first_seed + 10**6))
-        _repeat(lambda: registry.record(numbered_circuit(next(seeds))), seconds)
+        found = _repeat(lambda: registry.record(numbered_circuit(next(seeds))), seconds)
+    _report(**found, processor_seconds=_processor_seconds() - found["processor_before"])
 
 
 def read(seconds: float) -> None:
     """Ask one question again and again, and report how long each answer took."""
     tasks = [task.slug for task in TASKS[:2]]
     with Registry.open() as registry:
-        _repeat(lambda: registry.query("shared-components", tasks=tasks), seconds)
+        found = _repeat(lambda: registry.query("shared-components", tasks=tasks), seconds)
+    _report(**found)
 
 
 def finish() -> None:
@@ -77,11 +80,12 @@ def finish() -> None:
     _report(pending=pending, seconds=seconds, recorded=n_recorded, in_graph=n_in_graph)
 
 
-def _repeat(work: Callable[[], object], seconds: float) -> None:
+def _repeat(work: Callable[[], object], seconds: float) -> dict[str, Any]:
     warned, latencies, errors = _Warnings(), list[float](), list[str]()
     logging.getLogger("registry").addHandler(warned)
     print("ready", flush=True)
     sys.stdin.readline()
+    before = _processor_seconds()
     for began in _until(time.monotonic() + seconds):
         try:
             work()
@@ -89,7 +93,19 @@ def _repeat(work: Callable[[], object], seconds: float) -> None:
             errors.append(f"{type(error).__name__}: {error}")
         else:
             latencies.append(time.monotonic() - began)
-    _report(latencies=latencies, errors=errors, warnings=warned.count, last_warning=warned.last)
+    return {
+        "latencies": latencies,
+        "errors": errors,
+        "warnings": warned.count,
+        "last_warning": warned.last,
+        "processor_before": before,
+    }
+
+
+def _processor_seconds() -> float:
+    """What this process has used so far, and those of its engines that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _until(end: float) -> Iterator[float]:
