@@ -12,6 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from registry.cli.printable import one_line
 from registry.errors import BadInput, CircuitsError
 from registry.settings_table import redacted
 
@@ -66,7 +67,7 @@ def describe(error: BaseException) -> Failure:
 
 def _failure(text: str, exit_code: int) -> Failure:
     line = " ".join(redacted(text).split())
-    return Failure(f"error: {line}", exit_code)
+    return Failure(f"error: {one_line(line)}", exit_code)
 
 
 def _unexpected(error: BaseException) -> Failure:

@@ -7,6 +7,7 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 
+from registry.cli.printable import escaped, one_line
 from registry.errors import BadInput
 from registry.settings_table import redacted
 
@@ -25,14 +26,17 @@ class LogLevel(StrEnum):
 
 
 class _Line(logging.Formatter):
-    """``warning: text`` without passwords; tracebacks only where debugging asks for them."""
+    """``warning: text`` on a line without passwords; tracebacks only where debugging asks."""
 
     def __init__(self, *, tracebacks: bool) -> None:
         super().__init__()
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record) if self._tracebacks else record.getMessage()
+        if self._tracebacks:
+            text = escaped(super().format(record), keep="\n\t")
+        else:
+            text = one_line(record.getMessage())
         return redacted(f"{record.levelname.lower()}: {text}")
 
 
@@ -43,7 +47,8 @@ class _Full(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        # A log is read on terminals, too.
+        return escaped(redacted(super().format(record)), keep="\n\t")
 
 
 def start_logging(level: LogLevel, file: Path | None = None) -> None:

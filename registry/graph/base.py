@@ -7,7 +7,8 @@ database is opened in ``registry.graph.open``.
 Errors: whatever the engine or driver raises comes out as a :class:`registry.errors.GraphError`:
 ``GraphUnavailable`` (no answer), ``GraphRefused`` (credentials, another registry's data),
 ``GraphBusy`` (another writer holds the embedded file), ``QueryFailed`` (statement not accepted),
-``QueryTimeout`` and ``QueryTooLarge`` (stopped at a limit). Passwords appear in none of their texts.
+``QueryTimeout`` and ``QueryTooLarge`` (stopped at a limit). Passwords appear in none of their
+texts.
 
 Threads: a store may be used by one thread at a time.
 """

@@ -1,9 +1,9 @@
 """The embedded engine's own process: ``python -m registry.graph.worker``.
 
-Answers the requests of :class:`registry.graph.embedded.EmbeddedGraph` (:mod:`registry.graph.frames`
-tells how). It holds one kglite graph, ends when its input ends, and imports nothing but the standard
-library and kglite, so that it starts in a tenth of a second and cannot clash with what a notebook
-has imported.
+Answers the requests of :class:`registry.graph.embedded.EmbeddedGraph`, as
+:mod:`registry.graph.frames` tells. It holds one kglite graph, ends when its input ends, and imports
+nothing but the standard library and kglite, so that it starts in a tenth of a second and cannot
+clash with what a notebook has imported.
 
 Opened for writing it holds the writer's lease of the file and works in memory; the file changes
 only at a checkpoint, by an atomic rename. Opened for reading it holds the last checkpoint and takes
