@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Rows"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rows:
     """The result of a query.
 
@@ -25,6 +25,10 @@ class Rows:
     columns: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...] = ()
     truncated: bool = False
+
+    def __repr__(self) -> str:
+        cut = ", cut off" if self.truncated else ""
+        return f"<Rows: {len(self.values)} of {', '.join(self.columns)}{cut}>"
 
     def __len__(self) -> int:
         return len(self.values)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli.output import Format, FormatOption, Section, show_rows, show_sections
+from registry.cli.output import (
+    Format,
+    FormatOption,
+    Section,
+    notice,
+    show_rows,
+    show_sections,
+)
 from registry.cli.session import open_registry
 from registry.cli.values import assignments, split_assignment
 from registry.errors import BadInput, NotFound
@@ -57,6 +64,7 @@ def query(
         given = _given(parameters or ())
         with open_registry(context) as registry:
             rows = registry.query(name, **given)
+        _say_models(_known(name), given, rows)
         show_rows(rows, format)
 
 
@@ -106,6 +114,19 @@ def _given(texts: Sequence[str]) -> dict[str, Any]:
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def _say_models(query: NamedQuery, given: Mapping[str, Any], rows: Rows) -> None:
+    """Tell that rows are of several models, where the query could be told to take one alone."""
+    takes_model = any(p.name == "model" and not p.required for p in query.parameters)
+    if not takes_model or given.get("model") or "model" not in rows.columns:
+        return
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    if len(models) > 1:
+        notice(
+            f"note: rows of {len(models)} models, each counted on its own: {', '.join(models)};"
+            " model=NAME shows one of them"
+        )
 
 
 def _list_queries(format: Format) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "FormatOption",
     "Section",
     "notice",
+    "one_line",
     "progress_line",
     "show_record",
     "show_rows",

@@ -7,8 +7,7 @@ database is opened in ``registry.graph.open``.
 Errors: whatever the engine or driver raises comes out as a :class:`registry.errors.GraphError`:
 ``GraphUnavailable`` (no answer), ``GraphRefused`` (credentials, another registry's data),
 ``GraphBusy`` (another writer holds the embedded file), ``QueryFailed`` (statement not accepted),
-``QueryTimeout`` and ``QueryTooLarge`` (stopped at a limit). Passwords appear in none of their
-texts.
+``QueryTimeout`` and ``QueryTooLarge`` (stopped at a limit). Passwords appear in none of them.
 
 Threads: a store may be used by one thread at a time.
 """
@@ -16,7 +15,7 @@ Threads: a store may be used by one thread at a time.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +38,9 @@ class GraphStore(Closing):
 
     engine: str
     """``kglite`` or ``neo4j``."""
+
+    reads_one_moment: bool = False
+    """Whether a statement sees the graph as it was at one moment, whatever is written meanwhile."""
 
     rows_per_transaction: int = 5_000
     """How many nodes and edges of circuits one transaction had best write."""
@@ -73,10 +75,11 @@ class GraphStore(Closing):
         """
 
     @abc.abstractmethod
-    def write(self, statements: Sequence[Statement]) -> None:
+    def write(self, statements: Iterable[Statement]) -> None:
         """Run statements in one transaction: all of them take effect, or none.
 
-        Neo4j retries transient failures, so statements must be idempotent.
+        Neo4j retries transient failures, so statements must be idempotent, and can be gone through
+        again. They are run as they come: whoever has millions of rows makes them some at a time.
 
         Raises:
             GraphError: Nothing was written.

@@ -10,7 +10,8 @@ the last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class EmbeddedGraph(GraphStore):
     """
 
     engine = "kglite"
+    reads_one_moment = True  # the last checkpoint
     # The engine copies what it holds of a label when a transaction first writes to it, so few large
     # transactions are quicker: measured with 400 circuits, by half from 5,000 rows to 40,000.
     rows_per_transaction = 50_000
@@ -85,10 +87,19 @@ class EmbeddedGraph(GraphStore):
         values = tuple(tuple(row) for row in reply["values"])
         return Rows(tuple(reply["columns"]), values, reply["truncated"])
 
-    def write(self, statements: Sequence[Statement]) -> None:
+    def write(self, statements: Iterable[Statement]) -> None:
         """Run statements in one transaction of the graph in memory."""
         self._refuse_reader()
-        self._ask("write", statements=[[s.text, dict(s.parameters)] for s in statements])
+        self._ask("begin")
+        try:
+            for one in statements:
+                self._ask("run", text=one.text, parameters=dict(one.parameters))
+            self._ask("commit")
+        except BaseException:
+            if self._worker is not None:
+                with contextlib.suppress(GraphError):
+                    self._ask("rollback")
+            raise
         self._unsaved = True
 
     def clear(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import SecretStr
@@ -45,6 +45,8 @@ _DRIVER_BYTES = 100_000_000
 _ANSWER_BYTES = 2_000_000_000
 """Memory for an answer, where the caller sets no limit, beside the driver's own."""
 _CLEAR_BATCH = 10_000
+_RETRY_SECONDS = 10.0
+_RETRY_PAUSE_SECONDS = 0.2
 _SCHEMA = {
     "CONSTRAINT": "SHOW CONSTRAINTS YIELD name RETURN name",
     # A constraint's index goes with it, and token lookup indexes belong to the server.
@@ -106,7 +108,7 @@ class Neo4jGraph(GraphStore):
             ends_at=ends_at, max_rows=max_rows, memory_bytes=memory_bytes,
         )  # fmt: skip
 
-    def write(self, statements: Sequence[Statement]) -> None:
+    def write(self, statements: Iterable[Statement]) -> None:
         """Run statements in one transaction, again where the server says it may help."""
         self._refuse_reader()
         self._write(statements)
@@ -163,10 +165,28 @@ class Neo4jGraph(GraphStore):
         reply = self._ask("read", ends_at=ends_at, memory_bytes=memory_bytes, **request)
         return Rows(tuple(reply["columns"]), tuple(map(tuple, reply["values"])), reply["truncated"])
 
-    def _write(self, statements: Sequence[Statement]) -> bool:
+    def _write(self, statements: Iterable[Statement]) -> bool:
         """Run statements in one transaction, and tell whether they changed anything."""
-        pairs = [[statement.text, dict(statement.parameters)] for statement in statements]
-        return bool(self._ask("write", statements=pairs)["changed"])
+        ends_at = time.monotonic() + _RETRY_SECONDS
+        while True:
+            try:
+                return self._write_once(statements)
+            except _Transient as error:
+                if time.monotonic() > ends_at:
+                    raise GraphUnavailable(str(error)) from None
+                time.sleep(_RETRY_PAUSE_SECONDS)
+
+    def _write_once(self, statements: Iterable[Statement]) -> bool:
+        self._ask("begin")
+        try:
+            for one in statements:
+                self._ask("run", text=one.text, parameters=dict(one.parameters))
+            return bool(self._ask("commit")["changed"])
+        except BaseException:
+            if self._driver is not None:
+                with contextlib.suppress(GraphError):
+                    self._ask("rollback")
+            raise
 
     def _ask(
         self,
@@ -240,6 +260,8 @@ class Neo4jGraph(GraphStore):
                 return QueryFailed(text)
             case "timeout":
                 return QueryTimeout(text)
+            case "transient":
+                return _Transient(f"{where} asks to try again: {text}")
             case "large":
                 return QueryTooLarge(text)
             case "memory":
@@ -257,6 +279,10 @@ class Neo4jGraph(GraphStore):
                 return GraphUnavailable(f"{where} answers as no Neo4j server does: {text}")
             case _:
                 return GraphUnavailable(f"{where} does not answer: {text}")
+
+
+class _Transient(GraphError):
+    """The server says that the same transaction may succeed when it is tried again."""
 
 
 # -- processes without a graph ---------------------------------------------------------------------

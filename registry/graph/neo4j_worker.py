@@ -23,6 +23,7 @@ from neo4j.exceptions import (  # noqa: E402
     AuthError,
     ClientError,
     ConfigurationError,
+    DatabaseError,
     DriverError,
     Neo4jError,
     ServiceUnavailable,
@@ -36,7 +37,6 @@ from registry.graph.frames import Failure, Reply, serve  # noqa: E402
 
 _CONNECT_SECONDS = 5.0
 _ACQUIRE_SECONDS = 10.0
-_RETRY_SECONDS = 10.0
 _IDLE_SECONDS = 1.0
 """A connection not used for so long is tried before it is used: the server may have restarted."""
 _WRITE_SECONDS = 600.0
@@ -54,11 +54,15 @@ class Served:
     def __init__(self) -> None:
         self._driver: neo4j.Driver | None = None
         self._database: str | None = None
+        self._writing = contextlib.ExitStack()
+        self._transaction: neo4j.Transaction | None = None
+        self._changed = False
 
     def answer(self, request: Reply) -> Reply:
         """Do what a request asks."""
         actions = {
-            "open": self.open, "read": self.read, "write": self.write, "close": self.close,
+            "open": self.open, "read": self.read, "begin": self.begin, "run": self.run,
+            "commit": self.commit, "rollback": self.rollback, "close": self.close,
         }  # fmt: skip
         return actions[request["do"]](request)
 
@@ -72,7 +76,6 @@ class Served:
             connection_timeout=_CONNECT_SECONDS,
             connection_acquisition_timeout=_ACQUIRE_SECONDS,
             liveness_check_timeout=_IDLE_SECONDS,
-            max_transaction_retry_time=_RETRY_SECONDS,
             notifications_min_severity="OFF",
             telemetry_disabled=True,
             user_agent="circuit-registry",
@@ -90,23 +93,43 @@ class Served:
             result = transaction.run(_literal(request["text"]), request["parameters"])
             return _rows(result, request["max_rows"])
 
-    def write(self, request: Reply) -> Reply:
-        """Run statements in one transaction, again where the server says it may help."""
+    def begin(self, request: Reply) -> Reply:
+        """Begin a writing transaction, in which ``run`` and ``commit`` follow."""
+        self.rollback(request)
+        self._writing = contextlib.ExitStack()
+        session = self._writing.enter_context(self._session(neo4j.WRITE_ACCESS))
+        self._transaction = session.begin_transaction(timeout=_WRITE_SECONDS)
+        # Not as a context of its own, which would commit what is left open.
+        self._writing.callback(self._transaction.close)
+        self._changed = False
+        return {}
 
-        @neo4j.unit_of_work(timeout=_WRITE_SECONDS)
-        def run_all(transaction: neo4j.ManagedTransaction) -> bool:
-            counts = [
-                transaction.run(_literal(text), parameters).consume().counters
-                for text, parameters in request["statements"]
-            ]
-            return any(count.contains_updates for count in counts)
+    def run(self, request: Reply) -> Reply:
+        """Run a statement in the transaction that was begun."""
+        assert self._transaction is not None
+        result = self._transaction.run(_literal(request["text"]), request["parameters"])
+        self._changed |= result.consume().counters.contains_updates
+        return {}
 
-        with self._session(neo4j.WRITE_ACCESS) as session:
-            return {"changed": session.execute_write(run_all)}
+    def commit(self, request: Reply) -> Reply:
+        """Make the transaction take effect, and tell whether it changed anything."""
+        assert self._transaction is not None
+        self._transaction.commit()
+        self.rollback(request)
+        return {"changed": self._changed}
+
+    def rollback(self, request: Reply) -> Reply:
+        """Let go of the transaction; what was not committed never was."""
+        del request
+        self._transaction = None
+        writing, self._writing = self._writing, contextlib.ExitStack()
+        with contextlib.suppress(Neo4jError, DriverError):  # the server has let go of it already
+            writing.close()
+        return {}
 
     def close(self, request: Reply) -> Reply:
         """Close the connections; another ``open`` may follow."""
-        del request
+        self.rollback(request)
         if self._driver is not None:
             self._driver.close()
             self._driver = None
@@ -197,7 +220,10 @@ def _of_server(error: Neo4jError) -> Failure:
         return Failure("timeout", "the query was stopped at its time limit")
     if code in _MEMORY_CODES:
         return Failure("memory", message)
-    if isinstance(error, ClientError):
+    if error.is_retryable():
+        return Failure("transient", message)
+    # A database error is an answer too: the server is there and refuses what it was given.
+    if isinstance(error, ClientError | DatabaseError):
         return Failure("query", message)
     return Failure("unavailable", message)
 

@@ -1,6 +1,6 @@
 """The embedded engine's own process: ``python -m registry.graph.worker``.
 
-Answers the requests of :class:`registry.graph.embedded.EmbeddedGraph`, as
+Answers the requests of :class:`registry.graph.embedded.EmbeddedGraph`; how they are written,
 :mod:`registry.graph.frames` tells. It holds one kglite graph, ends when its input ends, and imports
 nothing but the standard library and kglite, so that it starts in a tenth of a second and cannot
 clash with what a notebook has imported.
@@ -22,6 +22,9 @@ import kglite
 
 from registry.graph.frames import Failure, Reply, serve
 
+_ACTIONS = (
+    "refresh", "read", "begin", "run", "commit", "rollback", "clear", "checkpoint", "version",
+)  # fmt: skip
 # A killed writer's engine ends only when it has done what it was doing; that is waited for.
 _LEASE_PATIENCE_SECONDS = 5.0
 _LEASE_POLL_SECONDS = 0.05
@@ -37,6 +40,7 @@ class Engine:
         self._graph = self._open_for_writing() if writing else kglite.KnowledgeGraph()
         # Holds the lease even when clear() puts another graph in its place.
         self._lease = self._graph
+        self._transaction: Any = None
 
     def refresh(self, request: Reply) -> Reply:
         """Take the last checkpoint, if it is newer than what is held."""
@@ -60,16 +64,30 @@ class Engine:
         finally:
             transaction.rollback()
 
-    def write(self, request: Reply) -> Reply:
-        """Run statements in one transaction."""
-        transaction = self._graph.begin()
-        try:
-            for text, parameters in request["statements"]:
-                transaction.cypher(text, params=parameters, timeout_ms=0)
-        except BaseException:
+    def begin(self, request: Reply) -> Reply:
+        """Begin a transaction that writes; there is one at a time."""
+        self.rollback(request)
+        self._transaction = self._graph.begin()
+        return {}
+
+    def run(self, request: Reply) -> Reply:
+        """Run a statement in the transaction."""
+        self._transaction.cypher(request["text"], params=request["parameters"], timeout_ms=0)
+        return {}
+
+    def commit(self, request: Reply) -> Reply:
+        """Let the transaction take effect."""
+        del request
+        self._transaction.commit()
+        self._transaction = None
+        return {}
+
+    def rollback(self, request: Reply) -> Reply:
+        """Drop the transaction, if there is one."""
+        del request
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
             transaction.rollback()
-            raise
-        transaction.commit()
         return {}
 
     def clear(self, request: Reply) -> Reply:
@@ -127,8 +145,7 @@ class Served:
             self._engine = Engine(request["path"], writing=request["writing"])
             return {}
         actions: dict[str, Callable[[Reply], Reply]] = {
-            name: getattr(self._engine, name)
-            for name in ("refresh", "read", "write", "clear", "checkpoint", "version")
+            name: getattr(self._engine, name) for name in _ACTIONS
         }
         return actions[request["do"]](request)
 
@@ -179,7 +196,8 @@ def _kind(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     if isinstance(error, kglite.WriterLeaseHeldError):
-        return f"process {error.holder.get('pid')} is writing to it"
+        holder = error.holder.get("pid")
+        return f"process {holder} is writing to it" if holder else "another process writes to it"
     if isinstance(error, kglite.CypherTimeoutError):
         return "the query was stopped at its time limit; ask for less, or allow more time"
     if isinstance(error, kglite.ReadOnlyError):
