@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from registry.cli.output import Format, FormatOption, notice, show_record, show_rows
+from registry.cli.printable import is_printable
 from registry.cli.session import open_registry
 from registry.errors import ArtifactNotFound, BadInput, CircuitsError, StorageError
 from registry.rows import Rows
@@ -334,7 +335,7 @@ def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
 
 
 def _to_standard_output(data: bytes) -> None:
-    if b"\x00" in data:
+    if sys.stdout.isatty() and not is_printable(data.decode(errors="replace")):
         _refuse_terminal()
     sys.stdout.buffer.write(data)
     sys.stdout.flush()

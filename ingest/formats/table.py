@@ -30,6 +30,7 @@ from ingest.formats.contraction import (
 )
 from ingest.formats.reading import read_text
 from ingest.formats.spelling import notes_on_names, read_name
+from registry.csv_cells import unguarded_cell
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
 from registry.records import Circuit, Edge, Node
@@ -189,6 +190,8 @@ def _json_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    # Our own tables guard against spreadsheets so; most hold nothing to take back.
+    guarded = "'" in text
     try:
         # Every row is as wide as the header, however short its line.
         if len(reader.fieldnames or ()) > _MAX_COLUMNS:
@@ -199,7 +202,10 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for row in reader:
             if None in row:
                 raise BadInput(f"{path.name}, line {reader.line_num}: more values than columns")
-            yield reader.line_num, row
+            yield (
+                reader.line_num,
+                {k: v and unguarded_cell(v) for k, v in row.items()} if guarded else row,
+            )
     except csv.Error as error:
         raise BadInput(f"{path.name}, line {reader.line_num}: {error}") from error
 

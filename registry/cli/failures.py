@@ -12,7 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from registry.cli.output import one_line
+from registry.cli.printable import one_line
 from registry.credentials import redacted, scrubbed
 from registry.errors import BadInput, CircuitsError
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from registry.cli.printable import escaped, one_line
 from registry.credentials import redacted, scrubbed
 from registry.errors import BadInput
 
@@ -36,14 +37,17 @@ class _WithoutSecrets(logging.Formatter):
 
 
 class _Line(_WithoutSecrets):
-    """``warning: text`` without passwords; tracebacks only where debugging asks for them."""
+    """``warning: text`` on a line without passwords; tracebacks only where debugging asks."""
 
     def __init__(self, *, tracebacks: bool) -> None:
         super().__init__()
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record) if self._tracebacks else record.getMessage()
+        if self._tracebacks:
+            text = escaped(super().format(record), keep="\n\t")
+        else:
+            text = one_line(record.getMessage())
         return self.cleaned(record, f"{record.levelname.lower()}: {text}")
 
 
@@ -54,7 +58,8 @@ class _Full(_WithoutSecrets):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return self.cleaned(record, super().format(record))
+        # A log is read on terminals, too.
+        return self.cleaned(record, escaped(super().format(record), keep="\n\t"))
 
 
 class _Once:

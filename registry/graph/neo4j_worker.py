@@ -1,9 +1,9 @@
 """The Neo4j driver's own process: ``python -m registry.graph.neo4j_worker``.
 
-Answers the requests of :class:`registry.graph.neo4j.Neo4jGraph` (:mod:`registry.graph.frames` tells
-how). The driver is not in the process of whoever asks, because it waits for a silent server as long
-as that server told it to, holds whatever a server sends, and ends its whole process where an answer
-claims a list of four billion items or nests a hundred thousand of them.
+Answers the requests of :class:`registry.graph.neo4j.Neo4jGraph`, as :mod:`registry.graph.frames`
+tells. The driver is not in the process of whoever asks, because it waits for a silent server as
+long as that server told it to, holds whatever a server sends, and ends its whole process where an
+answer claims a list of four billion items or nests a hundred thousand of them.
 """
 
 from __future__ import annotations
