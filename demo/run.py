@@ -106,9 +106,9 @@ def discover() -> None:
     circuits("init")
     say("Find the circuits of three tasks in a language model of 135 million parameters.")
     for task in TASKS:
-        options = ("--model", "smollm2", "--task", task, "--prompts", "16")
-        options += ("--method", "eap-ig-inputs")
-        circuits("--log-level", "info", "discover", "edge-attribution", *options)
+        asked = ("--model", "smollm2", "--task", task, "--prompts", "16")
+        how = ("--method", "eap-ig-inputs")
+        circuits("--log-level", "info", "discover", "edge-attribution", *asked, *how)
     circuits("list")
 
 
