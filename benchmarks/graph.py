@@ -32,7 +32,7 @@ from registry.catalogue import NamedQuery, bind, load_catalogue
 from registry.graph.base import GraphStore
 from registry.graph.embedded import EmbeddedGraph
 from registry.graph.projection import project
-from registry.graph.schema import begin_rebuild, prepare
+from registry.graph.schema import Owner, begin_filling
 from registry.identifiers import can_feed, parse_local
 from registry.ledger.base import Batch, Ledger, NewCircuit
 from registry.ledger.sql import migrate_ledger, open_ledger
@@ -164,7 +164,7 @@ def recorded(circuits: Sequence[Circuit], folder: Path) -> Iterator[tuple[Source
 
 def measure_projection(store: GraphStore, source: Source, n_circuits: int) -> None:
     """Project everything pending into an empty graph and print the rates."""
-    changes = source.ledger.pending()
+    changes = source.ledger.changes_since(0).changes
     wall, processor = time.perf_counter(), time.process_time()
     project(store, changes, source)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
@@ -246,19 +246,19 @@ def measure(engine: str, circuits: Sequence[Circuit], repeat: int) -> None:
         refuse_unlisted(load_catalogue(), asked)
         writer, reader = stack.enter_context(opened(folder))
         print(f"{writer.version()}, {len(circuits):,} circuits of {N_EDGES} edges", flush=True)
-        identity = source.ledger.registry_id
-        prepare(writer, identity)
+        owner = Owner(source.ledger.registry_id, source.ledger.instance)
+        marker = begin_filling(writer, owner, None)
         if engine == "neo4j":
             # A server that has just started compiles; what counts is how it runs.
-            project(writer, source.ledger.pending()[:40], source)
-            begin_rebuild(writer, identity)
+            project(writer, source.ledger.changes_since(0).changes[:40], source)
+            begin_filling(writer, owner, marker)
         measure_projection(writer, source, len(circuits))
         began = time.perf_counter()
         reader.read("RETURN 1 AS one")
         print(f"  opening to read {(time.perf_counter() - began) * 1000:10,.0f} ms", flush=True)
         measure_queries(reader, asked, repeat)
         began = time.perf_counter()
-        begin_rebuild(writer, identity)
+        begin_filling(writer, owner, marker)
         print(f"  emptying        {(time.perf_counter() - began) * 1000:10,.0f} ms\n", flush=True)
 
 

@@ -57,6 +57,12 @@ def export(
             metavar="PATH",
         ),
     ] = None,
+    skip_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--skip-damaged", help="With --bundle: leave out circuits that are damaged, by name."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Write over files that are there already.")
     ] = False,
@@ -94,6 +100,7 @@ def export(
     circuits export --task ioi --model gpt2 --to eap-ig-json -o graphs/
     circuits export 3f9a 81c2 --bundle -o ioi.zip
     circuits export --all --bundle -o everything.zip
+    circuits export --all --bundle --skip-damaged -o what-is-left.zip
     circuits export --formats
     """
     if formats:
@@ -109,7 +116,15 @@ def export(
         chosen = _chosen(registry, circuits or [], filters, every=all_)
         if to is None:
             whole = all_ and not any(filters.values())
-            _export_bundle(registry, chosen, out, format, force=force, everything=whole)
+            _export_bundle(
+                registry,
+                chosen,
+                out,
+                format,
+                force=force,
+                everything=whole,
+                skip_damaged=skip_damaged,
+            )
         else:
             _export_files(registry, chosen, to, out, format, force=force)
 
@@ -234,13 +249,17 @@ def _export_bundle(
     *,
     force: bool,
     everything: bool,
+    skip_damaged: bool,
 ) -> None:
     from ingest.bundle import gather, write
 
     path = _bundle_path(entries, out)
     if path is not None:
         _refuse_existing([path], force=force)
-    contents = gather(registry, [entry.id for entry in entries], everything=everything)
+    chosen = [entry.id for entry in entries]
+    contents = gather(registry, chosen, everything=everything, skip_damaged=skip_damaged)
+    for damage in contents.left_out:
+        notice(f"left out: {damage}")
     if contents.brought:
         listed = ", ".join(key[:_DIGITS] for key in contents.brought[:5])
         more = ", ..." if len(contents.brought) > 5 else ""

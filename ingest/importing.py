@@ -108,9 +108,13 @@ def import_files(
         else:
             try:
                 told, notes = with_slug(said_of(path, folder, said, entries))
-                found = one.read(path, Context(told, limits or Limits()))
-                found = replace(found, notes=[*notes, *found.notes])
-                yield _recorded(registry, path, one, found, dry_run, labels or CircuitLabels())
+                # What was read is let go before it is projected: it may be half of the memory.
+                with registry.projecting_later():
+                    found = one.read(path, Context(told, limits or Limits()))
+                    found = replace(found, notes=[*notes, *found.notes])
+                    report = _recorded(registry, path, one, found, dry_run, labels)
+                    del found
+                yield report
             except (CircuitsError, ValidationError) as error:
                 # Of a table whose kind only its columns tell, reading alone finds that it is none.
                 if isinstance(error, UnknownFormat) and folder is not None and format is None:
@@ -168,7 +172,7 @@ def _recorded(
     format: Format,
     found: Imported,
     dry_run: bool,
-    labels: CircuitLabels,
+    labels: CircuitLabels | None,
 ) -> FileReport:
     outcome, notes = Outcome.READABLE, list(found.notes)
     whole = found.batch
@@ -180,7 +184,7 @@ def _recorded(
         return FileReport(path, Outcome.SKIPPED, format.name, notes=tuple(reason))
     _check_shapes(registry, circuits, whole or found)
     if not dry_run:
-        batch = _batch(registry, path, format, found, labels)
+        batch = _batch(registry, path, format, found, labels or CircuitLabels())
         # What recording says it added does not count prompts.
         known_prompts = {one.id for one in registry.ledger.prompt_sets()}
         new_prompts = {one.id for one in batch.prompt_sets} - known_prompts

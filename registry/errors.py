@@ -19,6 +19,7 @@ __all__ = [
     "GraphOutdated",
     "GraphRefused",
     "GraphUnavailable",
+    "HomeNotTrusted",
     "IncompatibleModel",
     "LedgerError",
     "LedgerOutdated",
@@ -27,8 +28,10 @@ __all__ = [
     "NotFound",
     "QueryFailed",
     "QueryTimeout",
+    "QueryTooLarge",
     "RegistryNotFound",
     "StorageError",
+    "StoreRefused",
     "TooFewPrompts",
     "UnsupportedModel",
 ]
@@ -65,6 +68,10 @@ class NotFound(CircuitsError, LookupError):
 
 class RegistryNotFound(CircuitsError, LookupError):
     """No registry in this folder or above it."""
+
+
+class HomeNotTrusted(CircuitsError, PermissionError):
+    """A registry that this user neither made nor accepted leads to places outside its folder."""
 
 
 class IncompatibleModel(BadInput):
@@ -105,6 +112,10 @@ class MissingExtra(CircuitsError, ImportError):
 
 class StorageError(CircuitsError, OSError):
     """An artifact could not be written or read: full disk, no permission, no connection."""
+
+
+class StoreRefused(StorageError):
+    """The artifacts belong to another registry, or to none that can be told."""
 
 
 class ArtifactNotFound(StorageError):
@@ -153,3 +164,7 @@ class QueryFailed(GraphError, ValueError):
 
 class QueryTimeout(GraphError, TimeoutError):
     """A statement ran past its time limit and was stopped."""
+
+
+class QueryTooLarge(GraphError, MemoryError):
+    """A statement took more memory than it may, or its answer is larger than one may be."""

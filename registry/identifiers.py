@@ -36,6 +36,7 @@ __all__ = [
     "parse_node_key",
     "ports_of",
     "sort_key",
+    "split_connection",
     "to_component_level",
 ]
 
@@ -216,6 +217,13 @@ def parse_connection(text: str) -> Connection:
     if port is not None and port not in ports_of(target):
         raise BadIdentifier(text, _port_hint(target))
     return Connection(source.model, source.local, target, port)
+
+
+def split_connection(id: str) -> tuple[str, str, str, Port | None]:
+    """Model, source, target and port of a connection's name that is known to be one."""
+    model, _, rest = id.partition("/")
+    source, _, target = rest.partition("->")
+    return model, source, *_split_port(target)
 
 
 def node_key(local: str | Local, position: str | None = None) -> str:

@@ -1,16 +1,16 @@
 """The registry itself: one record, its artifacts, and the graph made from both.
 
 :class:`Registry` alone writes to more than one store, always in this order: artifacts, then one
-ledger transaction that also fills the outbox, then the projection of the outbox into the graph.
-A crash at any point leaves nothing visible, or an outbox that the next :meth:`Registry.sync`
-works off. The graph is opened for writing only while projecting, and whatever is wrong with it
-never stops recording.
+ledger transaction that makes a revision, then the projection of what it changed into the graph.
+A crash at any point leaves nothing visible, or a graph that says it is behind, which the next
+:meth:`Registry.sync` brings up to date. The graph is opened for writing only while projecting, and
+whatever is wrong with it never stops recording.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +20,11 @@ from registry import backup as backups
 from registry.artifacts import ArtifactStore
 from registry.catalogue import bind, load_catalogue
 from registry.closing import Closing
-from registry.errors import BadInput, CircuitsError, NotFound
+from registry.damage import Damage, damaged, mend
+from registry.documents import read_circuit
+from registry.errors import BadInput, CircuitsError, LedgerError, NotFound
 from registry.findings import Description, FoundCircuit, as_records
+from registry.graph.schema import PutAside
 from registry.ledger.base import (
     Batch,
     CircuitEntry,
@@ -29,9 +32,10 @@ from registry.ledger.base import (
     Ledger,
     NewCircuit,
     Recorded,
+    Revision,
 )
 from registry.ledger.merging import merge_models
-from registry.ledger.sql import migrate_ledger, open_ledger
+from registry.ledger.sql import is_set_up, migrate_ledger, open_ledger
 from registry.names import known_model, known_task, resolvers
 from registry.records import (
     Circuit,
@@ -47,7 +51,7 @@ from registry.rows import Rows
 from registry.settings import Settings, create_home, load_settings
 from registry.shapes import check_components
 from registry.stored import StoredCircuit
-from registry.syncing import GraphAccess, Progress
+from registry.syncing import GraphAccess, Progress, refuse_graph_in_use
 
 __all__ = ["Registry", "Status", "StoredCircuit"]
 
@@ -67,6 +71,7 @@ class Status:
         counts: Records of each kind.
         pending: Changes that are not yet in the graph.
         graph: ``ready``, or why the graph cannot be read.
+        put_aside: Records that the graph could not take, with the reasons.
         runs: Runs by status.
     """
 
@@ -76,6 +81,7 @@ class Status:
     counts: Mapping[str, int]
     pending: int
     graph: str
+    put_aside: tuple[PutAside, ...]
     runs: Mapping[str, int]
 
 
@@ -91,6 +97,7 @@ class Registry(Closing):
         self._artifacts = artifacts
         self._graph = GraphAccess(settings, ledger, self)
         self._projects = True
+        self._waits = False
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -101,8 +108,13 @@ class Registry(Closing):
         A registry that is there already is opened, and brought up to date.
         """
         settings = settings or load_settings(create_home(home))
-        migrate_ledger(settings.ledger)
+        cls.migrate(settings)
         registry = cls.open(settings=settings)
+        try:
+            registry._artifacts.mark()
+        except BaseException:
+            registry.close()
+            raise
         registry._sync_or_warn()
         return registry
 
@@ -113,9 +125,18 @@ class Registry(Closing):
         Raises:
             RegistryNotFound: There is none; ``circuits init`` makes one.
             LedgerOutdated: Its ledger needs ``circuits migrate``.
+            LedgerError: It cannot be opened; the text says if it was lost and its artifacts are
+                still there.
         """
         settings = settings or load_settings(home)
-        return cls(settings, open_ledger(settings.ledger), ArtifactStore(settings.artifacts))
+        artifacts = ArtifactStore(settings.artifacts)
+        try:
+            ledger = open_ledger(settings.ledger)
+        except LedgerError:
+            _refuse_lost_ledger(settings)
+            raise
+        artifacts.claim(ledger.registry_id, ledger.instance)
+        return cls(settings, ledger, artifacts)
 
     def close(self) -> None:
         """Release all stores; safe to repeat."""
@@ -150,13 +171,14 @@ class Registry(Closing):
         """
         described = as_records(what, description)
         batch = _merge(described.records)
-        batch = self._with_models_and_tasks(batch)
-        self._check_shapes(batch)
+        known = self._ledger.models()
+        batch = self._with_models_and_tasks(batch, known)
+        _check_shapes(batch, known)
         self._check_targets(batch)
         for data in (*described.artifacts, *(new.circuit.document for new in batch.circuits)):
             self._artifacts.put(data)
         recorded = self._ledger.record(batch)
-        self._sync_or_warn()
+        self._sync_or_warn(verify=not recorded.anything)
         return recorded
 
     def store_artifact(self, data: bytes) -> str:
@@ -228,7 +250,7 @@ class Registry(Closing):
             if self._ledger.relabel(entry.id, labels, expected=old):
                 break
             entry = self._ledger.circuit(entry.id)  # somebody else was quicker
-        self._sync_or_warn()
+        self._sync_or_warn(verify=False)
 
     # -- reading the record --------------------------------------------------------------------
 
@@ -248,7 +270,7 @@ class Registry(Closing):
 
     def document(self, circuit: str) -> Circuit:
         """Read a circuit's content from its artifact, by full id."""
-        return Circuit.model_validate_json(self._artifacts.get(circuit))
+        return read_circuit(self._artifacts.get(circuit))
 
     def edits(self) -> list[Edit]:
         """All edits, oldest first."""
@@ -327,29 +349,45 @@ class Registry(Closing):
         """
         return self._graph.sync(progress)
 
-    def rebuild(self, *, progress: Progress | None = None) -> int:
+    def rebuild(self, *, progress: Progress | None = None, overwrite: bool = False) -> int:
         """Empty the graph and make it again from the ledger; returns how many changes that were.
 
-        Killed at any point, the next :meth:`sync` finishes it.
+        Killed at any point, an embedded graph is what it was before, and that of a server is
+        finished by the next :meth:`sync`; readers are told meanwhile.
+
+        Args:
+            progress: Told how far it is.
+            overwrite: Also a graph that was made from another copy of this registry.
+
+        Raises:
+            GraphRefused: The graph is another registry's, or another copy's without ``overwrite``.
         """
-        return self._graph.rebuild(progress)
+        return self._graph.rebuild(progress, overwrite=overwrite)
+
+    def put_aside(self) -> tuple[PutAside, ...]:
+        """Records that the graph could not take, with the reasons; none if it cannot be read."""
+        return self._graph.standing().put_aside
 
     @contextmanager
     def projecting_later(self) -> Iterator[None]:
         """Project what is recorded within at the end, all at once; for hundreds of records.
 
-        Killed before that, the next :meth:`sync` finishes it.
+        Killed before that, the next :meth:`sync` finishes it. Where nothing was recorded, nothing
+        is projected; one within another leaves it to the outer one.
         """
-        self._projects = False
+        before, self._projects = self._projects, False
         try:
             yield
         finally:
-            self._projects = True
-            self._sync_or_warn()
+            self._projects = before
+            if self._waits:
+                self._sync_or_warn()
 
-    def _sync_or_warn(self) -> None:
+    def _sync_or_warn(self, *, verify: bool = True) -> None:
+        """Project; without ``verify``, another process's word that it did so is enough."""
+        self._waits = not self._projects
         if self._projects:
-            self._project_or_warn(self.sync)
+            self._project_or_warn(lambda: self._graph.sync(verify=verify))
 
     def _project_or_warn(self, work: Callable[[], int]) -> None:
         try:
@@ -361,12 +399,24 @@ class Registry(Closing):
 
     @classmethod
     def migrate(cls, settings: Settings, *, check_only: bool = False) -> tuple[str, ...]:
-        """Bring the ledger's schema up to date, or only say which revisions are pending."""
-        return migrate_ledger(settings.ledger, check=check_only)
+        """Bring the ledger's schema up to date, or only say which revisions are pending.
+
+        Artifacts of a registry that was made before stores were marked get their mark.
+
+        Raises:
+            LedgerError: There is no ledger, but artifacts are there: it was lost.
+        """
+        if not is_set_up(settings.ledger):
+            _refuse_lost_ledger(settings)
+        applied = migrate_ledger(settings.ledger, check=check_only)
+        if not check_only:
+            with cls.open(settings=settings) as registry:
+                registry._artifacts.adopt(registry._ledger.artifacts)
+        return applied
 
     def status(self) -> Status:
         """Say what the registry holds and how its stores are."""
-        ledger = self._ledger
+        ledger, graph = self._ledger, self._graph.standing()
         entries = ledger.circuits()
         runs: dict[str, int] = {}
         for run in ledger.runs():
@@ -383,14 +433,22 @@ class Registry(Closing):
                 "evaluations": len(ledger.evaluations()),
                 "edits": len(ledger.edits()),
             },
-            pending=ledger.pending_count(),
-            graph=self._graph.state(),
+            pending=graph.pending,
+            graph=graph.state,
+            put_aside=graph.put_aside,
             runs=runs,
         )
 
-    def backup(self, path: Path | str) -> backups.BackupReport:
-        """Write ledger and artifacts into one file; other processes may record meanwhile."""
-        return backups.write(Path(path), self._ledger, self._artifacts)
+    def backup(self, path: Path | str, *, skip_damaged: bool = False) -> backups.BackupReport:
+        """Write ledger and artifacts into one file; other processes may record meanwhile.
+
+        Raises:
+            BadInput: The file exists already.
+            LedgerError: The ledger's database is damaged.
+            StorageError: It cannot be written; or an artifact is missing or damaged, unless
+                ``skip_damaged`` leaves such out, which the report names.
+        """
+        return backups.write(Path(path), self._ledger, self._artifacts, skip_damaged=skip_damaged)
 
     @classmethod
     def restore(
@@ -399,41 +457,119 @@ class Registry(Closing):
         home: Path | str | None = None,
         *,
         settings: Settings | None = None,
+        overwrite_graph: bool = False,
     ) -> Registry:
         """Fill a new registry from a backup, project it and return it open.
 
+        A restore that was killed after its records were in goes on where it was.
+
+        Args:
+            path: The backup.
+            home: Folder of the new registry.
+            settings: Its settings, instead of ``home``.
+            overwrite_graph: Empty the graph, if it is one of this registry.
+
         Raises:
             BadInput: The file is no backup, or damaged.
-            LedgerError: The registry there already holds records.
+            GraphRefused: The graph is not empty.
+            StoreRefused: The artifact store is another registry's.
+            LedgerError: The registry there already holds other records.
         """
         with backups.opened(Path(path)) as backup:
             settings = settings or load_settings(create_home(home))
-            migrate_ledger(settings.ledger)
-            registry = cls.open(settings=settings)
-            try:
-                backups.load(backup, registry._ledger, registry._artifacts)
-            except BaseException:
-                registry.close()
-                raise
-        # The graph may be there already, with what was recorded after the backup.
-        registry._project_or_warn(registry.rebuild)
+            registry = cls._restored_before(settings, backup)
+            if registry is None:
+                if not overwrite_graph:
+                    refuse_graph_in_use(settings)
+                registry = cls._filled(settings, backup)
+        if overwrite_graph:
+            # The graph may be there already, with what was recorded after the backup.
+            registry._project_or_warn(lambda: registry.rebuild(overwrite=True))
+        else:
+            registry._project_or_warn(registry.sync)
         return registry
 
-    def gc(self, *, apply: bool = False, grace_seconds: float = 3600.0) -> backups.Garbage:
+    @classmethod
+    def _restored_before(cls, settings: Settings, backup: backups.Backup) -> Registry | None:
+        """The registry that this very backup was restored into, if there is one."""
+        if not is_set_up(settings.ledger):
+            return None
+        migrate_ledger(settings.ledger)
+        registry = cls.open(settings=settings)
+        if registry._ledger.restored_from == backup.digest:
+            return registry
+        is_empty = registry._ledger.revision() == Revision()
+        registry.close()
+        if not is_empty:
+            raise LedgerError(
+                f"{settings.describe()['ledger']} holds records already; restore into a new folder,"
+                " or name a new ledger by --ledger"
+            )
+        return None
+
+    @classmethod
+    def _filled(cls, settings: Settings, backup: backups.Backup) -> Registry:
+        artifacts = ArtifactStore(settings.artifacts)
+        artifacts.claim(backup.registry, "")
+        artifacts.verify(backup.artifacts)  # before anything is made
+        migrate_ledger(settings.ledger)
+        registry = cls.open(settings=settings)
+        try:
+            registry._artifacts.claim(backup.registry, registry._ledger.instance)
+            registry._artifacts.adopt(backup.artifacts)
+            backups.load(backup, registry._ledger, registry._artifacts)
+        except BaseException:
+            registry.close()
+            raise
+        return registry
+
+    def gc(
+        self, *, apply: bool = False, grace_seconds: float = 3600.0, sole_copy: bool = False
+    ) -> backups.Garbage:
         """Find artifacts that no record refers to, and delete them if ``apply``.
 
         Files younger than ``grace_seconds`` are left alone: another process may be about to
         record what refers to them.
+
+        Raises:
+            StoreRefused: The artifacts are another registry's; or another copy of this one keeps
+                files among them, unless ``sole_copy`` says that it is gone.
         """
         return backups.collect_garbage(
-            self._ledger, self._artifacts, apply=apply, grace_seconds=grace_seconds
+            self._ledger,
+            self._artifacts,
+            apply=apply,
+            grace_seconds=grace_seconds,
+            sole_copy=sole_copy,
         )
+
+    def damage(self, *, sample: int | None = None) -> list[Damage]:
+        """Check artifacts that records refer to, and say what is missing or damaged.
+
+        Args:
+            sample: Read so many, chosen at random, and only look whether the others are there;
+                None reads all.
+        """
+        return list(damaged(self._ledger, self._artifacts, sample=sample))
+
+    def mend(self, *sources: Path | str) -> tuple[tuple[Damage, ...], tuple[Damage, ...]]:
+        """Put back missing and damaged artifacts from backups, bundles, originals or folders.
+
+        Returns:
+            What was mended, and what still is damaged.
+
+        Raises:
+            BadInput: A source does not exist or cannot be read.
+        """
+        mended = mend(self._ledger, self._artifacts, [Path(source) for source in sources])
+        self._sync_or_warn()
+        return mended
 
     # -- completing and checking what is recorded ----------------------------------------------
 
-    def _with_models_and_tasks(self, batch: Batch) -> Batch:
+    def _with_models_and_tasks(self, batch: Batch, known: Sequence[Model]) -> Batch:
         named = [new.circuit for new in batch.circuits]
-        models = {model.slug for model in (*self._ledger.models(), *batch.models)}
+        models = {model.slug for model in (*known, *batch.models)}
         tasks = {task.slug for task in (*self._ledger.tasks(), *batch.tasks)}
         new_models = {c.model for c in named} | {edit.model for edit in batch.edits}
         new_tasks = {c.task for c in named} | {e.task for e in batch.evaluations}
@@ -443,17 +579,6 @@ class Registry(Closing):
             models=(*batch.models, *(Model(slug=slug) for slug in sorted(new_models - models))),
             tasks=(*batch.tasks, *(_bare_task(slug) for slug in sorted(new_tasks - tasks))),
         )
-
-    def _check_shapes(self, batch: Batch) -> None:
-        models: dict[str, Model] = {}
-        for model in (*self._ledger.models(), *batch.models):
-            known = models.get(model.slug)
-            models[model.slug] = merge_models(known, model) if known else model
-        for new in batch.circuits:
-            names = (node.component for node in new.circuit.nodes)
-            check_components(models[new.circuit.model], names)
-        for edit in batch.edits:
-            check_components(models[edit.model], edit.components)
 
     def _check_targets(self, batch: Batch) -> None:
         models = (
@@ -467,6 +592,38 @@ class Registry(Closing):
                         f"the edit changes {edit.model}, but circuit {target[:12]} was found in"
                         f" {model}; an edit touches circuits of its own model"
                     )
+
+
+def _refuse_lost_ledger(settings: Settings) -> None:
+    """Tell a registry whose ledger was lost from one that was never made.
+
+    Raises:
+        LedgerError: There is no ledger, but artifacts of one.
+    """
+    if is_set_up(settings.ledger):
+        return
+    artifacts = ArtifactStore(settings.artifacts)
+    if artifacts.holds_anything():
+        owner = artifacts.owner()
+        whose = f" of registry {owner.registry[:12]}" if owner is not None else ""
+        where = settings.describe()
+        raise LedgerError(
+            f"there is no ledger at {where['ledger']}, but artifacts{whose} are in"
+            f" {where['artifacts']}: put the ledger back, or restore a backup with 'circuits"
+            " restore FILE'; a new registry needs artifacts of its own, see --artifacts"
+        )
+
+
+def _check_shapes(batch: Batch, known: Sequence[Model]) -> None:
+    models: dict[str, Model] = {}
+    for model in (*known, *batch.models):
+        before = models.get(model.slug)
+        models[model.slug] = merge_models(before, model) if before else model
+    for new in batch.circuits:
+        names = (node.component for node in new.circuit.nodes)
+        check_components(models[new.circuit.model], names)
+    for edit in batch.edits:
+        check_components(models[edit.model], edit.components)
 
 
 def _merge(what: Iterable[Batch | Record | NewCircuit]) -> Batch:

@@ -103,7 +103,7 @@ def smaller(command: str) -> str:
     """The command as it is run here."""
     for pattern, replaced, by in SMALLER:
         if re.match(pattern, command):
-            command, n = re.subn(replaced, lambda _, by=by: by, command, count=1)
+            command, n = re.subn(replaced, by.replace("\\", r"\\"), command, count=1)
             assert n == 1, f"nothing to replace in {command}"
     return command
 

@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from registry.errors import BadInput
 
@@ -30,13 +31,12 @@ _ANGLE = re.compile("[<>]")
 _WORDS = frozenset({"strict", "graph", "digraph", "node", "edge", "subgraph"})
 
 
-@dataclass(frozen=True, slots=True)
-class DotEdge:
+class DotEdge(NamedTuple):
     """An edge from ``tail`` to ``head``; attributes include what holds by default."""
 
     tail: str
     head: str
-    attributes: dict[str, str]
+    attributes: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -104,6 +104,7 @@ class _Reader:
         self._next = next(self._tokens)
         self._graph = DotGraph(directed=False, strict=False)
         self._known: dict[tuple[str, str], DotEdge] = {}
+        self._names: dict[str, str] = {}  # each once, though every edge has two
         self._n_joined = 0  # counts repetitions, too: a strict graph may say one edge for ever
 
     def graph(self) -> DotGraph:
@@ -200,6 +201,7 @@ class _Reader:
         return self._statements(scope.inner(), depth=depth + 1)
 
     def _node(self, name: str, scope: _Scope) -> str:
+        name = self._names.setdefault(name, name)
         if name not in self._graph.nodes:
             if len(self._graph.nodes) == self._max_edges:
                 raise self._too_many("nodes")

@@ -91,6 +91,7 @@ class _Reader:
         self._open: list[str] = []
         self._keys: dict[str, _Key] = {}
         self._defaults: dict[str, dict[str, Any]] = {"graph": {}, "node": {}, "edge": {}}
+        self._ids: dict[str, str] = {}  # each name once, though every edge has two
         self._of: MutableMapping[str, Any] | None = None
         self._key: _Key | None = None
         self._text: list[str] | None = None
@@ -103,11 +104,20 @@ class _Reader:
         """
         if self._graph is None:
             raise self._wrong("there is no graph")
+        self._complete(self._graph)
         about = self._graph.about
         if is_ours(about):
             for name in JSON_FACTS & about.keys():
                 about[name] = self._object(name, about[name])
         return self._graph
+
+    def _complete(self, graph: Graph) -> None:
+        """Give nodes and edges what holds for all of their kind, where they say nothing else."""
+        of_nodes, of_edges = self._defaults["node"], self._defaults["edge"]
+        if of_nodes:
+            graph.nodes.update({id_: {**of_nodes, **own} for id_, own in graph.nodes.items()})
+        if of_edges:
+            graph.edges[:] = [(one, other, {**of_edges, **own}) for one, other, own in graph.edges]
 
     def _object(self, name: str, text: Any) -> Any:
         try:
@@ -172,8 +182,8 @@ class _Reader:
             raise self._wrong(
                 f"more than {self._limits.max_edges:,} nodes; --max-edges allows more"
             )
-        self._of = ChainMap({}, self._defaults["node"])
-        nodes[id_] = self._of
+        id_ = self._ids.setdefault(id_, id_)
+        self._of = nodes[id_] = {}
 
     def _start_edge(self, attributes: Mapping[str, str]) -> None:
         source, target = attributes.get("source"), attributes.get("target")
@@ -186,7 +196,8 @@ class _Reader:
             raise self._wrong(
                 f"more than {self._limits.max_edges:,} edges; --max-edges allows more"
             )
-        values: MutableMapping[str, Any] = ChainMap({}, self._defaults["edge"])
+        source, target = (self._ids.setdefault(end, end) for end in (source, target))
+        values: dict[str, Any] = {}
         self._of = values
         edges.append((source, target, values))
 

@@ -81,7 +81,7 @@ FORMAT = Graphviz()
 def _ours(graph: DotGraph, about: dict[str, Any]) -> Graph:
     found = Graph(about)
     found.nodes.update((name, _decoded(values)) for name, values in graph.nodes.items())
-    found.edges.extend((edge.tail, edge.head, edge.attributes) for edge in graph.edges)
+    found.edges.extend(graph.edges)
     return found
 
 
@@ -99,9 +99,11 @@ def _drawn(graph: DotGraph, path: Path, context: Context) -> Imported:
             else f"{path.name} has no edge"
         )
     said, parameters = context.said, dict[str, Any]()
-    links = [(_bare(e.tail), _bare(e.head), dict[str, Any](e.attributes)) for e in edges]
+    links: _Links = [DotEdge(_bare(e.tail), _bare(e.head), e.attributes) for e in edges]
     notes = _left_out(graph, edges)
-    if not any(said.columns.get("effect", "effect") in edge.attributes for edge in edges):
+    graph.edges.clear()  # what is left of them is in the links
+    del edges
+    if not any(said.columns.get("effect", "effect") in values for _, _, values in links):
         parameters, more = _take_widths(links, path.name)
         notes += more
         if parameters and "sign" not in said.model_fields_set:
@@ -109,7 +111,8 @@ def _drawn(graph: DotGraph, path: Path, context: Context) -> Imported:
         links, more = _once(links)
         notes += more
     told, special, beside, more = _companions(path)
-    circuit_graph = Graph(nodes=_nodes(graph, links, special), edges=list(links))
+    circuit_graph = Graph(nodes=_nodes(graph, links, special), edges=[*links])
+    del links  # as graph_records does with its edges: the circuit is as large again
     found = graph_records(circuit_graph, path.name, Context(said, context.limits))
     circuit = _with_parameters(found.circuits[0], parameters | told)
     singled_out = _notes_on_special(circuit, special)
@@ -201,6 +204,8 @@ def _local(name: str) -> str | None:
 
 
 def _with_parameters(circuit: Circuit, parameters: Mapping[str, Any]) -> Circuit:
+    if not parameters:
+        return circuit
     return Circuit.model_validate(dict(circuit) | {"parameters": parameters})
 
 

@@ -72,8 +72,8 @@ class NodeLinkJson:
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph; all its edges are the circuit."""
-        data = read_json(path, context.limits)
-        return graph_records(_node_link(data, path.name, context.said), path.name, context)
+        graph = _node_link(read_json(path, context.limits), path.name, context.said)
+        return graph_records(graph, path.name, context)
 
 
 FORMAT = NodeLinkJson()
@@ -83,7 +83,7 @@ def graph_records(graph: Graph, name: str, context: Context) -> Imported:
     """The circuit that a graph is.
 
     Args:
-        graph: Directed.
+        graph: Directed. Its edges are taken away as they are read, as the circuit is as large.
         name: Of its file.
         context: What the user says of it.
 
@@ -105,6 +105,7 @@ def graph_records(graph: Graph, name: str, context: Context) -> Imported:
         rows = _rows(graph, parts, names, name)
         edges, more = read_edges(rows, name, Context(said, context.limits), read)
         notes += more
+        graph.edges.clear()
     fields = {
         "level": Level.EDGE if edges else Level.NODE,
         "nodes": _nodes(parts, edges, said, name),

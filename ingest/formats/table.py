@@ -305,7 +305,7 @@ def _ranked(edges: Sequence[Edge]) -> list[Edge]:
     scored = [edge for edge in edges if edge.effect is not None]
     by_size = sorted(scored, key=lambda edge: -abs(edge.effect or 0.0))
     ranks = {id(edge): rank for rank, edge in enumerate(by_size, 1)}
-    return [edge.model_copy(update={"rank": ranks.get(id(edge))}) for edge in edges]
+    return [Edge(**dict(edge) | {"rank": ranks.get(id(edge))}) for edge in edges]
 
 
 def _ends(edges: Sequence[Edge]) -> set[str]:

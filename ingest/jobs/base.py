@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict
 
 from ingest.jobs.progress import Progress, Silent
 from ingest.plugins import registered
+from registry.credentials import scrubbed
 from registry.errors import BadInput, LedgerError, MissingExtra, NotFound
 from registry.ledger.base import Batch
 from registry.records import Run, RunStatus
-from registry.settings_table import redacted
 
 if TYPE_CHECKING:
     from registry.registry import Registry
@@ -260,7 +260,7 @@ def _package_versions() -> dict[str, str]:
 def _ended(run: Run, status: RunStatus, error: BaseException | None = None) -> Run:
     text = None
     if error is not None:
-        text = redacted(f"{type(error).__name__}: {error}")[:_LONGEST_ERROR]
+        text = scrubbed(f"{type(error).__name__}: {error}")[:_LONGEST_ERROR]
     changes = {"status": status, "finished_at": datetime.now(UTC), "error": text}
     return run.model_copy(update=changes)
 

@@ -6,9 +6,10 @@ import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
+from registry.credentials import redacted, scrubbed
 from registry.errors import BadInput
-from registry.settings_table import redacted
 
 __all__ = ["LogLevel", "start_logging"]
 
@@ -24,7 +25,17 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class _Line(logging.Formatter):
+class _WithoutSecrets(logging.Formatter):
+    """Blots out passwords; in what is not our own words, everything that could be one."""
+
+    def formatException(self, ei: Any) -> str:
+        return scrubbed(super().formatException(ei))
+
+    def cleaned(self, record: logging.LogRecord, text: str) -> str:
+        return redacted(text) if _is_ours(record) else scrubbed(text)
+
+
+class _Line(_WithoutSecrets):
     """``warning: text`` without passwords; tracebacks only where debugging asks for them."""
 
     def __init__(self, *, tracebacks: bool) -> None:
@@ -33,17 +44,30 @@ class _Line(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record) if self._tracebacks else record.getMessage()
-        return redacted(f"{record.levelname.lower()}: {text}")
+        return self.cleaned(record, f"{record.levelname.lower()}: {text}")
 
 
-class _Full(logging.Formatter):
+class _Full(_WithoutSecrets):
     """Time, level, logger, message and traceback, without passwords."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        return self.cleaned(record, super().format(record))
+
+
+class _Once:
+    """Lets a warning through once: a command that asks thirty questions warns of each."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_new = record.levelno != logging.WARNING or text not in self._seen
+        self._seen.add(text)
+        return is_new
 
 
 def start_logging(level: LogLevel, file: Path | None = None) -> None:
@@ -61,6 +85,7 @@ def start_logging(level: LogLevel, file: Path | None = None) -> None:
     short.setLevel(number)
     if level is not LogLevel.DEBUG:
         short.addFilter(_is_ours)
+        short.addFilter(_Once())
     handlers: list[logging.Handler] = [short]
     if file is not None:
         handlers.append(_file_handler(file))

@@ -30,6 +30,7 @@ __all__ = [
     "FormatOption",
     "Section",
     "notice",
+    "one_line",
     "progress_line",
     "show_record",
     "show_rows",
@@ -124,7 +125,7 @@ def show_sections(sections: Sequence[Section], format: Format, *, csv: str) -> N
 
 def notice(text: str) -> None:
     """Tell the user something that is not the answer, on standard error."""
-    sys.stderr.write(f"{_one_line(text)}\n")
+    sys.stderr.write(f"{one_line(text)}\n")
 
 
 def progress_line(doing: str) -> Callable[[int, int], None]:
@@ -178,12 +179,12 @@ def _table(rows: Rows, *, header: bool = True) -> str:
     needed = 0
     for index, column in enumerate(rows.columns):
         values = [row[index] for row in rows.values]
-        texts = [*(cell_text(value) for value in values), _one_line(column) if header else ""]
+        texts = [*(cell_text(value) for value in values), one_line(column) if header else ""]
         width = max(map(cell_len, texts))
         least = min(width, _FOLDED)
         needed += least + _GAP
         table.add_column(
-            Text(_one_line(column), style="bold"),
+            Text(one_line(column), style="bold"),
             justify="right" if _is_numeric(values) else "left",
             min_width=least,
             no_wrap=not interactive or width <= _FOLDED,
@@ -215,10 +216,11 @@ def cell_text(value: Any) -> str:
         return between.join(cell_text(item) for item in value)
     if isinstance(value, dict):
         return ", ".join(f"{key}={cell_text(item)}" for key, item in value.items())
-    return _one_line(_ID.sub(lambda match: match[0][:_SHOWN_DIGITS], str(value)))
+    return one_line(_ID.sub(lambda match: match[0][:_SHOWN_DIGITS], str(value)))
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text without line breaks, and with what could redraw a terminal written as its number."""
     # Titles and notes are other people's: control characters could redraw the terminal.
     # Spaces stay: for a token, one in front makes a difference.
     return _UNPRINTABLE.sub(

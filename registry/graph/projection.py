@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -24,6 +24,7 @@ from registry.graph import statements
 from registry.graph.base import GraphStore, Statement
 from registry.graph.rows import (
     CircuitRows,
+    Made,
     Row,
     circuit_row,
     circuit_rows,
@@ -37,6 +38,7 @@ from registry.graph.rows import (
     run_row,
     task_row,
 )
+from registry.graph.schema import PutAside
 from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger
 from registry.records import Circuit, CircuitState, Edit, Evaluation, Run
 
@@ -52,6 +54,8 @@ _RETRACTIONS_PER_TRANSACTION = 20
 _FIRST_BATCH_ROWS = 5_000
 """The first transaction is small and each next one twice as large, up to what the store does best:
 the engine is not to wait until the first large one has been read."""
+_ROWS_PER_STATEMENT = 10_000
+"""So many rows are held, and sent, at a time, however many a transaction writes."""
 _SINGLE_LOOKUPS = 20
 """Up to so many records are looked up one by one; more are cheaper read together."""
 
@@ -75,7 +79,7 @@ def project(
     source: RecordSource,
     *,
     progress: Progress | None = None,
-) -> set[str]:
+) -> list[PutAside]:
     """Make the graph agree with the ledger for each of ``changes``.
 
     Args:
@@ -85,9 +89,10 @@ def project(
         progress: Told after each transaction.
 
     Returns:
-        Ids of circuits that are left out because their document cannot be read.
+        What was put aside: circuits whose document cannot be read, and why.
 
     Raises:
+        QueryFailed: The engine refuses what one of the records would write. Otherwise as below.
         GraphError: The graph cannot be written. Some transactions may have taken effect; projecting
             the same changes again completes them.
     """
@@ -101,7 +106,7 @@ def project(
         done += count
         if progress is not None:
             progress(done, total)
-    return projection.unreadable
+    return projection.put_aside
 
 
 @dataclass
@@ -128,7 +133,7 @@ class _Projection:
         self._store = store
         self._source = source
         self._records = _Records(source.ledger, many=circuits > _SINGLE_LOOKUPS)
-        self.unreadable: set[str] = set()
+        self.put_aside: list[PutAside] = []
         self._seen_evaluations: set[str] = set()
         # Ids known to be in the graph: circuits of a model share most of their parts.
         self._components: set[str] = set()
@@ -206,8 +211,9 @@ class _Projection:
                 try:
                     document = self._source.document(entry.id)
                 except StorageError as error:
-                    log.warning("circuit %s stays out of the graph: %s", entry.id[:12], error)
-                    self.unreadable.add(entry.id)
+                    aside = PutAside(Change(ChangeKind.CIRCUIT, entry.id), str(error))
+                    log.warning("left out of the graph: %s", aside)
+                    self.put_aside.append(aside)
                     continue
                 rows = circuit_rows(entry.id, document)
                 batch.new.append((entry, rows))
@@ -227,25 +233,21 @@ class _Projection:
             }
         )
         connections = self._missing_connections(
-            {
-                name: (rows.model, *ends)
-                for _, rows in batch.new
-                for name, ends in rows.connections.items()
-            }
+            {name for _, rows in batch.new for name in rows.connections}
         )
         parts = [rows for _, rows in batch.new]
         self._write(
             *_reference_statements(components),
-            (statements.ADD_CONNECTIONS, connections),
+            (statements.ADD_CONNECTIONS, _each(connection_row, connections)),
             (statements.ADD_CIRCUITS, [circuit_row(*new) for new in batch.new]),
             (statements.UPDATE_CIRCUITS, [circuit_row(entry) for entry in batch.known]),
-            (statements.ADD_NODES, [list(row) for rows in parts for row in rows.nodes]),
-            (statements.ADD_EDGES, [list(row) for rows in parts for row in rows.edges]),
-            (statements.ADD_USES, [list(row) for rows in parts for row in rows.uses]),
+            (statements.ADD_NODES, _all(rows.nodes for rows in parts)),
+            (statements.ADD_EDGES, _all(rows.edges for rows in parts)),
+            (statements.ADD_USES, _all(rows.uses for rows in parts)),
             *batch.said,
         )
         self._components.update(row["id"] for row in components)
-        self._connections.update(row["id"] for row in connections)
+        self._connections.update(connections)
 
     def _with_what_is_said(self, batch: _Batch) -> _Batch:
         batch.said.extend(self._said_about(batch.entries))
@@ -328,13 +330,11 @@ class _Projection:
         self._components |= found
         return [component_row(*wanted[key]) for key in unknown if key not in found]
 
-    def _missing_connections(
-        self, wanted: Mapping[str, tuple[str, str, str, str | None]]
-    ) -> list[Row]:
-        unknown = sorted(wanted.keys() - self._connections)
+    def _missing_connections(self, wanted: Set[str]) -> list[str]:
+        unknown = sorted(wanted - self._connections)
         found = self._present(statements.KNOWN_CONNECTIONS, unknown)
         self._connections |= found
-        return [connection_row(*wanted[key]) for key in unknown if key not in found]
+        return [key for key in unknown if key not in found]
 
     def _present(self, text: str, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
@@ -342,17 +342,35 @@ class _Projection:
             found.update(row[0] for row in self._store.read(text, {"ids": part}).values)
         return found
 
-    def _write(self, *parts: tuple[str, list[Any]]) -> None:
-        written = [
-            Statement(text, {"ids" if text in _TAKING_IDS else "rows": rows})
-            for text, rows in parts
-            if rows
-        ]
-        if written:
-            self._store.write(written)
+    def _write(self, *parts: tuple[str, Collection[Any]]) -> None:
+        if any(rows for _, rows in parts):
+            self._store.write(_Statements(parts))
 
     def _write_ids(self, *parts: tuple[str, Sequence[str]]) -> None:
         self._store.write([Statement(text, {"ids": list(ids)}) for text, ids in parts if ids])
+
+
+class _Statements(Iterable[Statement]):
+    """The statements of a transaction, each with some of its rows, made as they are needed."""
+
+    def __init__(self, parts: Sequence[tuple[str, Collection[Any]]]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[Statement]:
+        for text, rows in self._parts:
+            name, left = "ids" if text in _TAKING_IDS else "rows", iter(rows)
+            while some := list(itertools.islice(left, _ROWS_PER_STATEMENT)):
+                yield Statement(text, {name: some})
+
+
+def _each(make: Callable[[_T], Row], items: Collection[_T]) -> Made[Row]:
+    return Made(lambda: map(make, items), len(items))
+
+
+def _all(parts: Iterable[Collection[tuple[Any, ...]]]) -> Made[list[Any]]:
+    """The rows of several circuits, as the lists that engines take."""
+    several = list(parts)
+    return Made(lambda: (list(row) for rows in several for row in rows), sum(map(len, several)))
 
 
 class _Records:

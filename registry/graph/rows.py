@@ -7,12 +7,12 @@ and lists of one type; what is None is absent in the graph.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from registry.identifiers import parse_local
+from registry.identifiers import parse_local, split_connection
 from registry.ledger.base import CircuitEntry
 from registry.records import (
     Circuit,
@@ -30,6 +30,7 @@ from registry.records import (
 __all__ = [
     "CircuitRows",
     "EdgeRow",
+    "Made",
     "NodeRow",
     "Row",
     "UseRow",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
+_R = TypeVar("_R")
 _WHOLE_NUMBERS = range(-(2**63), 2**63)
 _SIZES = ("top", "greedy", "selected")
 """Entries of a circuit's selection that hold a number of edges or nodes."""
@@ -85,6 +87,30 @@ class UseRow(NamedTuple):
     positions: int
 
 
+class Made(Collection[_R], Generic[_R]):
+    """Rows that are made whenever they are gone through.
+
+    A row takes more memory than the record it is made of; of a million edges there is never more
+    than a part.
+
+    Args:
+        make: Makes the rows, the same each time.
+        n_rows: How many.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[_R]], n_rows: int) -> None:
+        self._make, self._n_rows = make, n_rows
+
+    def __iter__(self) -> Iterator[_R]:
+        return self._make()
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == one for one in self)
+
+
 @dataclass(frozen=True, slots=True)
 class CircuitRows:
     """Everything a circuit puts into the graph, apart from its own node.
@@ -92,7 +118,7 @@ class CircuitRows:
     Attributes:
         model: Its model.
         locals: Local names of the components its nodes are instances of.
-        connections: By id, the local names and port of what its edges run over.
+        connections: Ids of what its edges run over.
         nodes: One for each node.
         edges: One for each edge.
         uses: One for each connection, summed over positions.
@@ -101,10 +127,10 @@ class CircuitRows:
 
     model: str
     locals: frozenset[str]
-    connections: Mapping[str, tuple[str, str, str | None]]
-    nodes: Sequence[NodeRow]
-    edges: Sequence[EdgeRow]
-    uses: Sequence[UseRow]
+    connections: frozenset[str]
+    nodes: Collection[NodeRow]
+    edges: Collection[EdgeRow]
+    uses: Collection[UseRow]
     properties: Row
 
 
@@ -181,29 +207,34 @@ def circuit_rows(id: str, circuit: Circuit) -> CircuitRows:
         id: The circuit's id, which the caller knows; to compute it is half the work.
         circuit: Its content.
     """
-    model, prefix = circuit.model, f"{id}/"
     local_of = {node.key: node.component for node in circuit.nodes}
-    connections: dict[str, tuple[str, str, str | None]] = {}
-    uses: dict[str, UseRow] = {}
-    edges: list[EdgeRow] = []
-    for edge in circuit.edges:
-        source, target = local_of[edge.source], local_of[edge.target]
-        port = f"<{edge.port}>" if edge.port else ""
-        name = f"{model}/{source}->{target}{port}"
-        if name in uses:
-            uses[name] = _with_another(uses[name], edge)
-        else:
-            connections[name] = (source, target, edge.port)
-            uses[name] = UseRow(id, name, edge.effect, edge.rank, 1)
-        ends = prefix + edge.source, prefix + edge.target
-        edges.append(EdgeRow(*ends, name, edge.port, edge.effect, edge.rank))
+    ids = {key: f"{id}/{key}" for key in local_of}
+    by_position = any(node.position is not None for node in circuit.nodes)
+
+    def named() -> Iterator[tuple[str, Edge]]:
+        for edge in circuit.edges:
+            port = f"<{edge.port}>" if edge.port else ""
+            ends = f"{local_of[edge.source]}->{local_of[edge.target]}"
+            yield f"{circuit.model}/{ends}{port}", edge
+
+    def edges() -> Iterator[EdgeRow]:
+        for name, edge in named():
+            ends = ids[edge.source], ids[edge.target]
+            yield EdgeRow(*ends, name, edge.port, edge.effect, edge.rank)
+
+    def uses() -> Iterator[UseRow]:
+        each = (UseRow(id, name, edge.effect, edge.rank, 1) for name, edge in named())
+        # Two edges run over one connection only where they are bound to positions.
+        return _summed(each) if by_position else each
+
+    connections = frozenset(name for name, _ in named())
     return CircuitRows(
-        model,
+        circuit.model,
         frozenset(local_of.values()),
         connections,
-        [_node_row(id, model, node) for node in circuit.nodes],
-        edges,
-        list(uses.values()),
+        Made(lambda: (_node_row(id, circuit.model, node) for node in circuit.nodes), len(local_of)),
+        Made(edges, len(circuit.edges)),
+        Made(uses, len(connections)),
         {
             "higher_is_better": circuit.higher_is_better,
             "kv_heads": circuit.kv_heads,
@@ -221,15 +252,15 @@ def _n_selected(selection: Mapping[str, Any] | None) -> int | None:
     return None
 
 
-def connection_row(model: str, source: str, target: str, port: str | None) -> Row:
-    """A connection between two parts, in the reference layer, by their local names."""
-    local = f"{source}->{target}" + (f"<{port}>" if port else "")
+def connection_row(id: str) -> Row:
+    """A connection between two parts, in the reference layer, by its id."""
+    model, source, target, port = split_connection(id)
     return {
-        "id": f"{model}/{local}",
+        "id": id,
         "source": f"{model}/{source}",
         "target": f"{model}/{target}",
         "model": model,
-        "local": local,
+        "local": id[len(model) + 1 :],
         "port": port,
     }
 
@@ -298,9 +329,17 @@ def _node_row(circuit: str, model: str, node: Node) -> NodeRow:
     )
 
 
-def _with_another(use: UseRow, edge: Edge) -> UseRow:
-    effects = [effect for effect in (use.effect, edge.effect) if effect is not None]
-    ranks = [rank for rank in (use.rank, edge.rank) if rank is not None]
+def _summed(uses: Iterator[UseRow]) -> Iterator[UseRow]:
+    summed: dict[str, UseRow] = {}
+    for use in uses:
+        known = summed.get(use.connection)
+        summed[use.connection] = use if known is None else _with_another(known, use)
+    return iter(summed.values())
+
+
+def _with_another(use: UseRow, other: UseRow) -> UseRow:
+    effects = [effect for effect in (use.effect, other.effect) if effect is not None]
+    ranks = [rank for rank in (use.rank, other.rank) if rank is not None]
     return use._replace(
         effect=_finite_sum(effects) if effects else None,
         rank=min(ranks, default=None),

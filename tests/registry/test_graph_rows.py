@@ -36,8 +36,17 @@ def test_rows_hold_every_node_and_edge_and_nothing_else(circuit: Circuit) -> Non
         (f"{circuit.id}/{e.source}", f"{circuit.id}/{e.target}", e.port) for e in circuit.edges
     ]
     assert rows.locals == {node.component for node in circuit.nodes}
-    assert set(rows.connections) == {f"{circuit.model}/{edge.connection}" for edge in circuit.edges}
+    assert rows.connections == {f"{circuit.model}/{edge.connection}" for edge in circuit.edges}
     assert sum(use.positions for use in rows.uses) == len(circuit.edges)
+    assert {use.connection for use in rows.uses} == rows.connections
+
+
+@given(strategies.circuits())
+def test_rows_are_as_many_as_they_say_and_the_same_each_time(circuit: Circuit) -> None:
+    rows = circuit_rows(circuit.id, circuit)
+    for part in (rows.nodes, rows.edges, rows.uses):
+        assert len(list(part)) == len(part)
+        assert list(part) == list(part)
 
 
 @given(strategies.circuits())
@@ -54,9 +63,12 @@ def test_references_carry_the_ids_of_the_grammar(circuit: Circuit) -> None:
         row = component_row(circuit.model, name)
         assert str(parse_component(row["id"])) == row["id"]
         assert row["properties"]["kind"] in LABEL_COMPONENTS
-    for key, ends in rows.connections.items():
-        row = connection_row(circuit.model, *ends)
-        assert row["id"] == key == str(parse_connection(key))
+    for key in rows.connections:
+        row, connection = connection_row(key), parse_connection(key)
+        assert row["id"] == f"{row['model']}/{row['local']}" == str(connection)
+        assert row["source"] == f"{circuit.model}/{connection.source}"
+        assert row["target"] == f"{circuit.model}/{connection.target}"
+        assert row["port"] == connection.port
 
 
 def test_every_kind_of_component_has_a_label() -> None:

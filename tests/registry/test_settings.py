@@ -9,17 +9,24 @@ import pytest
 
 from registry.cli.main import ROOT_OPTIONS
 from registry.errors import BadInput, RegistryNotFound
-from registry.settings import Settings, create_home, find_home, home_path, load_settings
+from registry.settings import (
+    Settings,
+    create_home,
+    find_home,
+    home_path,
+    load_settings,
+    trust,
+)
 from registry.settings_table import PASSWORD, SETTINGS, has_password, redacted
+from tests.environment import without_settings
 
 NEO4J = "neo4j://localhost:7687"
 
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("CIRCUITS_"):
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - without_settings(os.environ).keys():
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -145,6 +152,7 @@ def test_relative_paths_start_at_the_home_in_its_file_and_here_elsewhere(
     home: Path, tmp_path: Path
 ) -> None:
     (home / "circuits.toml").write_text('ledger = "sqlite:///l.db"\nartifacts = "../shared"\n')
+    trust(home)
     settings = load_settings(home, graph="kglite:///g.kgl")
     assert settings.ledger == f"sqlite:///{home}/l.db"
     assert Path(settings.artifacts).resolve() == tmp_path / "shared"
@@ -195,7 +203,7 @@ def test_a_fault_in_the_file_is_named_and_no_password_repeated(
         ({"graph": "graph.kgl"}, "--graph is 'graph.kgl'; it must be kglite:///PATH"),
         ({"graph": "bolt://"}, "--graph is 'bolt://'"),
         ({"graph": "kglite://graph.kgl"}, "it must be kglite:///PATH"),
-        ({"graph": "bolt://neo4j:secret@host"}, "--graph names a user in its URL"),
+        ({"graph": "bolt://neo4j:secret@host"}, "--graph names a user or password in its URL"),
         ({"grpah": "x"}, "no setting 'grpah'"),
     ],
 )
