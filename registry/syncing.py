@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 _CHANGES_PER_CHECKPOINT = 2_000
 _WAIT_FOR_PROJECTOR_SECONDS = 30.0
-_SERVING_SECONDS = 2.0
+_SERVING_SECONDS = 1.0
 """How long a projector goes on for the sake of others: opening a graph again takes longer than a
 round, but its own caller waits."""
 
@@ -241,7 +241,13 @@ class GraphAccess:
             if ahead := self._ahead(marker):
                 log.warning("%s", ahead)
                 return self._fill_anew(store, marker, progress)
-            return self._fill(store, migrate(store, marker, self._owner), progress)
+            try:
+                marker = migrate(store, marker, self._owner)
+            except QueryFailed as error:
+                # As a server does that was killed between an index and its constraint.
+                log.warning("the graph's schema is in the way and is made again: %s", error)
+                return self._fill_anew(store, marker, progress)
+            return self._fill(store, marker, progress)
 
     def _fill_anew(
         self, store: GraphStore, marker: Marker | None, progress: Progress | None

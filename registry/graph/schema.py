@@ -215,7 +215,8 @@ def begin_filling(store: GraphStore, owner: Owner, marker: Marker | None) -> Mar
     """
     if marker is not None:
         mark(store, replace(marker, state=GraphState.EMPTYING))
-        store.clear()
+    # Also one without any node: a server that was killed may have left an index in the way.
+    store.clear()
     _apply_migrations(store, after=0)
     made = Marker(owner.registry, owner.instance, schema_version(), GraphState.FILLING)
     mark(store, made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,7 +18,9 @@ from registry.ledger.engine import foreign_errors, lock_path, shown
 
 __all__ = ["holding_projection"]
 
-_POLL_SECONDS = 0.02
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.1
+"""Looking costs processor time that the holder needs: the longer it takes, the less often."""
 
 
 @contextlib.contextmanager
@@ -45,6 +48,7 @@ def _acquired(
         GraphBusy: Another process held it for the whole time.
     """
     deadline = time.monotonic() + timeout_seconds
+    pause = _FIRST_PAUSE_SECONDS
     while not attempt():
         if unless is not None and unless():
             return False
@@ -53,7 +57,9 @@ def _acquired(
                 f"another process has been writing to the graph for {timeout_seconds:g} s;"
                 " what is recorded is kept, 'circuits sync' finishes later"
             )
-        time.sleep(_POLL_SECONDS)
+        # Not all at the same moments.
+        time.sleep(pause * random.uniform(0.7, 1.3))
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     return True
 
 
