@@ -20,7 +20,7 @@ from registry.errors import (
     StorageError,
     StoreRefused,
 )
-from registry.graph.base import GraphStore
+from registry.graph.base import GraphStore, Statement
 from registry.graph.open import open_graph
 from registry.graph.schema import Owner, begin_filling, identify
 from registry.ledger.base import Batch
@@ -338,6 +338,27 @@ class TestGraphs:
         assert ([one.address for one in mended], left) == ([damaged.id], ())
         assert registry.put_aside() == ()
         assert damaged.id in ids(registry)
+
+    @pytest.mark.neo4j
+    def test_an_index_whose_constraint_was_never_made_is_cleared_away(
+        self, registry: Registry, home: Path, empty_neo4j: Neo4jServer
+    ) -> None:
+        settings = load_settings(home, graph=empty_neo4j.url, graph_user=empty_neo4j.user)
+        settings = settings.model_copy(update={"graph_password": empty_neo4j.password})
+        leave = "CREATE INDEX {} FOR (n:{}) ON (n.id)"
+        # As a server leaves it that is killed between the two.
+        with opened(settings, writing=True) as graph:
+            graph.write([Statement(leave.format("registry_id", "Registry"))])
+        with Registry.open(settings=settings) as there:
+            assert there.sync() > 0
+            assert len(ids(there)) == 3
+        with opened(settings, writing=True) as graph:
+            graph.write([Statement("MATCH (r:Registry) SET r.schema_version = 1")])
+            graph.write([Statement("DROP CONSTRAINT put_aside_id")])
+            graph.write([Statement(leave.format("put_aside_id", "PutAside"))])
+        with Registry.open(settings=settings) as there:
+            assert there.sync() > 0
+            assert len(ids(there)) == 3
 
     @pytest.mark.neo4j
     def test_a_name_too_long_for_an_index_does_not_stop_the_others(
