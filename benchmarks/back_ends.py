@@ -114,4 +114,7 @@ def running(name: str, *, measured: bool) -> Iterator[BackEnd]:
         neo4j.start()
         postgres = PostgresProcess(folder / "postgres")
         stack.callback(postgres.stop)
+        # Killed and started again, it looks after its files one by one, which takes ten seconds.
+        postgres.administer("ALTER SYSTEM SET recovery_init_sync_method = 'syncfs'")
+        postgres.administer("SELECT pg_reload_conf()")
         yield Servers(postgres, neo4j)

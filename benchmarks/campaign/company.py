@@ -23,7 +23,7 @@ from campaign.tally import Tally
 __all__ = ["Company", "child_environment"]
 
 _ENGINES = {"registry.graph.worker", "registry.graph.neo4j_worker"}
-_ENGINE_WEIGHT = 2.0
+_ENGINE_WEIGHT = 1.0
 _SHARE_SPARED = 0.5
 _LONGEST_STEP_SECONDS = 240.0
 """All waits in the registry end after half a minute; a rebuild under load takes one."""
