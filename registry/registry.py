@@ -60,6 +60,7 @@ log = logging.getLogger(__name__)
 _QUERY_TIMEOUT_SECONDS = 60.0
 _LONGEST_TIMEOUT_SECONDS = 86_400
 _MAX_ROWS = 100_000
+_QUERY_MEMORY_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +310,7 @@ class Registry(Closing):
             raise NotFound("query", name, "known: " + ", ".join(sorted(catalogue)))
         query = catalogue[name]
         bound = bind(query, parameters, resolve=resolvers(self._ledger))
-        return self._graph.read(
-            query.text, bound, timeout_seconds=_QUERY_TIMEOUT_SECONDS, max_rows=_MAX_ROWS
-        )
+        return query.checked(self.cypher(query.text, bound))
 
     def cypher(
         self,
@@ -320,13 +319,22 @@ class Registry(Closing):
         *,
         timeout_seconds: float = _QUERY_TIMEOUT_SECONDS,
         max_rows: int = _MAX_ROWS,
+        memory_bytes: int = _QUERY_MEMORY_BYTES,
     ) -> Rows:
         """Answer a Cypher statement of the user's own, which can read the graph and nothing else.
 
+        Args:
+            text: The statement.
+            parameters: Values for its ``$names``.
+            timeout_seconds: It ends after that, the server's answer included; it is not repeated.
+            max_rows: Further rows are left out, and ``Rows.truncated`` is set.
+            memory_bytes: What it and its answer may take on this machine, beside the graph.
+
         Raises:
-            BadInput: ``timeout_seconds`` or ``max_rows`` is no limit.
+            BadInput: A limit is none.
             QueryFailed: It is not accepted: syntax, an attempt to write or to load a file.
             QueryTimeout: It ran longer than ``timeout_seconds`` and was stopped.
+            QueryTooLarge: It took more memory than it may, here or on the server.
         """
         if not 0 < timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
             raise BadInput(
@@ -335,9 +343,25 @@ class Registry(Closing):
             )
         if max_rows < 1:
             raise BadInput(f"a query's limit of rows is at least 1, not {max_rows}")
+        if memory_bytes < 1:
+            raise BadInput(f"a query's limit of memory is at least a byte, not {memory_bytes}")
         return self._graph.read(
-            text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows
+            text,
+            parameters,
+            timeout_seconds=timeout_seconds,
+            max_rows=max_rows,
+            memory_bytes=memory_bytes,
         )
+
+    def graph_limits(self) -> Mapping[str, str]:
+        """Settings by which the graph's server limits what a statement may take of it.
+
+        By the server's names; empty for an embedded graph, and where the server keeps them secret.
+
+        Raises:
+            GraphError: The graph cannot be read.
+        """
+        return self._graph.limits()
 
     # -- projecting ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from registry.errors import GraphError, GraphOutdated, GraphRefused, QueryFailed
+from registry.errors import GraphError, GraphOutdated, GraphRefused, QueryFailed, QueryTooLarge
 from registry.graph.base import GraphStore
 from registry.graph.open import open_graph, set_embedded_aside
 from registry.graph.projection import RecordSource, project
@@ -104,6 +104,7 @@ class GraphAccess:
         *,
         timeout_seconds: float,
         max_rows: int,
+        memory_bytes: int,
     ) -> Rows:
         """Answer a statement from the graph as it is, and say so where that is not the record.
 
@@ -114,13 +115,24 @@ class GraphAccess:
             GraphError: See :meth:`registry.graph.base.GraphStore.read`.
         """
         store, before = self._whole()
-        rows = store.read(text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows)
+        rows = store.read(
+            text,
+            parameters,
+            timeout_seconds=timeout_seconds,
+            max_rows=max_rows,
+            memory_bytes=memory_bytes,
+        )
         if not store.reads_one_moment:
             after = require_whole(identify(store, self._owner))
             if GraphState.WRITING in (before.state, after.state) or before != after:
                 log.warning("the graph was written to while it was read; ask again to be sure")
         self._tell_what_is_missing(before)
         return rows
+
+    def limits(self) -> Mapping[str, str]:
+        """Settings of a server's limits; see :meth:`registry.graph.base.GraphStore.limits`."""
+        store, _ = self._whole()
+        return store.limits()
 
     def standing(self) -> Standing:
         """How the graph stands; opens it, and changes nothing."""
@@ -318,7 +330,7 @@ class GraphAccess:
         """Project changes; where the engine refuses, find the records that it refuses."""
         try:
             return project(store, changes, self._source, progress=progress)
-        except QueryFailed as error:
+        except (QueryFailed, QueryTooLarge) as error:
             if len(changes) == 1:
                 aside = PutAside(changes[0], str(error))
                 log.warning("left out of the graph: %s", aside)

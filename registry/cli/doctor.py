@@ -249,10 +249,12 @@ def _graph(registry: Registry) -> Iterator[Check]:
         yield Check("graph", State.FAIL, status.graph, f"recording goes on; then {_SYNC}")
         return
     yield _circuits_in_graph(registry, status)
+    if not registry.settings.graph_is_embedded:
+        yield _graph_limits(registry)
 
 
 def _circuits_in_graph(registry: Registry, status: Status) -> Check:
-    rows = registry.cypher("MATCH (c:Circuit) RETURN c.id AS id ORDER BY id")
+    rows = registry.cypher("MATCH (c:Circuit) RETURN c.id AS id ORDER BY id").expecting(id="string")
     in_graph = {row["id"] for row in rows}
     # Superseded circuits stay in the graph, retracted ones leave it.
     kept = {entry.id for entry in registry.circuits() if entry.labels.state != "retracted"}
@@ -263,3 +265,26 @@ def _circuits_in_graph(registry: Registry, status: Status) -> Check:
     if status.pending:
         return Check("graph", State.WARN, finding, _SYNC)
     return Check("graph", State.FAIL, finding, _REBUILD)
+
+
+_OF_ALL, _OF_ONE = "dbms.memory.transaction.total.max", "db.memory.transaction.max"
+_JAVA, _ENDS_WITHOUT_MEMORY = "server.jvm.additional", "-XX:+ExitOnOutOfMemoryError"
+
+
+def _graph_limits(registry: Registry) -> Check:
+    """Whether one statement can take all of the server's memory, and what happens if it does."""
+    part, advice = "graph limits", "see 'Limits' in docs/production.md"
+    try:
+        limits = registry.graph_limits()
+    except CircuitsError as error:
+        return Check(part, State.WARN, str(error), advice)
+    if not limits:
+        return Check(part, State.WARN, "the server does not let us see its memory limits", advice)
+    open_ended = [name for name in (_OF_ALL, _OF_ONE) if limits.get(name, "0")[:1] in ("0", "")]
+    if open_ended:
+        return Check(part, State.WARN, f"no limit is set by {' and '.join(open_ended)}", advice)
+    if _ENDS_WITHOUT_MEMORY not in limits.get(_JAVA, ""):
+        finding = f"the server goes on without memory: {_JAVA} lacks {_ENDS_WITHOUT_MEMORY}"
+        return Check(part, State.WARN, finding, advice)
+    finding = f"{limits[_OF_ONE]} of memory for a statement, {limits[_OF_ALL]} for all"
+    return Check(part, State.OK, finding)

@@ -84,6 +84,10 @@ def cypher(
     max_rows: Annotated[
         int, typer.Option(min=1, help="At most so many rows.", metavar="NUMBER")
     ] = 100_000,
+    max_memory: Annotated[
+        float,
+        typer.Option(min=0.001, help="Memory it may take here, beside the graph.", metavar="GB"),
+    ] = 2.0,
     format: FormatOption = Format.TABLE,
 ) -> None:
     r"""Answer a Cypher statement of your own, which can only read.
@@ -98,7 +102,13 @@ def cypher(
         raise BadInput("the statement is empty; give one Cypher statement, such as RETURN 1 AS one")
     parameters = assignments(param, "--param")
     with open_registry(context) as registry:
-        rows = registry.cypher(text, parameters, timeout_seconds=timeout, max_rows=max_rows)
+        rows = registry.cypher(
+            text,
+            parameters,
+            timeout_seconds=timeout,
+            max_rows=max_rows,
+            memory_bytes=round(max_memory * 1e9),
+        )
     show_rows(rows, format)
 
 

@@ -97,6 +97,13 @@ class GraphStore(Closing):
     def version(self) -> str:
         """Engine and version, for people: ``Neo4j 5.26.28 community``."""
 
+    def limits(self) -> Mapping[str, str]:
+        """Settings by which a server limits what a statement may take of its memory, by its names.
+
+        Empty where there is no server, and where it does not let us see them.
+        """
+        return {}
+
     @abc.abstractmethod
     def close(self) -> None:
         """Release the database. Writes since the last checkpoint may be lost; safe to repeat."""

@@ -53,6 +53,14 @@ _SCHEMA = {
     "INDEX": "SHOW INDEXES YIELD name, type, owningConstraint"
     " WHERE type <> 'LOOKUP' AND owningConstraint IS NULL RETURN name",
 }
+_COMPONENTS = (
+    "CALL dbms.components() YIELD name, versions, edition"
+    " RETURN versions[0] AS version, edition ORDER BY name"
+)
+_LIMITS = (
+    "SHOW SETTINGS 'dbms.memory.transaction.total.max', 'db.memory.transaction.max',"
+    " 'server.jvm.additional' YIELD name, value RETURN name, value"
+)
 
 
 class Neo4jGraph(GraphStore):
@@ -127,9 +135,13 @@ class Neo4jGraph(GraphStore):
 
     def version(self) -> str:
         """Product, version and edition of the server."""
-        rows = self._read("CALL dbms.components() YIELD name, versions, edition"
-                          " RETURN versions[0] AS version, edition ORDER BY name")  # fmt: skip
-        return " ".join(["Neo4j", *(str(part) for row in rows.values[:1] for part in row)])
+        rows = self._read(_COMPONENTS).expecting(version="string", edition="string")
+        return " ".join(["Neo4j", *(part for row in rows.values[:1] for part in row)])
+
+    def limits(self) -> Mapping[str, str]:
+        """Memory limits of transactions, and options of the server's Java machine."""
+        rows = self._read(_LIMITS).expecting(name="string", value="string?")
+        return {name: value or "" for name, value in rows.values}
 
     def close(self) -> None:
         """Close the connections."""
@@ -146,7 +158,8 @@ class Neo4jGraph(GraphStore):
             pass
 
     def _drop_all(self, kind: str) -> None:
-        names = [str(row[0]).replace("`", "``") for row in self._read(_SCHEMA[kind]).values]
+        rows = self._read(_SCHEMA[kind]).expecting(name="string")
+        names = [row["name"].replace("`", "``") for row in rows]
         if names:
             self._write([Statement(f"DROP {kind} `{name}` IF EXISTS") for name in names])
 
@@ -206,16 +219,15 @@ class Neo4jGraph(GraphStore):
         if do == "read":
             limits["most_bytes"] = _DRIVER_BYTES + (memory_bytes or _ANSWER_BYTES)
         try:
-            reply = driver.ask({"do": do, **request}, **limits)
+            return self._checked(driver.ask({"do": do, **request}, **limits), driver)
         except QueryTimeout:
-            if ends_at is None:
+            if ends_at is None and not driver.alive():
                 raise self._silent(_LONGEST_SECONDS) from None
             raise
         finally:
             if not driver.alive():
                 driver.stop()
                 self._driver = None
-        return self._checked(reply, driver)
 
     def _opened(self, ends_at: float | None) -> EngineProcess:
         driver = _take_idle() or EngineProcess("registry.graph.neo4j_worker", "the Neo4j driver")
@@ -225,8 +237,8 @@ class Neo4jGraph(GraphStore):
         }  # fmt: skip
         soon = time.monotonic() + _OPEN_SECONDS
         try:
-            reply = driver.ask(opening, ends_at=soon if ends_at is None else min(soon, ends_at))
-            self._checked(reply, driver)
+            limit = soon if ends_at is None else min(soon, ends_at)
+            self._checked(driver.ask(opening, ends_at=limit), driver)
         except QueryTimeout:
             driver.stop()
             if ends_at is not None and ends_at <= soon:

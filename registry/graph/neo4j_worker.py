@@ -70,16 +70,19 @@ class Served:
         """Connect, and see that the server answers."""
         user, password = request["user"], request["password"]
         self._database = request["database"]
-        self._driver = neo4j.GraphDatabase.driver(
-            request["url"],
-            auth=None if user is None else (user, password),
-            connection_timeout=_CONNECT_SECONDS,
-            connection_acquisition_timeout=_ACQUIRE_SECONDS,
-            liveness_check_timeout=_IDLE_SECONDS,
-            notifications_min_severity="OFF",
-            telemetry_disabled=True,
-            user_agent="circuit-registry",
-        )
+        try:
+            self._driver = neo4j.GraphDatabase.driver(
+                request["url"],
+                auth=None if user is None else (user, password),
+                connection_timeout=_CONNECT_SECONDS,
+                connection_acquisition_timeout=_ACQUIRE_SECONDS,
+                liveness_check_timeout=_IDLE_SECONDS,
+                notifications_min_severity="OFF",
+                telemetry_disabled=True,
+                user_agent="circuit-registry",
+            )
+        except (ConfigurationError, ValueError) as error:
+            raise Failure("address", _line(error)) from None
         with self._session(neo4j.READ_ACCESS) as session:
             session.run("RETURN 1").consume()
         return {}
@@ -202,7 +205,7 @@ def _explain(error: BaseException) -> Failure:
         case Neo4jError():
             return _of_server(error)
         case ConfigurationError():
-            return Failure("address", _line(error))
+            return Failure("odd", _line(error))  # no protocol that the driver knows
         case ServiceUnavailable() | SessionExpired() | OSError() | DriverError():
             return Failure("unavailable", _line(error))
         case _:

@@ -339,7 +339,8 @@ class _Projection:
     def _present(self, text: str, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
         for part in _chunks(ids, self._store.rows_per_transaction):
-            found.update(row[0] for row in self._store.read(text, {"ids": part}).values)
+            rows = self._store.read(text, {"ids": part}).expecting(id="string")
+            found.update(row["id"] for row in rows)
         return found
 
     def _write(self, *parts: tuple[str, Collection[Any]]) -> None:

@@ -247,9 +247,12 @@ def mark(store: GraphStore, marker: Marker, aside: Sequence[PutAside] | None = N
 
 def put_aside(store: GraphStore) -> list[PutAside]:
     """The records that the graph could not take."""
+    rows = store.read(_PUT_ASIDE).expecting(kind="string", key="string", reason="string")
+    known = {kind.value for kind in ChangeKind}
     return [
-        PutAside(Change(ChangeKind(str(row["kind"])), str(row["key"])), str(row["reason"]))
-        for row in store.read(_PUT_ASIDE).to_dicts()
+        PutAside(Change(ChangeKind(row["kind"]), row["key"]), row["reason"])
+        for row in rows
+        if row["kind"] in known
     ]
 
 

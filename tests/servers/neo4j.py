@@ -26,6 +26,7 @@ from types import MappingProxyType
 
 import filelock
 import neo4j
+import psutil
 import pytest
 from neo4j.exceptions import DriverError, Neo4jError
 from platformdirs import user_cache_dir
@@ -56,6 +57,8 @@ class Neo4jServer:
     url: str
     user: str
     password: SecretStr
+    process: psutil.Process | None = None
+    """Its Java machine, where the tests started it."""
 
     def open(self, *, writing: bool = True) -> Neo4jGraph:
         """Open its default database."""
@@ -259,6 +262,7 @@ def _set_first_password(server: Neo4jServer) -> None:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
+    process.send_signal(signal.SIGCONT)  # where a test that froze it did not come to thaw it
     with contextlib.suppress(OSError):
         process.stdin.close()
     try:
