@@ -78,6 +78,7 @@ class GraphAccess:
         self._ledger = ledger
         self._source = source
         self._reader: GraphStore | None = None
+        self._require_held: Callable[[], None] | None = None
 
     @property
     def _owner(self) -> Owner:
@@ -209,8 +210,9 @@ class GraphAccess:
         with self._ledger.projecting(
             timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS, unless=done_by_another
         ) as held:
-            if not held or done_by_another():
+            if held is None or done_by_another():
                 return 0
+            self._require_held = held
             return self._anew_if_outdated(self._catch_up, progress)
 
     def rebuild(self, progress: Progress | None = None, *, overwrite: bool = False) -> int:
@@ -229,7 +231,8 @@ class GraphAccess:
                 found = identify(store, self._owner, of_any_instance=overwrite)
                 return self._fill_anew(store, found, progress)
 
-        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
+        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS) as held:
+            self._require_held = held
             self.close()
             return self._anew_if_outdated(empty_and_fill, progress)
 
@@ -344,7 +347,12 @@ class GraphAccess:
             self._ledger.note_projected(self._address, number)
 
     def _connect(self, *, writing: bool) -> GraphStore:
-        return _open(self._settings, writing=writing)
+        store = _open(self._settings, writing=writing)
+        if writing:
+            # A right that was lost with the ledger's server may be another process's by now, and
+            # two that write at once leave a graph that is not whole and says that it is.
+            store.before_writing = self._require_held
+        return store
 
 
 def refuse_graph_in_use(settings: Settings) -> None:

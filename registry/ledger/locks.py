@@ -29,14 +29,14 @@ def holding_projection(
     registry_id: str,
     timeout_seconds: float,
     unless: Callable[[], bool] | None = None,
-) -> Iterator[bool]:
+) -> Iterator[Callable[[], None] | None]:
     """Hold the lock for projecting this registry; see ``Ledger.projecting``."""
     if engine.dialect.name == "sqlite":
         holding = _holding_file(engine)
     else:
         holding = _holding_advisory(engine, registry_id)
-    with holding as attempt:
-        yield _acquired(attempt, timeout_seconds, unless)
+    with holding as (attempt, require_held):
+        yield require_held if _acquired(attempt, timeout_seconds, unless) else None
 
 
 def _acquired(
@@ -63,8 +63,12 @@ def _acquired(
     return True
 
 
+_Lock = tuple[Callable[[], bool], Callable[[], None]]
+"""Tries to take a lock once; and makes sure that one that was taken is still held."""
+
+
 @contextlib.contextmanager
-def _holding_file(engine: Engine) -> Iterator[Callable[[], bool]]:
+def _holding_file(engine: Engine) -> Iterator[_Lock]:
     """Lock a file beside the database; the system frees it with the process."""
     lock = FileLock(lock_path(engine.url))
 
@@ -79,13 +83,13 @@ def _holding_file(engine: Engine) -> Iterator[Callable[[], bool]]:
         return True
 
     try:
-        yield attempt
+        yield attempt, lambda: None  # the system takes it from nobody who lives
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
-def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[Callable[[], bool]]:
+def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[_Lock]:
     """Lock a number on a connection of its own; the server frees it with the connection."""
     key = int.from_bytes(hashlib.sha256(registry_id.encode()).digest()[:8], signed=True)
     with foreign_errors(engine.url):
@@ -97,8 +101,12 @@ def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[Callable[[],
         with foreign_errors(engine.url):
             return _try_advisory(connection, key)
 
+    def require_held() -> None:
+        with foreign_errors(engine.url):
+            connection.execute(text("SELECT 1"))
+
     try:
-        yield attempt
+        yield attempt, require_held
     finally:
         with contextlib.suppress(SQLAlchemyError):  # the server may be gone, and the lock with it
             # Said aloud, as a server notices only some time later that a connection was closed.
