@@ -201,15 +201,18 @@ def test_the_right_to_project_that_is_lost_with_its_connection_is_noticed(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
-    with open_ledger(empty_postgres) as ledger, open_ledger(empty_postgres) as other:
-        with ledger.projecting(timeout_seconds=0) as held:
-            assert held is not None
+    with (
+        open_ledger(empty_postgres) as ledger,
+        open_ledger(empty_postgres) as other,
+        ledger.projecting(timeout_seconds=0) as held,
+    ):
+        assert held is not None
+        held()
+        engine = connect(parse_url(empty_postgres))
+        with engine.connect() as connection:
+            assert connection.execute(text(end_others)).scalar_one() > 0
+        engine.dispose()
+        with other.projecting(timeout_seconds=5) as taken_over:
+            assert taken_over is not None
+        with pytest.raises(LedgerError):
             held()
-            engine = connect(parse_url(empty_postgres))
-            with engine.connect() as connection:
-                assert connection.execute(text(end_others)).scalar_one() > 0
-            engine.dispose()
-            with other.projecting(timeout_seconds=5) as taken_over:
-                assert taken_over is not None
-            with pytest.raises(LedgerError):
-                held()
