@@ -135,6 +135,15 @@ class GraphAccess:
         store, _ = self._whole()
         return store.limits()
 
+    def is_ahead(self) -> bool:
+        """Whether the graph holds what the ledger never had; False where it cannot be read."""
+        try:
+            with self._connect(writing=False) as store:
+                marker = identify(store, self._owner)
+                return marker is not None and bool(self._ahead(marker))
+        except GraphError:
+            return False
+
     def standing(self) -> Standing:
         """How the graph stands; opens it, and changes nothing."""
         try:
@@ -253,6 +262,8 @@ class GraphAccess:
             marker = identify(store, self._owner)
             if marker is None or marker.state is GraphState.EMPTYING:
                 return self._fill_anew(store, marker, progress)
+            if marker.instance is None or self._is_unexplained(marker):
+                return self._fill_anew(store, marker, progress)
             if ahead := self._ahead(marker):
                 log.warning("%s", ahead)
                 return self._fill_anew(store, marker, progress)
@@ -263,6 +274,11 @@ class GraphAccess:
                 log.warning("the graph's schema is in the way and is made again: %s", error)
                 return self._fill_anew(store, marker, progress)
             return self._fill(store, marker, progress)
+
+    def _is_unexplained(self, marker: Marker) -> bool:
+        """Whether something was being written that the ledger knows nothing of."""
+        number = marker.revision.number
+        return marker.state is GraphState.WRITING and not self._ledger.count_since(number)
 
     def _fill_anew(
         self, store: GraphStore, marker: Marker | None, progress: Progress | None
