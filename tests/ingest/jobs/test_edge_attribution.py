@@ -229,4 +229,5 @@ def _nothing_is_recorded(registry: Registry) -> None:
     assert registry.ledger.models() == ()
     assert registry.ledger.prompt_sets() == ()
     assert registry.circuits() == []
-    assert not any((registry.settings.home / "artifacts").glob("**/*"))
+    files = [path for path in (registry.settings.home / "artifacts").rglob("*") if path.is_file()]
+    assert [path.name for path in files] == ["registry.json"]  # which says whose they are
