@@ -49,7 +49,7 @@ def describe(error: BaseException) -> Failure:
     """Say what an exception means to a user."""
     if isinstance(error, SystemExit):
         return Failure("", error.code if isinstance(error.code, int) else 1)
-    if isinstance(error, KeyboardInterrupt):
+    if _was_interrupted(error):
         return Failure("interrupted", _INTERRUPTED)
     if isinstance(error, BrokenPipeError):
         return Failure("", _READER_LEFT)
@@ -63,6 +63,13 @@ def describe(error: BaseException) -> Failure:
     if isinstance(error, OSError):
         return _failure(_system_text(error), 1)
     return _unexpected(error)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: Python 3.11 wraps one that comes while a class is being made."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _failure(text: str, exit_code: int) -> Failure:

@@ -18,7 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from registry import Registry, errors
-from registry.cli.failures import describe
+from registry.cli.failures import Failure, describe
 from registry.graph.base import Statement
 from registry.graph.open import open_graph
 from registry.records import Edit
@@ -388,6 +388,16 @@ def test_ctrl_c_is_one_line_and_exit_code_130(filled: Path) -> None:
     _, complaints = process.communicate(timeout=60)
     assert complaints == "interrupted\n"
     assert process.returncode == 130
+
+
+def test_ctrl_c_that_comes_while_a_library_is_loaded_is_ctrl_c() -> None:
+    # As Python 3.11 wraps what is raised while a class is being made.
+    wrapped = RuntimeError("Error calling __set_name__ on 'Field' instance")
+    wrapped.__cause__ = KeyboardInterrupt()
+    assert describe(wrapped) == Failure("interrupted", 130)
+    other = RuntimeError("another fault")
+    other.__cause__ = ValueError("of its own")
+    assert describe(other).exit_code == 1
 
 
 def test_a_statement_is_stopped_at_its_time_limit(cli: Cli, filled: Path) -> None:
