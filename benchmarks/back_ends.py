@@ -23,7 +23,7 @@ NAMES = ("local", "servers")
 # As a script, this folder is on the path and the tests are not.
 sys.path.insert(0, str(ROOT))
 
-from tests.servers.neo4j import Neo4jProcess  # noqa: E402
+from tests.servers.neo4j import LONG_RUNNING, SOON_THERE, Neo4jProcess  # noqa: E402
 from tests.servers.postgres import PostgresProcess  # noqa: E402
 
 
@@ -88,8 +88,12 @@ BackEnd = Local | Servers
 
 
 @contextlib.contextmanager
-def running(name: str) -> Iterator[BackEnd]:
+def running(name: str, *, measured: bool) -> Iterator[BackEnd]:
     """Start what a back end needs, and stop it afterwards.
+
+    Args:
+        name: One of ``NAMES``.
+        measured: It is to be as fast as it can be, rather than soon there.
 
     Raises:
         CannotStart: Java or Maven is missing.
@@ -104,9 +108,13 @@ def running(name: str) -> Iterator[BackEnd]:
         folder.chmod(0o755)  # started by root, PostgreSQL runs as another user
         for part in ("postgres", "neo4j"):
             (folder / part).mkdir()
-        neo4j = Neo4jProcess(folder / "neo4j")
+        options = LONG_RUNNING if measured else SOON_THERE
+        neo4j = Neo4jProcess(folder / "neo4j", java_options=options)
         stack.callback(neo4j.stop)
         neo4j.start()
         postgres = PostgresProcess(folder / "postgres")
         stack.callback(postgres.stop)
+        # Killed and started again, it looks after its files one by one, which takes ten seconds.
+        postgres.administer("ALTER SYSTEM SET recovery_init_sync_method = 'syncfs'")
+        postgres.administer("SELECT pg_reload_conf()")
         yield Servers(postgres, neo4j)

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines.append(line)
 
     try:
-        with running(plan.back_end) as back_end:
+        with running(plan.back_end, measured=False) as back_end:
             tally = direct(plan, back_end, say)
             title = back_end.title
     except (CannotStart, ImportError) as error:

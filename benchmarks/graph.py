@@ -216,14 +216,14 @@ def running_neo4j() -> Iterator[Neo4jServer]:
     """A Neo4j of the tests, or the one that CIRCUITS_TEST_NEO4J names."""
     # As a script, this folder is on the path and the tests are not.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tests.servers.neo4j import Neo4jServer, running_server
+    from tests.servers.neo4j import LONG_RUNNING, Neo4jServer, running_server
 
     given = os.environ.get("CIRCUITS_TEST_NEO4J")
     if given:
         user = os.environ.get("CIRCUITS_GRAPH_USER", "neo4j")
         yield Neo4jServer(given, user, SecretStr(os.environ.get("CIRCUITS_GRAPH_PASSWORD", "")))
         return
-    with running_server() as server:
+    with running_server(java_options=LONG_RUNNING) as server:
         yield server
 
 

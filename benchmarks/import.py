@@ -1,21 +1,26 @@
-"""Measure importing: seconds after start-up and peak memory, for a small and a very large graph.
+"""Measure importing: seconds after start-up and peak memory, for small and very large graphs.
 
-Both are EAP-IG graph JSON of our own making with scores drawn at random: one of GPT-2's shape
+Two are EAP-IG graph JSON of our own making with scores drawn at random: one of GPT-2's shape
 (32,491 edges, 2.4 MB, as many as the MIB circuit track's example has) and one of Llama-3-8B's
-(1,592,881 edges, 119 MB). One edge in a hundred is marked as the circuit, the strongest. Each is
-imported into a fresh registry by a process of its own: read, checked, recorded in the ledger,
-projected into the embedded graph, the original and all scores kept. Peak memory is the process's
-resident set (Linux), start-up the imports and the opening of the registry.
+(1,592,881 edges, 119 MB). One edge in a hundred is marked as the circuit, the strongest. Beside
+them a circuit of a million edges is imported whole, as CSV and, if asked for, in other forms.
+
+Each is imported into a fresh registry by a process of its own: read, checked, recorded in the
+ledger, projected into the embedded graph, the original and all scores kept. Peak memory is the
+process's largest resident set and, behind the plus, that of the embedded graph's process (Linux);
+start-up is the imports and the opening of the registry.
 
     python benchmarks/import.py [--shapes gpt2 llama-3-8b] [--marked 0.01] [--repeat 3]
-        [--files ioi-eap-ig.json] [--limits]
+        [--whole csv parquet graphml gv] [--edges 1000000] [--files ioi-eap-ig.json] [--limits]
 
-With ``--limits`` the exit code is 1 if the small one takes 1.5 s or the large one 60 s or 2 GB.
+With ``--limits`` the exit code is 1 if the small one takes 1.5 s, the large one 60 s, or the whole
+one 300 s, or any process 2 GB.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import statistics
@@ -23,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,7 +39,10 @@ from ingest.discovery.edge_space import EdgeSpace
 MIB = 2**20
 D_MODEL = {"gpt2": 768, "llama-3-8b": 4096}
 SHAPES = {"gpt2": EdgeSpace(12, 12, 12), "llama-3-8b": EdgeSpace(32, 32, 32)}
-ALLOWED = {"gpt2": (1.5, 2_000_000_000), "llama-3-8b": (60.0, 2_000_000_000)}
+ALLOWED_SECONDS = {"gpt2": 1.5, "llama-3-8b": 60.0}
+ALLOWED_SECONDS_WHOLE = 300.0
+ALLOWED_BYTES = 2_000_000_000
+SAMPLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,14 @@ class Measured:
         seconds: From then until the import is recorded and projected.
         peak_bytes: Largest resident set.
         edges: In the circuit.
+        engine_bytes: Largest resident set of the graph's process; 0 where it cannot be seen.
     """
 
     start_seconds: float
     seconds: float
     peak_bytes: int
     edges: int
+    engine_bytes: int = 0
 
 
 def write_graph(path: Path, model: str, marked: float) -> None:
@@ -74,6 +85,64 @@ def write_graph(path: Path, model: str, marked: float) -> None:
         file.write("}}")
 
 
+def write_circuit(path: Path, n_edges: int) -> None:
+    """A circuit of so many edges of Llama-3-8B, in the form that the path's suffix names."""
+    space = SHAPES["llama-3-8b"]
+    effects = numpy.random.default_rng(0).normal(0, 1e-3, n_edges).tolist()
+    rows = [
+        (space.senders[row], receiver.node, receiver.port or "", effect)
+        for (row, column), effect in zip(space.edges(), effects, strict=False)
+        for receiver in [space.receivers[column]]
+    ]
+    WRITERS[path.suffix](path, rows)
+
+
+Rows = Sequence[tuple[str, str, str, float]]
+
+
+def _as_csv(path: Path, rows: Rows) -> None:
+    lines = (f"{source},{target},{port},{effect!r}" for source, target, port, effect in rows)
+    path.write_text("\n".join(["source,target,port,effect", *lines]))
+
+
+def _as_parquet(path: Path, rows: Rows) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = dict(
+        zip(("source", "target", "port", "effect"), zip(*rows, strict=True), strict=True)
+    )
+    parquet.write_table(pyarrow.table(columns), path)
+
+
+def _as_graphviz(path: Path, rows: Rows) -> None:
+    edges = (
+        f'"{source}" -> "{target}" [effect="{effect!r}" port="{port}"];'
+        for source, target, port, effect in rows
+    )
+    path.write_text("digraph {" + "\n".join(edges) + "}")
+
+
+def _as_graphml(path: Path, rows: Rows) -> None:
+    ends = {end for row in rows for end in row[:2]}
+    nodes = (f'<node id="{end}"/>' for end in ends)
+    edges = (
+        f'<edge source="{source}" target="{target}"><data key="port">{port}</data>'
+        f'<data key="effect">{effect!r}</data></edge>'
+        for source, target, port, effect in rows
+    )
+    head = (
+        '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">'
+        '<key id="port" for="edge" attr.name="port"/>'
+        '<key id="effect" for="edge" attr.name="effect" attr.type="double"/>'
+        '<graph edgedefault="directed">'
+    )
+    path.write_text("\n".join([head, *nodes, *edges, "</graph></graphml>"]))
+
+
+WRITERS = {".csv": _as_csv, ".parquet": _as_parquet, ".gv": _as_graphviz, ".graphml": _as_graphml}
+
+
 def import_here(path: Path, model: str) -> Measured:
     """Import in this process, which has done nothing before."""
     start = time.perf_counter()
@@ -91,42 +160,58 @@ def import_here(path: Path, model: str) -> Measured:
     return Measured(opened - start, done - opened, peak_bytes(), report.edges)
 
 
-def peak_bytes() -> int:
-    """Largest resident set of this process; what its parent had before starting it not counted."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
+def peak_bytes(pid: int | str = "self") -> int:
+    """Largest resident set of a process; what its parent had before starting it not counted."""
+    with contextlib.suppress(OSError):  # it has ended, or there is no such folder
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return 0 if pid != "self" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def import_apart(path: Path, model: str) -> Measured:
     """Import in a process of its own."""
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, __file__, "--here", str(path), model],
-        capture_output=True, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    engine_bytes = 0
+    while process.poll() is None:
+        engine_bytes = max([engine_bytes, *map(peak_bytes, children(process.pid))])
+        time.sleep(SAMPLE_SECONDS)
+    said, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(errors)
+    return Measured(**{**json.loads(said.splitlines()[-1]), "engine_bytes": engine_bytes})
+
+
+def children(pid: int) -> list[int]:
+    """Processes that one has started; none where the system does not say."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
 
 
 def show(name: str, path: Path, runs: list[Measured]) -> None:
     """One line."""
     seconds = statistics.median(run.seconds for run in runs)
+    peak, engine = (
+        max(getattr(run, name) for run in runs) for name in ("peak_bytes", "engine_bytes")
+    )
     print(
         f"{name:<24} {path.stat().st_size / 1e6:>8.1f} MB {runs[0].edges:>9,} edges"
         f" {statistics.median(run.start_seconds for run in runs):>8.2f} s start"
-        f" {seconds:>8.2f} s import {max(run.peak_bytes for run in runs) / MIB:>8.0f} MiB peak"
+        f" {seconds:>8.2f} s import {peak / MIB:>8.0f} + {engine / MIB:.0f} MiB peak"
     )
 
 
-def too_much(name: str, runs: list[Measured]) -> bool:
+def too_much(runs: list[Measured], most_seconds: float) -> bool:
     """Whether an import takes longer or more than is promised."""
-    most_seconds, most_bytes = ALLOWED[name]
     seconds = statistics.median(run.seconds for run in runs)
-    return seconds > most_seconds or max(run.peak_bytes for run in runs) > most_bytes
+    peak = max(max(run.peak_bytes, run.engine_bytes) for run in runs)
+    return seconds > most_seconds or peak > ALLOWED_BYTES
 
 
 def main() -> int:
@@ -134,6 +219,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shapes", nargs="*", choices=sorted(SHAPES), default=sorted(SHAPES))
     parser.add_argument("--marked", type=float, default=0.01, help="share of edges in the circuit")
+    parser.add_argument(
+        "--whole", nargs="*", choices=[suffix[1:] for suffix in WRITERS], default=["csv"],
+        help="forms of a circuit that is imported whole",
+    )  # fmt: skip
+    parser.add_argument("--edges", type=int, default=1_000_000, help="edges of that circuit")
     parser.add_argument("--files", nargs="*", type=Path, default=[], help="graphs of GPT-2 besides")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--limits", action="store_true", help="exit code 1 if over the limits")
@@ -151,7 +241,13 @@ def main() -> int:
             write_graph(path, model, given.marked)
             runs = [import_apart(path, model) for _ in range(given.repeat)]
             show(model, path, runs)
-            over |= too_much(model, runs)
+            over |= too_much(runs, ALLOWED_SECONDS[model])
+        for form in given.whole:
+            path = Path(folder) / f"whole.{form}"
+            write_circuit(path, given.edges)
+            runs = [import_apart(path, "llama-3-8b") for _ in range(given.repeat)]
+            show(path.name, path, runs)
+            over |= too_much(runs, ALLOWED_SECONDS_WHOLE)
     return int(over and given.limits)
 
 

@@ -191,7 +191,7 @@ def main() -> None:
     _print_row(COLUMNS)
     _print_row(["---"] * len(COLUMNS))
     for name in options.back_ends:
-        with running(name) as back_end:
+        with running(name, measured=True) as back_end:
             for circuits in options.circuits:
                 load = Load(options.writers, options.readers, options.seconds, circuits)
                 for tree, found in measurements(back_end, trees, load, options.rounds):

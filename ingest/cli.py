@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
@@ -18,6 +17,7 @@ from typer.core import TyperGroup
 from registry.cli.circuits import CircuitArgument
 from registry.cli.output import Format, FormatOption, Section, notice, show_rows, show_sections
 from registry.cli.session import open_registry
+from registry.errors import PluginBroken
 from registry.rows import Rows
 
 if TYPE_CHECKING:
@@ -32,32 +32,51 @@ class JobGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class names it
         """Names of all jobs."""
         from ingest.jobs.base import JOBS_GROUP
+        from registry import plugins
 
-        return sorted({entry.name for entry in entry_points(group=JOBS_GROUP)})
+        return sorted({one.name for one in plugins.plugins(JOBS_GROUP)})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - as above
-        """Build the command of one job.
+        """Build the command of one job; None, with a warning, if its package is broken.
 
         Raises:
             NotFound: There is no such job.
         """
-        from ingest.jobs.base import find_job
+        from ingest.jobs.base import JOBS_GROUP, find_job
+        from registry import plugins
 
-        job = find_job(cmd_name)
+        try:
+            job = find_job(cmd_name)
+            with plugins.blamed(JOBS_GROUP, job):
+                return self._command(cmd_name, job)
+        except PluginBroken as error:
+            broken = next(one for one in plugins.plugins(JOBS_GROUP) if one.name == cmd_name)
+            plugins.leave_out(broken, error)
+            return None
+
+    def _command(self, name: str, job: Any) -> Any:
         app = typer.Typer(
             rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
         )
-        app.command(cmd_name, help=(inspect.getdoc(job) or "").replace("\\b", "\b"))(
+        app.command(name, help=(inspect.getdoc(job) or "").replace("\\b", "\b"))(
             _run_with_options(job)
         )
         return typer.main.get_command(app)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the job that arguments begin with."""
-        if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
-            from ingest.jobs.base import find_job
+        """Find the job that arguments begin with.
 
-            find_job(args[0])
+        Raises:
+            NotFound: There is none of that name.
+            PluginBroken: The package it comes from is broken.
+        """
+        if args and not args[0].startswith("-"):
+            from ingest.jobs.base import JOBS_GROUP, find_job
+            from registry import plugins
+
+            job = find_job(args[0])
+            with plugins.blamed(JOBS_GROUP, job):
+                self._command(args[0], job)
         return super().resolve_command(ctx, args)
 
 
@@ -166,12 +185,18 @@ def _run_with_options(job: Any) -> Callable[..., None]:
     fields: dict[str, FieldInfo] = job.Configuration.model_fields
 
     def run(context: typer.Context, format: Format = Format.TABLE, **given: Any) -> None:
+        from ingest.jobs.base import JOBS_GROUP
         from ingest.jobs.campaigns import discover
         from ingest.jobs.progress import show_progress
+        from registry import plugins
 
         told = {name: value for name, value in given.items() if value not in (None, [])}
         configuration = job.Configuration(**told)
-        with open_registry(context) as registry, show_progress() as progress:
+        with (
+            open_registry(context) as registry,
+            show_progress() as progress,
+            plugins.blamed(JOBS_GROUP, job),
+        ):
             account = discover(job, configuration, registry, progress=progress)
         rows = tuple(tuple(row.values()) for row in account.rows)
         show_rows(Rows(tuple(account.rows[0]), rows), format)

@@ -210,7 +210,8 @@ def _export_files(
 
 
 def _content(registry: Registry, entry: CircuitEntry, exporter: Exporter) -> bytes:
-    from ingest.exporters.base import Exporting
+    from ingest.exporters.base import EXPORTERS_GROUP, Exporting
+    from registry import plugins
 
     circuit = registry.document(entry.id)
     model = next(one for one in registry.ledger.models() if one.slug == entry.model)
@@ -220,7 +221,11 @@ def _content(registry: Registry, entry: CircuitEntry, exporter: Exporter) -> byt
             scores = registry.artifact(circuit.scores)
         except ArtifactNotFound:
             notice(f"warning: the scores of {entry.id[:_DIGITS]} are lost; exporting without them")
-    return exporter.write(circuit, Exporting(model, scores))
+    with plugins.blamed(EXPORTERS_GROUP, exporter):
+        content = exporter.write(circuit, Exporting(model, scores))
+        if not isinstance(content, bytes):
+            raise TypeError(f"write gives a {type(content).__name__}, no bytes")
+    return content
 
 
 def _paths(entries: Sequence[CircuitEntry], suffix: str, out: str | None) -> list[Path]:

@@ -16,9 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ingest.formats.base import Context, Format, Imported, Limits, UnknownFormat, recognised
+from ingest.formats.base import (
+    FORMATS_GROUP,
+    Context,
+    Format,
+    Imported,
+    Limits,
+    UnknownFormat,
+    recognised,
+)
 from ingest.known_models import known_model
 from ingest.sidecars import SIDECAR, said_of, sidecar_reader, with_slug
+from registry import plugins
 from registry.errors import BadInput, CircuitsError
 from registry.ledger.base import Batch, NewCircuit
 from registry.ledger.merging import merge_models
@@ -110,7 +119,7 @@ def import_files(
                 told, notes = with_slug(said_of(path, folder, said, entries))
                 # What was read is let go before it is projected: it may be half of the memory.
                 with registry.projecting_later():
-                    found = one.read(path, Context(told, limits or Limits()))
+                    found = _read(one, path, Context(told, limits or Limits()))
                     found = replace(found, notes=[*notes, *found.notes])
                     report = _recorded(registry, path, one, found, dry_run, labels)
                     del found
@@ -146,6 +155,20 @@ def _recognised(path: Path, *, named: bool) -> Format | CircuitsError | None:
         return error if named else None
     except CircuitsError as error:
         return error
+
+
+def _read(format: Format, path: Path, context: Context) -> Imported:
+    """What a file holds.
+
+    Raises:
+        BadInput: As :meth:`Format.read`.
+        PluginBroken: The format is another package's, and fails.
+    """
+    with plugins.blamed(FORMATS_GROUP, format):
+        found = format.read(path, context)
+        if not isinstance(found, Imported):
+            raise TypeError(f"read gives a {type(found).__name__}, no Imported")
+    return found
 
 
 def _owners(chosen: Mapping[Path, Format | CircuitsError | None]) -> dict[Path, Path]:

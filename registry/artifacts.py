@@ -40,15 +40,31 @@ _STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})\Z")
 _UNFINISHED = ".unfinished"
 """Where files are while they are written; what a killed process leaves there, ``gc`` removes."""
 _MARK = "registry.json"
+_UNKNOWN_COPIES = "copies-from-before-there-were-marks"
 _PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class StoreOwner:
-    """Whose a store is: a registry's id, and the instances of the ledgers that keep files in it."""
+    """Whose a store is.
+
+    Attributes:
+        registry: The registry's id.
+        instances: Of the ledgers that keep files in it: the registry's and its restored copies'.
+        ledgers: Their addresses: a copied file has the same instance at another address.
+    """
 
     registry: str
     instances: tuple[str, ...]
+    ledgers: tuple[str, ...] = ()
+
+    def joined(self, other: StoreOwner) -> StoreOwner:
+        """This owner with what the other one has besides."""
+        return StoreOwner(
+            self.registry,
+            tuple(dict.fromkeys([*self.instances, *other.instances])),
+            tuple(dict.fromkeys([*self.ledgers, *other.ledgers])),
+        )
 
 
 class ArtifactStore:
@@ -77,14 +93,15 @@ class ArtifactStore:
 
     # -- whose it is ---------------------------------------------------------------------------
 
-    def claim(self, registry: str, instance: str) -> None:
+    def claim(self, registry: str, instance: str, ledger: str = "") -> None:
         """Say for which ledger the store is used; the first use refuses a store of another's.
 
         Args:
             registry: Id of the registry.
             instance: The ledger's own; see :attr:`registry.ledger.base.Ledger.instance`.
+            ledger: Its address, without secrets.
         """
-        self._claimed = StoreOwner(registry, (instance,))
+        self._claimed = StoreOwner(registry, (instance,), (ledger,) if ledger else ())
         self._verified = self._marked = False
 
     def owner(self) -> StoreOwner | None:
@@ -101,9 +118,16 @@ class ArtifactStore:
             return None
         try:
             said = json.loads(content)
-            return StoreOwner(str(said["registry"]), tuple(map(str, said["instances"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreRefused(f"{shown_place(self._url)} has a {_MARK} that is no mark") from error
+            return StoreOwner(
+                str(said["registry"]),
+                tuple(map(str, said["instances"])),
+                tuple(map(str, said.get("ledgers", ()))),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreRefused(
+                f"{shown_place(self._url)} has a {_MARK} that is no mark; delete that file, then"
+                " 'circuits migrate' marks the artifacts anew"
+            ) from error
 
     def holds_anything(self) -> bool:
         """Whether there is any file beside the mark, of whoever.
@@ -111,13 +135,8 @@ class ArtifactStore:
         Raises:
             StorageError: The place cannot be listed.
         """
-        with self._errors("list", self._root):
-            try:
-                found = [str(path) for path in self._files.ls(self._root, detail=False)]
-            except FileNotFoundError:
-                return False
-        names = {path.rstrip("/").rsplit("/", 1)[-1] for path in found}
-        return bool(names - {_UNFINISHED, _MARK})
+        inside = (path[len(self._root) :].lstrip("/") for path in self._listed(self._root))
+        return any(path != _MARK and not path.startswith(f"{_UNFINISHED}/") for path in inside)
 
     def verify(self, known: Callable[[], frozenset[str]] = frozenset) -> None:
         """Make sure that the store is the claiming registry's, or empty; changes nothing.
@@ -146,7 +165,7 @@ class ArtifactStore:
                     " registry's own by --artifacts"
                 )
             found = None  # whoever marked it has left nothing there
-        self._marked = found is not None and set(self._claimed.instances) <= set(found.instances)
+        self._marked = found is not None and found == found.joined(self._claimed)
         self._verified = True
 
     def mark(self) -> None:
@@ -160,19 +179,29 @@ class ArtifactStore:
         self.verify()
         if not self._marked:
             found, mine = self.owner(), self._claimed
-            known = found.instances if found and found.registry == mine.registry else ()
-            self._write_mark(StoreOwner(mine.registry, (*known, *mine.instances)))
+            known = found if found and found.registry == mine.registry else mine
+            self._write_mark(known.joined(mine))
 
     def adopt(self, known: Callable[[], frozenset[str]]) -> None:
         """Mark a store of a registry that was made before there were marks.
 
+        Whether other copies keep files there cannot be told; the mark says so.
+
         Args:
             known: Gives the addresses that the registry refers to; one of them has to be here.
         """
-        if self._claimed is None or self.owner() is not None or not self.holds_anything():
+        if self._claimed is None:
             return
-        if any(map(self._has, known())):
-            self._write_mark(self._claimed)
+        if self.owner() is not None:
+            self.mark()
+        elif self.holds_anything() and any(map(self._has, known())):
+            self._write_mark(self._claimed.joined(StoreOwner("", (_UNKNOWN_COPIES,))))
+
+    def has_other_copies(self) -> bool:
+        """Whether other ledgers may keep files here: restored or copied ones, or moved ones."""
+        self.verify()
+        found = self.owner()
+        return found is not None and self._claimed is not None and found != self._claimed
 
     def forget_other_copies(self) -> None:
         """Make the claiming ledger the only one in the mark."""
@@ -185,7 +214,11 @@ class ArtifactStore:
         return f"{self._root}/{_MARK}"
 
     def _write_mark(self, owner: StoreOwner) -> None:
-        content = {"registry": owner.registry, "instances": list(owner.instances)}
+        content = {
+            "registry": owner.registry,
+            "instances": list(owner.instances),
+            "ledgers": list(owner.ledgers),
+        }
         with self._errors("write", _MARK):
             self._write_whole(self._mark_path, lambda file: _write_all(file, _encoded(content)))
         self._verified = self._marked = True

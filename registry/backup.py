@@ -221,7 +221,7 @@ def collect_garbage(
             which this ledger does not know; unless ``sole_copy`` says that it is gone.
     """
     if apply:
-        _require_sole_copy(ledger, artifacts, sole_copy=sole_copy)
+        _require_sole_copy(artifacts, sole_copy=sole_copy)
     # Addresses are listed before the ledger is read: what is written in between is not listed.
     ages = ((address, _age(artifacts, address)) for address in artifacts.addresses())
     old = [address for address, age in ages if age is not None and age >= grace_seconds]
@@ -235,18 +235,16 @@ def collect_garbage(
     return Garbage(unused, size, apply)
 
 
-def _require_sole_copy(ledger: Ledger, artifacts: ArtifactStore, *, sole_copy: bool) -> None:
+def _require_sole_copy(artifacts: ArtifactStore, *, sole_copy: bool) -> None:
     if sole_copy:
         artifacts.forget_other_copies()
         return
-    artifacts.verify()
-    owner = artifacts.owner()
-    others = set(owner.instances) - {ledger.instance} if owner is not None else set()
-    if others:
+    if artifacts.has_other_copies():
         raise StoreRefused(
-            "another copy of this registry (one of them was restored from a backup) keeps files"
-            " among these artifacts, and this one does not know which; nothing was deleted. If that"
-            " copy is gone, 'circuits gc --apply --sole-copy' says so"
+            "another copy of this registry (restored from a backup, copied, or this one before it"
+            " was moved or upgraded) may keep files among these artifacts, and this one does not"
+            " know which; nothing was deleted. If there is no other copy, 'circuits gc --apply"
+            " --sole-copy' says so"
         )
 
 

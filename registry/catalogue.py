@@ -25,13 +25,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
 from typing import Any
 
-from registry.errors import BadIdentifier, BadInput
+from registry import plugins
+from registry.errors import BadIdentifier, BadInput, CircuitsError
 from registry.parameters import TYPES, Parameter, Resolver
 from registry.rows import COLUMN_TYPES, Rows
 
@@ -45,6 +45,7 @@ __all__ = [
     "load_catalogue",
     "parse_query",
     "read_folder",
+    "with_queries_of",
 ]
 
 QUERIES_GROUP = "circuits.queries"
@@ -95,13 +96,39 @@ class NamedQuery:
 def load_catalogue() -> Mapping[str, NamedQuery]:
     """Read the queries of every registered package, by name in alphabetical order.
 
+    Another package whose queries cannot be read, or have names that are taken, is left out with a
+    warning.
+
     Raises:
-        BadInput: A header is malformed, named with file and line, or two packages have a query of
-            the same name.
+        BadInput: A header of ours is malformed, named with file and line.
     """
-    entries = sorted(entry_points(group=QUERIES_GROUP), key=lambda entry: (entry.name, entry.value))
-    packages = dict.fromkeys(entry.value for entry in entries)
-    return collect(query for package in packages for query in _read_package(package))
+    found: Mapping[str, NamedQuery] = {}
+    for plugin in plugins.plugins(QUERIES_GROUP):
+        try:
+            found = with_queries_of(plugin, found)
+        except CircuitsError as error:
+            plugins.leave_out(plugin, error)
+    return found
+
+
+def with_queries_of(
+    plugin: plugins.Plugin, known: Mapping[str, NamedQuery]
+) -> Mapping[str, NamedQuery]:
+    """The known queries and a package's.
+
+    Raises:
+        PluginBroken: It is another package's and its queries cannot be read, or have names that are
+            taken.
+        BadInput: The same of ours.
+    """
+    try:
+        return collect([*known.values(), *_read_package(plugin.value)])
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if plugin.is_ours:
+            raise
+        raise plugin.broken(error) from error
 
 
 def collect(queries: Iterable[NamedQuery]) -> Mapping[str, NamedQuery]:

@@ -71,8 +71,8 @@ def shown_url(url: str) -> str:
     if _is_path(scheme, rest):
         return url
     before, at, place = rest.rpartition("@")
-    user, colon, _ = before.partition(":")
-    if at and colon:
+    user, _, secret = before.partition(":")
+    if at and secret:
         rest = f"{user}:***" + ("" if "?" in before else at + place)
     return scheme + _QUERY_OF_URL.sub(r"\g<before>***", rest)
 

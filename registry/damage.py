@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,8 @@ def _contents(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
             for file in sorted(path.rglob("*")):
                 if file.is_file() and missing:
                     yield from _contents(file, missing)
+        elif path.exists() and not path.is_file():
+            raise BadInput(f"{path} is neither a file nor a folder")
         elif zipfile.is_zipfile(path):
             yield from _members(path, missing)
         elif (address := _hash_of(path)) in missing:
@@ -157,7 +160,10 @@ def _members(path: Path, missing: set[str]) -> Iterator[tuple[str, bytes]]:
         for member in archive.infolist():
             address = member.filename.rsplit("/", 1)[-1]
             if address in missing:
-                content = archive.read(member)
+                try:
+                    content = archive.read(member)
+                except (zipfile.BadZipFile, zlib.error, EOFError):  # another source may have it
+                    continue
                 if hashlib.sha256(content).hexdigest() == address:
                     yield address, content
 

@@ -42,7 +42,10 @@ def read_circuit(document: bytes, *, piece_bytes: int = _PIECE_BYTES) -> Circuit
     edges: list[Edge] = []
     for piece in _pieces(document, start.end(), end.start(), piece_bytes):
         edges += _EDGES.validate_json(b"[" + piece + b"]")
-    rest = json.loads(document[: start.end()] + document[end.start() :])
+    try:
+        rest = json.loads(document[: start.end()] + document[end.start() :])
+    except (ValueError, RecursionError):
+        return Circuit.model_validate_json(document)  # which says what is wrong
     return Circuit.model_validate({**rest, "edges": edges})
 
 

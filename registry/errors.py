@@ -26,6 +26,7 @@ __all__ = [
     "MissingExtra",
     "NonFiniteScores",
     "NotFound",
+    "PluginBroken",
     "QueryFailed",
     "QueryTimeout",
     "QueryTooLarge",
@@ -108,6 +109,20 @@ class MissingExtra(CircuitsError, ImportError):
     def __str__(self) -> str:
         feature, extra = self.args
         return f"{feature} needs the extra {extra!r}: pip install 'circuit-registry[{extra}]'"
+
+
+class PluginBroken(CircuitsError, ImportError):
+    """What another package adds cannot be used; the text names it and says why."""
+
+    def __init__(self, kind: str, name: str, package: str, reason: str) -> None:
+        super().__init__(kind, name, package, reason)
+
+    def __str__(self) -> str:
+        kind, name, package, reason = self.args
+        return (
+            f"the {kind} {name!r} of the package {package!r} cannot be used: {reason}; repair or"
+            " uninstall that package"
+        )
 
 
 class StorageError(CircuitsError, OSError):

@@ -22,7 +22,7 @@ from registry.catalogue import bind, load_catalogue
 from registry.closing import Closing
 from registry.damage import Damage, damaged, mend
 from registry.documents import read_circuit
-from registry.errors import BadInput, CircuitsError, LedgerError, NotFound
+from registry.errors import BadInput, CircuitsError, LedgerError, NotFound, StoreRefused
 from registry.findings import Description, FoundCircuit, as_records
 from registry.graph.schema import PutAside
 from registry.ledger.base import (
@@ -136,7 +136,7 @@ class Registry(Closing):
         except LedgerError:
             _refuse_lost_ledger(settings)
             raise
-        artifacts.claim(ledger.registry_id, ledger.instance)
+        artifacts.claim(ledger.registry_id, ledger.instance, settings.describe()["ledger"])
         return cls(settings, ledger, artifacts)
 
     def close(self) -> None:
@@ -539,7 +539,9 @@ class Registry(Closing):
         migrate_ledger(settings.ledger)
         registry = cls.open(settings=settings)
         try:
-            registry._artifacts.claim(backup.registry, registry._ledger.instance)
+            ledger = registry._ledger
+            where = settings.describe()["ledger"]
+            registry._artifacts.claim(backup.registry, ledger.instance, where)
             registry._artifacts.adopt(backup.artifacts)
             backups.load(backup, registry._ledger, registry._artifacts)
         except BaseException:
@@ -559,6 +561,8 @@ class Registry(Closing):
             StoreRefused: The artifacts are another registry's; or another copy of this one keeps
                 files among them, unless ``sole_copy`` says that it is gone.
         """
+        if apply and not sole_copy:
+            self._refuse_older_state()
         return backups.collect_garbage(
             self._ledger,
             self._artifacts,
@@ -566,6 +570,15 @@ class Registry(Closing):
             grace_seconds=grace_seconds,
             sole_copy=sole_copy,
         )
+
+    def _refuse_older_state(self) -> None:
+        """Refuse to delete what a ledger that was put back to an older state knows nothing of."""
+        if self._graph.is_ahead():
+            raise StoreRefused(
+                "the graph holds revisions that the ledger does not have: it was put back to an"
+                " older state, and what was recorded since would be deleted. 'circuits sync' makes"
+                " the graph again if that is meant to be; nothing was deleted"
+            )
 
     def damage(self, *, sample: int | None = None) -> list[Damage]:
         """Check artifacts that records refer to, and say what is missing or damaged.

@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 _CHANGES_PER_CHECKPOINT = 2_000
 _WAIT_FOR_PROJECTOR_SECONDS = 30.0
-_SERVING_SECONDS = 2.0
+_SERVING_SECONDS = 1.0
 """How long a projector goes on for the sake of others: opening a graph again takes longer than a
 round, but its own caller waits."""
 
@@ -78,6 +78,7 @@ class GraphAccess:
         self._ledger = ledger
         self._source = source
         self._reader: GraphStore | None = None
+        self._require_held: Callable[[], None] | None = None
 
     @property
     def _owner(self) -> Owner:
@@ -133,6 +134,15 @@ class GraphAccess:
         """Settings of a server's limits; see :meth:`registry.graph.base.GraphStore.limits`."""
         store, _ = self._whole()
         return store.limits()
+
+    def is_ahead(self) -> bool:
+        """Whether the graph holds what the ledger never had; False where it cannot be read."""
+        try:
+            with self._connect(writing=False) as store:
+                marker = identify(store, self._owner)
+                return marker is not None and bool(self._ahead(marker))
+        except GraphError:
+            return False
 
     def standing(self) -> Standing:
         """How the graph stands; opens it, and changes nothing."""
@@ -209,8 +219,9 @@ class GraphAccess:
         with self._ledger.projecting(
             timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS, unless=done_by_another
         ) as held:
-            if not held or done_by_another():
+            if held is None or done_by_another():
                 return 0
+            self._require_held = held
             return self._anew_if_outdated(self._catch_up, progress)
 
     def rebuild(self, progress: Progress | None = None, *, overwrite: bool = False) -> int:
@@ -229,7 +240,8 @@ class GraphAccess:
                 found = identify(store, self._owner, of_any_instance=overwrite)
                 return self._fill_anew(store, found, progress)
 
-        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
+        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS) as held:
+            self._require_held = held
             self.close()
             return self._anew_if_outdated(empty_and_fill, progress)
 
@@ -250,10 +262,23 @@ class GraphAccess:
             marker = identify(store, self._owner)
             if marker is None or marker.state is GraphState.EMPTYING:
                 return self._fill_anew(store, marker, progress)
+            if marker.instance is None or self._is_unexplained(marker):
+                return self._fill_anew(store, marker, progress)
             if ahead := self._ahead(marker):
                 log.warning("%s", ahead)
                 return self._fill_anew(store, marker, progress)
-            return self._fill(store, migrate(store, marker, self._owner), progress)
+            try:
+                marker = migrate(store, marker, self._owner)
+            except QueryFailed as error:
+                # As a server does that was killed between an index and its constraint.
+                log.warning("the graph's schema is in the way and is made again: %s", error)
+                return self._fill_anew(store, marker, progress)
+            return self._fill(store, marker, progress)
+
+    def _is_unexplained(self, marker: Marker) -> bool:
+        """Whether something was being written that the ledger knows nothing of."""
+        number = marker.revision.number
+        return marker.state is GraphState.WRITING and not self._ledger.count_since(number)
 
     def _fill_anew(
         self, store: GraphStore, marker: Marker | None, progress: Progress | None
@@ -338,7 +363,12 @@ class GraphAccess:
             self._ledger.note_projected(self._address, number)
 
     def _connect(self, *, writing: bool) -> GraphStore:
-        return _open(self._settings, writing=writing)
+        store = _open(self._settings, writing=writing)
+        if writing:
+            # A right that was lost with the ledger's server may be another process's by now, and
+            # two that write at once leave a graph that is not whole and says that it is.
+            store.before_writing = self._require_held
+        return store
 
 
 def refuse_graph_in_use(settings: Settings) -> None:

@@ -215,8 +215,8 @@ def test_a_package_that_cannot_be_imported_leaves_the_help_and_other_commands_al
     failed = circuits("broken")
     assert failed.returncode == 1
     assert failed.stderr == (
-        "error: the command 'broken' cannot be loaded from broken_commands:commands: No module "
-        "named 'broken_commands'; repair or uninstall the package it comes from\n"
+        "error: the command 'broken' of the package 'broken' cannot be used: ModuleNotFoundError:"
+        " No module named 'broken_commands'; repair or uninstall that package\n"
     )
 
 

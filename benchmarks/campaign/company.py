@@ -22,8 +22,9 @@ from campaign.tally import Tally
 
 __all__ = ["Company", "child_environment"]
 
-_ENGINE = "registry.graph.worker"
-_ENGINE_WEIGHT = 2.0
+_ENGINES = {"registry.graph.worker", "registry.graph.neo4j_worker"}
+_ENGINE_WEIGHT = 1.0
+_SHARE_SPARED = 0.5
 _LONGEST_STEP_SECONDS = 240.0
 """All waits in the registry end after half a minute; a rebuild under load takes one."""
 
@@ -37,6 +38,8 @@ class _Place:
     life: int
     process: subprocess.Popen[bytes]
     started_at: float
+    is_spared: bool
+    """Until it has done its first step: else nobody would end one where steps are slow."""
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ class Company:
         chances = [
             (place, place.part.kill_weight)
             for place in self._places
-            if self._beats(place) and not (quiet and place.part.writes)
+            if self._is_at_work(place) and not (quiet and place.part.writes)
         ]
         engines = [*self._engines()]
         weights = [weight for _, weight in chances]
@@ -116,7 +119,8 @@ class Company:
                 stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        return _Place(part, number, life, process, time.time())
+        is_spared = self._draw.random() < _SHARE_SPARED
+        return _Place(part, number, life, process, time.time(), is_spared)
 
     def _restart(self, place: _Place) -> None:
         new = self._started(place.part, place.number, place.life + 1)
@@ -129,20 +133,24 @@ class Company:
     def _kill_engine(self, engine: psutil.Process) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):  # its owner let it go meanwhile
             engine.kill()
-            self._tally.kills["embedded engine"] += 1
+            self._tally.kills["engine's process"] += 1
 
     def _engines(self) -> Iterator[psutil.Process]:
         for place in self._places:
             try:
                 for child in psutil.Process(place.process.pid).children():
-                    if _ENGINE in child.cmdline():
+                    if _ENGINES.intersection(child.cmdline()):
                         yield child
             except psutil.Error:  # it has ended meanwhile
                 continue
 
-    def _beats(self, place: _Place) -> bool:
+    def _is_at_work(self, place: _Place) -> bool:
         """Whether it has begun with its first step; before that there is nothing to break."""
-        return (self._folder / place.name).exists()
+        try:
+            n_steps = (self._folder / place.name).stat().st_size
+        except FileNotFoundError:
+            return False
+        return n_steps > 0 or not place.is_spared
 
     def _last_beat(self, place: _Place) -> float:
         try:

@@ -235,7 +235,7 @@ class Rebuilder:
         """Make it once."""
         registry.rebuild()
         self._stage.journal.note("rebuilt")
-        self._stage.pause(0.5, 3.0)
+        self._stage.pause(0.5, 8.0)
 
 
 class BackupMaker:

@@ -36,6 +36,7 @@ def play(part: str, stage: Stage) -> None:
                 for _ in range(stage.draw.randint(1, _MOST_STEPS_A_REGISTRY)):
                     stage.beat()
                     player.step(registry)
+                    stage.end_step()
         except _EXPECTED as error:
             stage.journal.note("error", kind=type(error).__name__, text=str(error))
             stage.beat()

@@ -44,6 +44,11 @@ class Stage:
         """Show that this process is at work."""
         (self.folder / self.name).touch()
 
+    def end_step(self) -> None:
+        """Show that it has done what it was at."""
+        with (self.folder / self.name).open("ab") as sign:
+            sign.write(b".")
+
     def wait_while_quiet(self) -> None:
         """Return once writing is allowed."""
         while is_quiet(self.folder):

@@ -8,10 +8,9 @@ error that names it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Protocol
 
-from ingest.plugins import registered
+from registry import plugins
 from registry.records import Circuit, Model
 
 __all__ = ["EXPORTERS_GROUP", "Exporter", "Exporting", "exporters", "find_exporter"]
@@ -57,8 +56,8 @@ class Exporter(Protocol):
 
 
 def exporters() -> dict[str, Exporter]:
-    """All registered exporters by name."""
-    return {entry.name: entry.load() for entry in entry_points(group=EXPORTERS_GROUP)}
+    """All registered exporters by name, without those that are broken."""
+    return {one.name: exporter for one, exporter in plugins.usable(EXPORTERS_GROUP).items()}
 
 
 def find_exporter(name: str) -> Exporter:
@@ -66,6 +65,7 @@ def find_exporter(name: str) -> Exporter:
 
     Raises:
         NotFound: There is none; the text names all there are.
+        PluginBroken: It is another package's and broken.
     """
-    found: Exporter = registered(EXPORTERS_GROUP, "exporter", name)
+    found: Exporter = plugins.find(EXPORTERS_GROUP, name)
     return found

@@ -25,12 +25,13 @@ from ingest.formats.attribution_graph_nodes import (
     shortened,
 )
 from ingest.formats.base import Limits
-from ingest.formats.reading import read_json
+from ingest.formats.reading import check_count, read_json
 from registry.errors import BadInput
 
 __all__ = ["FileLink", "GraphFile", "read_graph"]
 
 _ENOUGH_IN_ORDER = 10  # links in order that are not so by chance
+_MOST_OF_ONE_ID = 8
 _MOST_CHOICES = 1024  # of ambiguous links one after another that are tried together
 _Pair = tuple[int, int]  # source and target, by their places in the list of nodes
 
@@ -71,17 +72,14 @@ def read_graph(path: Path, limits: Limits) -> GraphFile:
     Raises:
         BadInput: It is malformed or has too many links.
     """
-    data = read_json(path, limits)
+    data = read_json(path, limits, each_edge=('"source"', '"target"'))
     name = path.name
     if not isinstance(data, dict):
         raise BadInput(f"{name} is no object with metadata, nodes and links")
     metadata, qparams = (_object(data, field, name) for field in ("metadata", "qParams"))
     raw_nodes, raw_links = (_list(data, field, name) for field in ("nodes", "links"))
-    if len(raw_links) > limits.max_edges:
-        raise BadInput(
-            f"{name} has {len(raw_links):,} links and {limits.max_edges:,} edges are allowed;"
-            " --max-edges raises that"
-        )
+    check_count(len(raw_links), "links", name, limits)
+    check_count(len(raw_nodes), "nodes", name, limits)
     if not raw_nodes:
         raise BadInput(f"{name} holds no node")
     paired = metadata.get("schema_version") is not None
@@ -111,6 +109,11 @@ def _links(
     places: dict[str, list[int]] = defaultdict(list)
     for at, node in enumerate(nodes):
         places[node.id].append(at)
+        if len(places[node.id]) > _MOST_OF_ONE_ID:
+            raise BadInput(
+                f"{name}: more than {_MOST_OF_ONE_ID} nodes have the id {shortened(node.id)}, and a"
+                " link tells two apart at most"
+            )
     read = [_ends(one, f"{name}, link {at}") for at, one in enumerate(raw)]
     known = [one for one in read if one[0] in places and one[1] in places]
     chosen = _chosen([_pairs(places[one[0]], places[one[1]], nodes) for one in known])
@@ -174,7 +177,7 @@ def _chosen(options: Sequence[Sequence[_Pair]]) -> list[_Pair | None]:
     for is_open, group in itertools.groupby(range(len(options)), lambda at: chosen[at] is None):
         run = list(group)
         choices = [options[at] for at in run]
-        if is_open and math.prod(map(len, choices)) <= _MOST_CHOICES:
+        if is_open and _few(choices):
             around = chosen[max(run[0] - 1, 0) : run[0]], chosen[run[-1] + 1 : run[-1] + 2]
             fits = [
                 pairs
@@ -184,6 +187,16 @@ def _chosen(options: Sequence[Sequence[_Pair]]) -> list[_Pair | None]:
             if len(fits) == 1:
                 chosen[run[0] : run[-1] + 1] = fits[0]
     return chosen
+
+
+def _few(choices: Sequence[Sequence[_Pair]]) -> bool:
+    """Whether all can be tried together."""
+    n_ways = 1
+    for pairs in choices:
+        n_ways *= len(pairs)
+        if n_ways > _MOST_CHOICES:
+            return False
+    return True
 
 
 def _as_the_tool_orders(pairs: Sequence[_Pair]) -> bool:

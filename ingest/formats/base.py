@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ingest.plugins import registered
+from registry import plugins
 from registry.errors import BadInput
 from registry.ledger.base import Batch
 from registry.records import (
@@ -177,10 +175,9 @@ class Format(Protocol):
         """
 
 
-@cache  # asked for every file of a folder
 def formats() -> dict[str, Format]:
-    """All registered formats by name."""
-    return {entry.name: entry.load() for entry in entry_points(group=FORMATS_GROUP)}
+    """All registered formats by name, without those that are broken."""
+    return {one.name: format for one, format in plugins.usable(FORMATS_GROUP).items()}
 
 
 def find_format(name: str) -> Format:
@@ -188,8 +185,9 @@ def find_format(name: str) -> Format:
 
     Raises:
         NotFound: There is none; the text names all there are.
+        PluginBroken: It is another package's and broken.
     """
-    found: Format = registered(FORMATS_GROUP, "format", name)
+    found: Format = plugins.find(FORMATS_GROUP, name)
     return found
 
 
@@ -209,10 +207,26 @@ def recognised(path: Path) -> Format:
             head = file.read(1 << 16)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
-    ranked = sorted(
-        ((one.sniff(path, head), name, one) for name, one in formats().items()),
-        key=lambda item: (-item[0], item[1]),
-    )
-    if not ranked or ranked[0][0] <= 0:
+    sure = {
+        one: _sureness(one, format, path, head)
+        for one, format in plugins.usable(FORMATS_GROUP).items()
+    }
+    surest = min(sure, key=lambda one: (-sure[one], one.name), default=None)
+    if surest is None or sure[surest] <= 0:
         raise UnknownFormat(f"no format knows {path.name}; 'circuits import --formats' lists them")
-    return ranked[0][2]
+    found: Format = surest.load()
+    return found
+
+
+def _sureness(plugin: plugins.Plugin, format: Format, path: Path, head: bytes) -> float:
+    """How surely a file is of a format; 0 where it fails to say, after which it is left out."""
+    try:
+        found = format.sniff(path, head)
+        if not 0 <= found <= 1:
+            raise ValueError(f"sniff gives {found!r:.40}, which is not from 0 to 1")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - what another package raises is anything
+        plugins.leave_out(plugin, error)
+        return 0.0
+    return float(found)

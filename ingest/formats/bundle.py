@@ -23,6 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ingest.bundle import ARTIFACTS, MANIFEST, RECORDS, VERSION, referred_to
 from ingest.formats.base import Context, Imported, Limits, Said
+from ingest.formats.reading import check_count
+from registry.documents import read_circuit
 from registry.errors import BadInput
 from registry.ledger.base import Batch, NewCircuit
 from registry.records import (
@@ -259,14 +261,12 @@ def _records(archive: zipfile.ZipFile, members: frozenset[str], name: str, limit
 def _circuits(
     document: bytes, said: Mapping[str, Any], where: str, limits: Limits
 ) -> list[NewCircuit]:
-    circuit: Circuit = _record(Circuit.model_validate_json, document, where)
+    # Counted before a record is made of each.
+    check_count(document.count(b'"target":'), "edges", where, limits)
+    circuit: Circuit = _record(read_circuit, document, where)
     if circuit.id != said["id"]:
         raise BadInput(f"{where}: the circuit's content is not written as its id says")
-    if len(circuit.edges) > limits.max_edges:
-        raise BadInput(
-            f"{where}: {len(circuit.edges):,} edges and {limits.max_edges:,} are allowed;"
-            " --max-edges raises that"
-        )
+    check_count(len(circuit.edges), "edges", where, limits)
     labels = _record(CircuitLabels.model_validate, said.get("labels"), where)
     runs = _record(_RUNS.validate_python, said.get("runs"), where)
     files = _record(_FILES.validate_python, said.get("files"), where)

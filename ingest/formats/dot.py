@@ -18,6 +18,9 @@ from registry.errors import BadInput
 __all__ = ["DotEdge", "DotGraph", "read_dot"]
 
 _DEEPEST = 40
+_MOST_UNFOLDED = 100_000
+"""How many edges more than it writes a file may have: a few kilobytes of groups joined to groups
+would be millions."""
 _SPACE = re.compile(r"(?:[\s;\\]++|//[^\n]*+|/\*.*?\*/|^#[^\n]*+)++", re.DOTALL | re.MULTILINE)
 _TOKEN = re.compile(
     r"""(?P<mark>->|--|[{}\[\],=:+])"""
@@ -28,6 +31,8 @@ _TOKEN = re.compile(
 )
 _ESCAPED = re.compile(r'\\(\\|"|\n)')
 _ANGLE = re.compile("[<>]")
+_ARROW = re.compile(r'"(?:[^"\\]++|\\.)*+"|->', re.DOTALL)
+"""An arrow, or a text, which may hold some that are none."""
 _WORDS = frozenset({"strict", "graph", "digraph", "node", "edge", "subgraph"})
 
 
@@ -89,7 +94,8 @@ def read_dot(text: str, name: str, *, keep: Collection[str], max_edges: int) -> 
         max_edges: How many edges and how many nodes there may be.
 
     Raises:
-        BadInput: It is no DOT, nested too deeply, or has too many edges or nodes.
+        BadInput: It is no DOT, nested too deeply, has too many edges or nodes, or unfolds to very
+            many from few.
     """
     return _Reader(text, name, frozenset(keep), max_edges).graph()
 
@@ -105,9 +111,12 @@ class _Reader:
         self._graph = DotGraph(directed=False, strict=False)
         self._known: dict[tuple[str, str], DotEdge] = {}
         self._names: dict[str, str] = {}  # each once, though every edge has two
+        self._n_unfolded = 0
         self._n_joined = 0  # counts repetitions, too: a strict graph may say one edge for ever
 
     def graph(self) -> DotGraph:
+        if self._text.count("->") > self._max_edges and self._n_arrows() > self._max_edges:
+            raise self._too_many("edges")
         self._graph.strict = self._took("strict")
         if self._next.kind not in {"graph", "digraph"}:
             raise self._error("a graph or digraph")
@@ -182,6 +191,13 @@ class _Reader:
         self._n_joined += len(tails) * len(heads)
         if self._n_joined > self._max_edges:
             raise self._too_many("edges")
+        self._n_unfolded += max(0, len(tails) - 1) * max(0, len(heads) - 1)
+        if self._n_unfolded > _MOST_UNFOLDED:
+            raise BadInput(
+                f"{self._name} joins groups in braces to groups, {len(tails):,} by {len(heads):,}"
+                f" nodes at last: more than {_MOST_UNFOLDED:,} edges that it does not write; write"
+                " them out one by one"
+            )
         for tail, head in itertools.product(tails, heads):
             known = self._known.get((tail, head)) if self._graph.strict else None
             if known is not None:
@@ -229,6 +245,9 @@ class _Reader:
         while self._took("+"):
             text += self._expect("name").text
         return text
+
+    def _n_arrows(self) -> int:
+        return sum(found[0] == "->" for found in _ARROW.finditer(self._text))
 
     # -- tokens --------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from ingest.formats.easyedit_hyperparameters import (
     read_hyperparameters,
     summarised,
 )
-from ingest.formats.reading import read_json_or_lines
+from ingest.formats.reading import check_count, read_json_or_lines
 from ingest.known_models import known_model, model_slug
 from registry.errors import BadInput
 from registry.records import Edit, Outcome
@@ -80,6 +80,7 @@ class EasyEditResults:
 
     def _read(self, path: Path, context: Context) -> Imported:
         records = _records(read_json_or_lines(path, context.limits), path.name)
+        check_count(len(records), "records", path.name, context.limits)
         setup = _setup(path, context)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         edits: dict[str, Edit] = {}

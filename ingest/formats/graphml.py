@@ -19,7 +19,7 @@ from xml.parsers import expat
 from ingest.circuit_facts import JSON_FACTS, is_ours
 from ingest.formats.base import Context, Imported, Limits
 from ingest.formats.networkx_graphs import Graph, check_directed, graph_records
-from ingest.formats.reading import check_size
+from ingest.formats.reading import check_count, check_size, count_in_file
 from registry.errors import BadInput
 
 __all__ = ["FORMAT", "GraphMl"]
@@ -47,6 +47,7 @@ class GraphMl:
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph; all its edges are the circuit."""
         check_size(path, context.limits)
+        check_count(count_in_file(path, b"<edge "), "edges", path.name, context.limits)
         reader = _Reader(path.name, context.limits)
         try:
             with path.open("rb") as file:
@@ -104,20 +105,11 @@ class _Reader:
         """
         if self._graph is None:
             raise self._wrong("there is no graph")
-        self._complete(self._graph)
         about = self._graph.about
         if is_ours(about):
             for name in JSON_FACTS & about.keys():
                 about[name] = self._object(name, about[name])
         return self._graph
-
-    def _complete(self, graph: Graph) -> None:
-        """Give nodes and edges what holds for all of their kind, where they say nothing else."""
-        of_nodes, of_edges = self._defaults["node"], self._defaults["edge"]
-        if of_nodes:
-            graph.nodes.update({id_: {**of_nodes, **own} for id_, own in graph.nodes.items()})
-        if of_edges:
-            graph.edges[:] = [(one, other, {**of_edges, **own}) for one, other, own in graph.edges]
 
     def _object(self, name: str, text: Any) -> Any:
         try:
@@ -183,7 +175,7 @@ class _Reader:
                 f"more than {self._limits.max_edges:,} nodes; --max-edges allows more"
             )
         id_ = self._ids.setdefault(id_, id_)
-        self._of = nodes[id_] = {}
+        self._of = nodes[id_] = self._values("node")
 
     def _start_edge(self, attributes: Mapping[str, str]) -> None:
         source, target = attributes.get("source"), attributes.get("target")
@@ -197,9 +189,16 @@ class _Reader:
                 f"more than {self._limits.max_edges:,} edges; --max-edges allows more"
             )
         source, target = (self._ids.setdefault(end, end) for end in (source, target))
-        values: dict[str, Any] = {}
-        self._of = values
+        self._of = values = self._values("edge")
         edges.append((source, target, values))
+
+    def _values(self, kind: str) -> MutableMapping[str, Any]:
+        """Of a node or an edge, with what holds for all that say nothing else.
+
+        That is chained, not copied: a thousand defaults of a million edges would fill the memory.
+        """
+        defaults = self._defaults[kind]
+        return ChainMap({}, defaults) if defaults else {}
 
     def _text_found(self, text: str) -> None:
         if self._text is not None:

@@ -72,7 +72,10 @@ class NodeLinkJson:
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph; all its edges are the circuit."""
-        graph = _node_link(read_json(path, context.limits), path.name, context.said)
+        ends = [f'"{context.said.columns.get(end, end)}"' for end in ("source", "target")]
+        data = read_json(path, context.limits, each_edge=ends)
+        graph = _node_link(data, path.name, context.said)
+        del data  # as large as the graph
         return graph_records(graph, path.name, context)
 
 

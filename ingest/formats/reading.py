@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ingest.formats.base import Limits
 from registry.errors import BadInput
 
-__all__ = ["as_number", "check_count", "check_size", "read_json", "read_json_or_lines", "read_text"]
+__all__ = [
+    "as_number",
+    "check_count",
+    "check_lines",
+    "check_size",
+    "count_in_file",
+    "read_json",
+    "read_json_or_lines",
+    "read_text",
+]
+
+_PIECE_BYTES = 1 << 20
+_NEXT_LINE = re.compile(r"\n(?=[^\n])")
+_VALUES_PER_EDGE = 8
+_FEW_VALUES = 1_000_000
+"""A file of JSON may hold so many values for each edge that is allowed, and these in any case: what
+is read of a value takes many times its bytes, and is there before an edge can be counted."""
 
 
 def check_size(path: Path, limits: Limits) -> None:
@@ -67,18 +85,60 @@ def read_text(path: Path, limits: Limits) -> str:
         raise BadInput(f"{path.name} is no text in UTF-8: {error.reason}") from error
 
 
-def read_json(path: Path, limits: Limits, *, once: bool = False) -> Any:
+def count_in_file(path: Path, mark: bytes) -> int:
+    """How often a text stands in a file, which is read piece by piece.
+
+    Raises:
+        BadInput: The file cannot be read.
+    """
+    found, rest = 0, b""
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                found += (rest + piece).count(mark)
+                rest = piece[-len(mark) + 1 :]
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
+    return found
+
+
+def check_lines(text: str, name: str, limits: Limits, *, header: bool) -> None:
+    """Refuse a table of more rows than edges are allowed, before any of them is read.
+
+    Args:
+        text: The table's, with a line for each row; empty lines do not count.
+        name: The file's.
+        limits: Says how many are allowed.
+        header: The first line is none of the rows.
+
+    Raises:
+        BadInput: There are too many.
+    """
+    if text.count("\n") >= limits.max_edges:
+        n_lines = 1 + sum(1 for _ in _NEXT_LINE.finditer(text))
+        check_count(n_lines - header, "rows", name, limits)
+
+
+def read_json(
+    path: Path, limits: Limits, *, once: bool = False, each_edge: Sequence[str] = ()
+) -> Any:
     """A file's JSON; NaN and infinities, which JSON does not have, are read as missing.
 
     Args:
         path: Which file.
         limits: How large it may be.
         once: Refuse objects that have a name twice, of which otherwise the last counts.
+        each_edge: Texts that stand in the file once for each edge, so that too many are refused
+            before any is read.
 
     Raises:
-        BadInput: It is malformed or nested too deeply, or as :func:`read_text`.
+        BadInput: It is malformed, nested too deeply, holds too many values or edges, or as
+            :func:`read_text`.
     """
-    return _parsed(read_text(path, limits), path.name, once=once)
+    text = read_text(path, limits)
+    if each_edge:
+        check_count(min(map(text.count, each_edge)), "edges", path.name, limits)
+    return _parsed(text, path.name, limits, once=once)
 
 
 def read_json_or_lines(path: Path, limits: Limits) -> Any:
@@ -93,11 +153,20 @@ def read_json_or_lines(path: Path, limits: Limits) -> Any:
     lines = [(at, line) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
     several = len(lines) > 1 and lines[0][1].rstrip().endswith("}")
     if not (several and lines[1][1].lstrip().startswith("{")):
-        return _parsed(text, path.name)
-    return [_parsed(line, f"{path.name}, line {at},") for at, line in lines]
+        return _parsed(text, path.name, limits)
+    check_count(len(lines), "lines", path.name, limits)
+    return [_parsed(line, f"{path.name}, line {at},", limits) for at, line in lines]
 
 
-def _parsed(text: str, name: str, *, once: bool = False) -> Any:
+def _parsed(text: str, name: str, limits: Limits, *, once: bool = False) -> Any:
+    most = max(_FEW_VALUES, _VALUES_PER_EDGE * limits.max_edges)
+    # Each value is the first of its list or object, or stands behind a comma.
+    n_values = text.count(",") + text.count("[") + text.count("{")
+    if n_values > most:
+        raise BadInput(
+            f"{name} holds some {n_values:,} values and {most:,} are allowed; --max-edges raises"
+            " that"
+        )
     try:
         return json.loads(
             text,

@@ -158,7 +158,7 @@ def _rows(
             ratios[edge.connection] = ratio
     best = sorted(ratios, key=lambda connection: ratios[connection])
     ranks = {connection: rank for rank, connection in enumerate(best, 1)}
-    edges = [edge.model_copy(update={"rank": ranks.get(key)}) for key, edge in found.items()]
+    edges = [Edge(**dict(edge) | {"rank": ranks.get(key)}) for key, edge in found.items()]
     return edges, ratios
 
 

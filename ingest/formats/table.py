@@ -16,7 +16,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ingest.formats.contraction import (
     notes_on_inside,
     notes_on_ports,
 )
-from ingest.formats.reading import read_text
+from ingest.formats.reading import check_lines, read_text
 from ingest.formats.spelling import notes_on_names, read_name
 from registry.csv_cells import unguarded_cell
 from registry.errors import BadIdentifier, BadInput
@@ -53,6 +53,7 @@ _NEEDED = ("source", "target")
 COLUMNS = (*_NEEDED, "port", "effect", "rank", "source_position", "target_position")
 """Columns of a table of edges; all but the first two may be absent."""
 _MAX_COLUMNS = 1_000
+_LONGEST_VALUE, _LONGEST_NUMBER = 100, 2_000
 _NONE = frozenset({"", "nan", "none", "null", "na"})
 Read = Callable[[str], tuple[str, Port | None]]
 """What reads the name of a part, and the port it names."""
@@ -162,50 +163,57 @@ def no_column(ours: str, there: Iterable[str], said: Said, where: str) -> BadInp
 
 def _rows(path: Path, context: Context) -> Iterator[tuple[str, Mapping[str, Any]]]:
     text = read_text(path, context.limits)
-    if path.suffix.lower() in {".jsonl", ".ndjson"}:
-        rows = _json_rows(text, path.name)
+    is_json = path.suffix.lower() in {".jsonl", ".ndjson"}
+    check_lines(text, path.name, context.limits, header=not is_json)
+    if is_json:
+        yield from _json_rows(text, path.name, context.said)
     else:
-        rows = _csv_rows(text, path)
-    names = column_names(context.said)
-    for line, row in rows:
-        for ours in _NEEDED:
-            if names[ours] not in row:
-                raise no_column(ours, row, context.said, f"{path.name}, line {line}")
-        yield f"line {line}", {o: row[theirs] for o, theirs in names.items() if theirs in row}
+        yield from _csv_rows(text, path, context.said)
 
 
-def _json_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, one in enumerate(text.splitlines(), 1):
-        if not one.strip():
+def _check_needed(there: Collection[str], names: Mapping[str, str], said: Said, where: str) -> None:
+    for ours in _NEEDED:
+        if names[ours] not in there:
+            raise no_column(ours, there, said, where)
+
+
+def _json_rows(text: str, name: str, said: Said) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    names = column_names(said)
+    for number, line in enumerate(io.StringIO(text), 1):
+        if not line.strip():
             continue
+        where = f"line {number}"
         try:
-            row = json.loads(one, parse_constant=lambda _: None)
+            row = json.loads(line, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"{name}, line {line}: no JSON: {error}") from error
+            raise BadInput(f"{name}, {where}: no JSON: {error}") from error
         if not isinstance(row, dict):
-            raise BadInput(f"{name}, line {line}: no object with source and target")
-        yield line, row
+            raise BadInput(f"{name}, {where}: no object with source and target")
+        _check_needed(row, names, said, f"{name}, {where}")
+        yield where, {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
 
 
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+def _csv_rows(text: str, path: Path, said: Said) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    names = column_names(said)
+    reader = csv.reader(io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     # Our own tables guard against spreadsheets so; most hold nothing to take back.
     guarded = "'" in text
     try:
-        # Every row is as wide as the header, however short its line.
-        if len(reader.fieldnames or ()) > _MAX_COLUMNS:
+        header = next(reader, [])
+        if len(header) > _MAX_COLUMNS:
             raise BadInput(
-                f"{path.name} has {len(reader.fieldnames or ()):,} columns and {_MAX_COLUMNS:,} are"
-                " allowed"
+                f"{path.name} has {len(header):,} columns and {_MAX_COLUMNS:,} are allowed"
             )
-        for row in reader:
-            if None in row:
-                raise BadInput(f"{path.name}, line {reader.line_num}: more values than columns")
-            yield (
-                reader.line_num,
-                {k: v and unguarded_cell(v) for k, v in row.items()} if guarded else row,
-            )
+        places = {theirs: place for place, theirs in enumerate(header)}
+        known = {ours: places[theirs] for ours, theirs in names.items() if theirs in places}
+        for row in filter(None, reader):
+            where = f"line {reader.line_num}"
+            if len(row) > len(header):
+                raise BadInput(f"{path.name}, {where}: more values than columns")
+            _check_needed(places, names, said, f"{path.name}, {where}")
+            # A line may be shorter than the header, and only what it has is looked at.
+            cells = [unguarded_cell(cell) for cell in row] if guarded else row
+            yield where, {o: cells[at] if at < len(row) else None for o, at in known.items()}
     except csv.Error as error:
         raise BadInput(f"{path.name}, line {reader.line_num}: {error}") from error
 
@@ -219,10 +227,10 @@ def _edge(row: Mapping[str, Any], said: Said, read_as: dict[str, str], read: Rea
     if of_source is not None:
         raise BadInput(f"{row['source']!r} is an input of a head, which sends nothing")
     given = row.get("port")
-    if given is not None and str(given).strip().lower() not in _NONE:
-        stated = str(given).strip().lower()
+    if not _is_empty(given):
+        stated = str(given)[:_LONGEST_VALUE].strip().lower()
         if stated not in ("q", "k", "v") or port not in (None, stated):
-            raise BadInput(f"port {given!r} is none of q, k, v, or not the target's")
+            raise BadInput(f"port {given!r:.80} is none of q, k, v, or not the target's")
         port = stated
     return Edge(
         source=node_key(source, read_position(row.get("source_position"))),
@@ -235,10 +243,17 @@ def _edge(row: Mapping[str, Any], said: Said, read_as: dict[str, str], read: Rea
 
 def _name(text: Any, read_as: dict[str, str], read: Read) -> tuple[str, Any]:
     if not isinstance(text, str):
-        raise BadInput(f"{text!r} is no name of a part")
+        raise BadInput(f"{text!r:.80} is no name of a part")
     local, port = read(text)
     read_as.setdefault(text, local + (f"<{port}>" if port else ""))
     return local, port
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value says nothing. A long text is no such word, and may stand in every row."""
+    if not isinstance(value, str):
+        return value is None
+    return len(value) <= _LONGEST_VALUE and value.strip().lower() in _NONE
 
 
 def read_position(value: Any) -> str | None:
@@ -250,7 +265,7 @@ def read_position(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise BadInput(f"{value!r} is no position, such as END or 7")
+        raise BadInput(f"{value!r:.80} is no position, such as END or 7")
     return str(value)
 
 
@@ -260,14 +275,14 @@ def read_rank(value: Any) -> int | None:
     Raises:
         BadInput: It is no whole number from 1.
     """
-    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
+    if _is_empty(value):
         return None
     try:
         rank = 0 if isinstance(value, bool) else int(value)
     except (TypeError, ValueError, OverflowError):
         rank = 0
     if rank < 1 or (isinstance(value, float) and rank != value):
-        raise BadInput(f"rank {value!r} is no whole number from 1")
+        raise BadInput(f"rank {value!r:.80} is no whole number from 1")
     return rank
 
 
@@ -277,14 +292,18 @@ def read_effect(value: Any) -> float | None:
     Raises:
         BadInput: It is no finite number.
     """
-    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
+    if _is_empty(value):
         return None
     try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-        raise BadInput(f"effect {value!r} is no number") from None
+        # A long text may be a number, and stand in every row.
+        plain = not isinstance(value, bool) and not (
+            isinstance(value, str) and len(value) > _LONGEST_NUMBER
+        )
+        number = float(value) if plain else math.nan
+    except (TypeError, ValueError, OverflowError):
+        raise BadInput(f"effect {value!r:.80} is no number") from None
     if not math.isfinite(number):
-        raise BadInput(f"effect {value!r} is no finite number; leave it empty where unknown")
+        raise BadInput(f"effect {value!r:.80} is no finite number; leave it empty where unknown")
     return number
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from ingest.jobs.progress import Progress, Silent
-from ingest.plugins import registered
+from registry import plugins
 from registry.credentials import scrubbed
 from registry.errors import BadInput, LedgerError, MissingExtra, NotFound
 from registry.ledger.base import Batch
@@ -129,8 +129,9 @@ def find_job(name: str) -> Any:
 
     Raises:
         NotFound: There is none; the text names all there are.
+        PluginBroken: It is another package's and broken.
     """
-    return registered(JOBS_GROUP, "job", name)
+    return plugins.find(JOBS_GROUP, name)
 
 
 def run_job(

@@ -7,9 +7,10 @@ tuple of them.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from ingest.tasks.base import TaskSpec
+from registry import plugins
 from registry.errors import NotFound
 
 __all__ = ["TASKS_GROUP", "all_tasks", "find_task"]
@@ -18,11 +19,14 @@ TASKS_GROUP = "circuits.tasks"
 
 
 def all_tasks() -> dict[str, TaskSpec]:
-    """Every task by its slug, in order of slugs."""
+    """Every task by its slug, in order of slugs, without those of packages that are broken."""
     found: dict[str, TaskSpec] = {}
-    for entry in sorted(entry_points(group=TASKS_GROUP), key=lambda entry: entry.name):
-        for task in _tasks_of(entry):
-            found.setdefault(task.slug, task)
+    for plugin, loaded in plugins.usable(TASKS_GROUP).items():
+        tasks = {task.slug: task for task in _tasks_of(loaded)}
+        if taken := sorted(found.keys() & tasks.keys()):
+            plugins.leave_out(plugin, plugin.broken(f"there is another task {taken[0]!r}"))
+        else:
+            found |= tasks
     return dict(sorted(found.items()))
 
 
@@ -31,10 +35,13 @@ def find_task(slug: str) -> TaskSpec:
 
     Raises:
         NotFound: There is none; the text names the nearest and all there are.
+        PluginBroken: A package has an entry of that name and is broken.
     """
     tasks = all_tasks()
     if slug in tasks:
         return tasks[slug]
+    if any(one.name == slug and not one.is_ours for one in plugins.plugins(TASKS_GROUP)):
+        plugins.find(TASKS_GROUP, slug)
     names = [*tasks, *(name.rpartition("/")[2] for name in tasks)]
     near = get_close_matches(slug.casefold(), names, n=1)
     whole = [name for name in tasks if near and name.endswith(near[0])]
@@ -42,6 +49,5 @@ def find_task(slug: str) -> TaskSpec:
     raise NotFound("task", slug, f"{guess}there are {', '.join(tasks)}, or give a file of prompts")
 
 
-def _tasks_of(entry: EntryPoint) -> tuple[TaskSpec, ...]:
-    loaded = entry.load()
-    return (loaded,) if isinstance(loaded, TaskSpec) else tuple(loaded)
+def _tasks_of(loaded: Any) -> tuple[TaskSpec, ...]:
+    return (loaded,) if hasattr(loaded, "slug") else tuple(loaded)

@@ -94,6 +94,7 @@ def examine(settings: Callable[[], LocalSettings], *, thorough: bool = False) ->
     yield _python()
     yield from (_extra(name, modules) for name, modules in _EXTRAS.items())
     yield _queries()
+    yield from _plugins()
     try:
         local = settings()
     except CircuitsError as error:
@@ -147,6 +148,16 @@ def _queries() -> Check:
         return Check("queries", State.OK, f"{len(load_catalogue())} named queries")
     except CircuitsError as error:
         return Check("queries", State.FAIL, str(error), "repair or uninstall that package")
+
+
+def _plugins() -> Iterator[Check]:
+    from registry.plugin_checks import check_plugins
+
+    n_others, faults = check_plugins()
+    for fault in faults:
+        yield Check("plug-ins", State.WARN, str(fault), "until then it is left out")
+    if not faults:
+        yield Check("plug-ins", State.OK, f"{n_others} of other packages")
 
 
 # -- the registry ----------------------------------------------------------------------------------

@@ -32,20 +32,17 @@ class Command(NamedTuple):
         """Import the module and return the function that registers the command.
 
         Raises:
-            CircuitsError: The package the command comes from is broken.
+            PluginBroken: The package the command comes from is broken.
         """
-        from importlib import import_module
+        if self in COMMANDS:
+            from importlib import import_module
 
-        from registry.errors import CircuitsError
+            module, _, attribute = self.target.partition(":")
+            ours: Callable[[Any], None] = getattr(import_module(module), attribute)
+            return ours
+        from registry import plugins
 
-        module, _, attribute = self.target.partition(":")
-        try:
-            found: Callable[[Any], None] = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise CircuitsError(
-                f"the command {self.name!r} cannot be loaded from {self.target}: {error}; "
-                "repair or uninstall the package it comes from"
-            ) from error
+        found: Callable[[Any], None] = plugins.find(COMMANDS_GROUP, self.name)
         return found
 
 
@@ -153,9 +150,13 @@ class _Entry(NamedTuple):
     name: str
     value: str
 
+    @property
+    def is_ours(self) -> bool:
+        return self.value.partition(":")[0].partition(".")[0] in ("registry", "ingest", "queries")
+
 
 def _entry_points() -> list[_Entry]:
-    """Entries of our group in the installed packages, by name; the first package of a name wins.
+    """Entries of our group in the installed packages, by name; of two, ours or the first counts.
 
     Reads their ``entry_points.txt`` itself: ``importlib.metadata`` takes longer to import and to
     answer than everything else the help does.
@@ -164,7 +165,8 @@ def _entry_points() -> list[_Entry]:
     for folder in sys.path:
         for text in _entry_point_files(folder or os.curdir):
             for entry in _entries(text):
-                found.setdefault(entry.name, entry)
+                if entry.name not in found or (entry.is_ours and not found[entry.name].is_ours):
+                    found[entry.name] = entry
     return sorted(found.values())
 
 
@@ -202,7 +204,9 @@ def _help_in_source(entry: _Entry) -> str:
         spec = find_spec(module)
         loader: Any = spec.loader if spec else None
         tree = ast.parse(loader.get_source(module))
-    except Exception:  # noqa: BLE001 - a broken package must not take the help away
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a broken package must not take the help away
         return f"(cannot be read: {entry.value})"
     names = {entry.name, entry.name.replace("-", "_")}
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from registry.cli.logs import LogLevel, start_logging
-from registry.cli.main import ROOT_OPTIONS, commands, find_command, root_help
+from registry.cli.main import COMMANDS_GROUP, ROOT_OPTIONS, commands, find_command, root_help
 from registry.cli.session import Session
 from registry.errors import BadInput
 from registry.settings_table import SETTINGS, has_password
@@ -34,7 +34,11 @@ class LazyGroup(TyperGroup):
         command = find_command(cmd_name)
         if command is None:
             return None
-        return command_group(command.load()).commands.get(cmd_name)
+        from registry import plugins
+
+        register = command.load()
+        with plugins.blamed(COMMANDS_GROUP, register):
+            return command_group(register).commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that arguments begin with.

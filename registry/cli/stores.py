@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +75,11 @@ def keep_or_tell(home: Path, options: Session, *, names: Sequence[str], save: bo
 
     given = {name: options.overrides.get(name) for name in names}
     if save:
-        keep_settings(home, given)
+        said = {
+            name: value or os.environ.get(f"CIRCUITS_{name.upper()}")
+            for name, value in given.items()
+        }
+        keep_settings(home, said)
         return
     for name, value in not_kept(home, given).items():
         notice(

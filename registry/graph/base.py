@@ -15,7 +15,7 @@ Threads: a store may be used by one thread at a time.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,10 @@ class GraphStore(Closing):
 
     reads_one_moment: bool = False
     """Whether a statement sees the graph as it was at one moment, whatever is written meanwhile."""
+
+    before_writing: Callable[[], None] | None = None
+    """Called before each transaction that writes; what it raises stops that. An engine that has one
+    writer by itself need not."""
 
     rows_per_transaction: int = 5_000
     """How many nodes and edges of circuits one transaction had best write."""

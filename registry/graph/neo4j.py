@@ -190,6 +190,8 @@ class Neo4jGraph(GraphStore):
                 time.sleep(_RETRY_PAUSE_SECONDS)
 
     def _write_once(self, statements: Iterable[Statement]) -> bool:
+        if self.before_writing is not None:
+            self.before_writing()
         self._ask("begin")
         try:
             for one in statements:

@@ -137,12 +137,15 @@ def identify(store: GraphStore, owner: Owner, *, of_any_instance: bool = False) 
     """
     rows = store.read(_MARKER).to_dicts()
     if not rows:
-        if not holds_nothing(store):
-            raise GraphRefused(
-                "the graph holds data that no registry wrote; give an empty database, or empty"
-                " this one yourself"
-            )
-        return None
+        if holds_nothing(store):
+            return None
+        # A rebuild may have begun to fill the graph between the two questions.
+        rows = store.read(_MARKER).to_dicts()
+    if not rows:
+        raise GraphRefused(
+            "the graph holds data that no registry wrote; give an empty database, or empty this one"
+            " yourself"
+        )
     ids = [str(row.get("id")) for row in rows]
     if ids != [owner.registry]:
         raise GraphRefused(
@@ -215,7 +218,8 @@ def begin_filling(store: GraphStore, owner: Owner, marker: Marker | None) -> Mar
     """
     if marker is not None:
         mark(store, replace(marker, state=GraphState.EMPTYING))
-        store.clear()
+    # Also one without any node: a server that was killed may have left an index in the way.
+    store.clear()
     _apply_migrations(store, after=0)
     made = Marker(owner.registry, owner.instance, schema_version(), GraphState.FILLING)
     mark(store, made)

@@ -392,10 +392,10 @@ class Ledger(Closing):
     @abc.abstractmethod
     def projecting(
         self, *, timeout_seconds: float, unless: Callable[[], bool] | None = None
-    ) -> AbstractContextManager[bool]:
+    ) -> AbstractContextManager[Callable[[], None] | None]:
         """Hold the right to project, which one process has at a time.
 
-        Freed when the holder dies.
+        Freed when the holder dies, or the database does.
 
         Args:
             timeout_seconds: How long to wait for it.
@@ -403,7 +403,10 @@ class Ledger(Closing):
                 there is nothing left to wait for.
 
         Returns:
-            A context whose value says whether the right is held: False after ``unless``.
+            A context whose value is None after ``unless``, without the right. Otherwise it is to
+            be called before each thing that only the holder may do: it raises
+            :class:`registry.errors.LedgerError` where the right was lost with the database's server
+            and may be somebody else's by now.
 
         Raises:
             GraphBusy: Another process held it for the whole time.

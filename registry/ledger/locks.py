@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,7 +18,9 @@ from registry.ledger.engine import foreign_errors, lock_path, shown
 
 __all__ = ["holding_projection"]
 
-_POLL_SECONDS = 0.02
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.1
+"""Looking costs processor time that the holder needs: the longer it takes, the less often."""
 
 
 @contextlib.contextmanager
@@ -26,14 +29,14 @@ def holding_projection(
     registry_id: str,
     timeout_seconds: float,
     unless: Callable[[], bool] | None = None,
-) -> Iterator[bool]:
+) -> Iterator[Callable[[], None] | None]:
     """Hold the lock for projecting this registry; see ``Ledger.projecting``."""
     if engine.dialect.name == "sqlite":
         holding = _holding_file(engine)
     else:
         holding = _holding_advisory(engine, registry_id)
-    with holding as attempt:
-        yield _acquired(attempt, timeout_seconds, unless)
+    with holding as (attempt, require_held):
+        yield require_held if _acquired(attempt, timeout_seconds, unless) else None
 
 
 def _acquired(
@@ -45,6 +48,7 @@ def _acquired(
         GraphBusy: Another process held it for the whole time.
     """
     deadline = time.monotonic() + timeout_seconds
+    pause = _FIRST_PAUSE_SECONDS
     while not attempt():
         if unless is not None and unless():
             return False
@@ -53,12 +57,18 @@ def _acquired(
                 f"another process has been writing to the graph for {timeout_seconds:g} s;"
                 " what is recorded is kept, 'circuits sync' finishes later"
             )
-        time.sleep(_POLL_SECONDS)
+        # Not all at the same moments.
+        time.sleep(pause * random.uniform(0.7, 1.3))
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     return True
 
 
+_Lock = tuple[Callable[[], bool], Callable[[], None]]
+"""Tries to take a lock once; and makes sure that one that was taken is still held."""
+
+
 @contextlib.contextmanager
-def _holding_file(engine: Engine) -> Iterator[Callable[[], bool]]:
+def _holding_file(engine: Engine) -> Iterator[_Lock]:
     """Lock a file beside the database; the system frees it with the process."""
     lock = FileLock(lock_path(engine.url))
 
@@ -73,13 +83,13 @@ def _holding_file(engine: Engine) -> Iterator[Callable[[], bool]]:
         return True
 
     try:
-        yield attempt
+        yield attempt, lambda: None  # the system takes it from nobody who lives
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
-def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[Callable[[], bool]]:
+def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[_Lock]:
     """Lock a number on a connection of its own; the server frees it with the connection."""
     key = int.from_bytes(hashlib.sha256(registry_id.encode()).digest()[:8], signed=True)
     with foreign_errors(engine.url):
@@ -91,8 +101,12 @@ def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[Callable[[],
         with foreign_errors(engine.url):
             return _try_advisory(connection, key)
 
+    def require_held() -> None:
+        with foreign_errors(engine.url):
+            connection.execute(text("SELECT 1"))
+
     try:
-        yield attempt
+        yield attempt, require_held
     finally:
         with contextlib.suppress(SQLAlchemyError):  # the server may be gone, and the lock with it
             # Said aloud, as a server notices only some time later that a connection was closed.

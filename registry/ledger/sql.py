@@ -272,7 +272,7 @@ class SqlLedger(Ledger):
     @override
     def projecting(
         self, *, timeout_seconds: float, unless: Callable[[], bool] | None = None
-    ) -> AbstractContextManager[bool]:
+    ) -> AbstractContextManager[Callable[[], None] | None]:
         return holding_projection(self._engine, self.registry_id, timeout_seconds, unless)
 
     @override

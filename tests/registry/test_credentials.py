@@ -160,6 +160,7 @@ def test_what_a_library_says_shows_no_secret_that_is_known(password: str, templa
         "bolt://localhost:7687",
         "postgresql://me@host:5432/db",
         "postgresql:///db?host=/run/postgresql&user=me",
+        "postgresql://postgres:@/db?host=/run",
         "sqlite:////data/a:b@c/ledger.sqlite",
         "kglite:////data/a:b@c/graph.kgl",
         "file:///a:b@c/d",

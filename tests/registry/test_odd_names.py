@@ -171,32 +171,32 @@ def test_a_file_of_settings_gives_back_the_paths_that_were_kept_in_it(name: str)
 @pytest.mark.parametrize(
     ("written", "path"),
     [
-        ("data/my ledger.sqlite", "/home/data/my ledger.sqlite"),
-        ("data/my%20ledger.sqlite", "/home/data/my ledger.sqlite"),
+        ("data/my ledger.sqlite", "/base/data/my ledger.sqlite"),
+        ("data/my%20ledger.sqlite", "/base/data/my ledger.sqlite"),
         ("/abs/ünï.sqlite", "/abs/ünï.sqlite"),
         ("//abs/x", "/abs/x"),
-        ("a+b@c:d&e=f", "/home/a+b@c:d&e=f"),
-        ("100%.sqlite", "/home/100%.sqlite"),
-        ("100%zz", "/home/100%zz"),
-        ("../x", "/home/../x"),
-        ("%7E/x", "/home/~/x"),
-        ("~nobody-of-that-name/x", "/home/~nobody-of-that-name/x"),
+        ("a+b@c:d&e=f", "/base/a+b@c:d&e=f"),
+        ("100%.sqlite", "/base/100%.sqlite"),
+        ("100%zz", "/base/100%zz"),
+        ("../x", "/base/../x"),
+        ("%7E/x", "/base/~/x"),
+        ("~nobody-of-that-name/x", "/base/~nobody-of-that-name/x"),
     ],
 )
 def test_what_stands_in_a_url_means_a_path(written: str, path: str) -> None:
-    assert read_path(written, Path("/home")) == Path(path)
+    assert read_path(written, Path("/base")) == Path(path)
 
 
 def test_a_tilde_is_the_user_s_folder_whatever_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/users/100%41")
-    assert read_path("~/a%3Fb", Path("/home")) == Path("/users/100%41/a?b")
+    assert read_path("~/a%3Fb", Path("/base")) == Path("/users/100%41/a?b")
     assert expanded("~nobody-of-that-name") == Path("~nobody-of-that-name")
 
 
 @pytest.mark.parametrize("written", ["a%00b", "%FF", "a\0b", "\udcff"])
 def test_what_is_no_path_is_refused(written: str) -> None:
     with pytest.raises(BadInput, match="is not a path in UTF-8"):
-        read_path(written, Path("/home"))
+        read_path(written, Path("/base"))
 
 
 @pytest.mark.parametrize("url", ["sqlite:///a?b", "sqlite:////a?mode=ro&uri=true", "sqlite:///?"])

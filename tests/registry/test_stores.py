@@ -20,7 +20,7 @@ from registry.errors import (
     StorageError,
     StoreRefused,
 )
-from registry.graph.base import GraphStore
+from registry.graph.base import GraphStore, Statement
 from registry.graph.open import open_graph
 from registry.graph.schema import Owner, begin_filling, identify
 from registry.ledger.base import Batch
@@ -175,6 +175,42 @@ class TestArtifacts:
         Registry.migrate(load_settings(home))
         with Registry.open(home) as marked:
             assert marked.circuit(examples.circuit(1).id).circuit == examples.circuit(1)
+            # Copies that keep files there, too, may not have been upgraded yet.
+            with pytest.raises(StoreRefused, match="another copy"):
+                marked.gc(apply=True, grace_seconds=0)
+            assert marked.gc(apply=True, grace_seconds=0, sole_copy=True).deleted
+
+    def test_a_copied_folder_that_shares_artifacts_collects_none_of_the_other_s(
+        self, tmp_path: Path
+    ) -> None:
+        first = create_home(tmp_path / "first", artifacts=str(tmp_path / "shared"))
+        with Registry.init(settings=load_settings(first)) as original:
+            original.record(examples.circuit(1))
+        shutil.copytree(first, tmp_path / "second")
+        shared = load_settings(tmp_path / "second", artifacts=str(tmp_path / "shared"),
+                               ledger=f"sqlite:///{tmp_path}/second/ledger.sqlite")  # fmt: skip
+        with Registry.open(settings=shared) as copy:
+            copy.record(examples.circuit(2))
+        with Registry.open(first) as original:
+            with pytest.raises(StoreRefused, match="another copy"):
+                original.gc(apply=True, grace_seconds=0)
+            assert original.has_artifact(examples.circuit(2).id)
+
+    def test_a_ledger_that_was_put_back_collects_nothing_of_what_came_later(
+        self, registry: Registry, home: Path, tmp_path: Path
+    ) -> None:
+        registry.close()
+        shutil.copy(home / "ledger.sqlite", tmp_path / "older")
+        with Registry.open(home) as later:
+            later.record(examples.circuit(8))
+        lose_ledger(home)
+        shutil.copy(tmp_path / "older", home / "ledger.sqlite")
+        with Registry.open(home) as put_back:
+            with pytest.raises(StoreRefused, match="put back to an older state"):
+                put_back.gc(apply=True, grace_seconds=0)
+            assert put_back.has_artifact(examples.circuit(8).id)
+            put_back.sync()
+            assert examples.circuit(8).id in put_back.gc(apply=True, grace_seconds=0).addresses
 
     @pytest.mark.parametrize("content", ["{", "[]", '"x"', '{"registry": 1}', "\0"])
     def test_a_mark_that_is_none_is_refused(
@@ -338,6 +374,27 @@ class TestGraphs:
         assert ([one.address for one in mended], left) == ([damaged.id], ())
         assert registry.put_aside() == ()
         assert damaged.id in ids(registry)
+
+    @pytest.mark.neo4j
+    def test_an_index_whose_constraint_was_never_made_is_cleared_away(
+        self, registry: Registry, home: Path, empty_neo4j: Neo4jServer
+    ) -> None:
+        settings = load_settings(home, graph=empty_neo4j.url, graph_user=empty_neo4j.user)
+        settings = settings.model_copy(update={"graph_password": empty_neo4j.password})
+        leave = "CREATE INDEX {} FOR (n:{}) ON (n.id)"
+        # As a server leaves it that is killed between the two.
+        with opened(settings, writing=True) as graph:
+            graph.write([Statement(leave.format("registry_id", "Registry"))])
+        with Registry.open(settings=settings) as there:
+            assert there.sync() > 0
+            assert len(ids(there)) == 3
+        with opened(settings, writing=True) as graph:
+            graph.write([Statement("MATCH (r:Registry) SET r.schema_version = 1")])
+            graph.write([Statement("DROP CONSTRAINT put_aside_id")])
+            graph.write([Statement(leave.format("put_aside_id", "PutAside"))])
+        with Registry.open(settings=settings) as there:
+            assert there.sync() > 0
+            assert len(ids(there)) == 3
 
     @pytest.mark.neo4j
     def test_a_name_too_long_for_an_index_does_not_stop_the_others(

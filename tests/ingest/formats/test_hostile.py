@@ -17,13 +17,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from ingest.formats.base import find_format
+from ingest.formats.dot import read_dot
 from ingest.formats.spelling import read_name
 from ingest.importing import FileReport, Outcome, import_files
 from registry import Registry
 from registry.errors import BadIdentifier
+from tests.ingest.formats import attribution_graphs
 
 GPT2 = {"model": "gpt2", "task": "ioi"}
 EDITED = [{"requested_rewrite": {"prompt": "x"}, "post": {"rewrite_acc": 1.0}}]
@@ -240,6 +244,54 @@ class TestTexts:
         path.write_text(f"source,target,{more}\n{rows}")
         assert "20,002 columns" in refused(registry, path)
 
+    def test_lines_shorter_than_a_wide_header_cost_what_they_hold(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "edges.csv"
+        more = ",".join(f"c{at}" for at in range(990))
+        path.write_text(f"source,target,{more}\n" + "m0,m1\n" * 60_000 + "m0,nothing\n")
+        assert "nothing" in refused(registry, path)
+
+    @pytest.mark.parametrize("column", ["port", "effect", "rank", "source_position"])
+    @pytest.mark.parametrize("value", [" " * 2**20, "0" * 2**20])
+    def test_a_long_text_that_every_row_shares_is_looked_at_once(
+        self, registry: Registry, tmp_path: Path, column: str, value: str
+    ) -> None:
+        path = tmp_path / "edges.parquet"
+        n_rows = 20_000
+        places = pyarrow.array([0] * n_rows, pyarrow.int32())
+        texts = {"source": "m0", "target": "m1", column: value}
+        columns = {
+            name: pyarrow.DictionaryArray.from_arrays(places, [text])
+            for name, text in texts.items()
+        }
+        parquet.write_table(pyarrow.table(columns), path)
+        assert path.stat().st_size < 2**18
+        assert len(refused(registry, path)) < 500
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "digraph { {ALL} -> {ALL} }",
+            "digraph { {ALL} -> a -> {ALL} -> {{ALL}} }",
+            "strict graph { subgraph one {{ALL}} -- {ALL} }",
+        ],
+    )
+    def test_groups_that_unfold_are_refused(
+        self, registry: Registry, tmp_path: Path, text: str
+    ) -> None:
+        path = tmp_path / "graph.gv"
+        path.write_text(text.replace("ALL", " ".join(f"m{at}" for at in range(700))))
+        assert "700 by 700 nodes" in refused(registry, path)
+
+    def test_groups_nested_as_deep_as_may_be_are_read_soon(self) -> None:
+        names = " ".join(f"n{at}" for at in range(30_000))
+        text = "digraph { r -> " + "{" * 40 + names + "}" * 40 + "}"
+        began = time.process_time()
+        graph = read_dot(text, "graph.gv", keep=(), max_edges=5_000_000)
+        assert time.process_time() - began < 3
+        assert len(graph.edges) == 30_000
+
     def test_names_of_much_space_are_read_soon(self) -> None:
         began = time.process_time()
         for at in range(20):
@@ -274,6 +326,16 @@ class TestTexts:
             path = tmp_path / "graph.json"
             path.write_text(json.dumps({**graph, "links": links}))
             assert "one behind the other" in refused(registry, path, edge_threshold=0.9)
+
+    def test_nodes_that_share_an_id_are_not_all_tried_for_a_link(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        content = attribution_graphs.graph()
+        errors = [attribution_graphs.error(1, at, node_id="0_3_1") for at in range(3_000)]
+        content["nodes"] += errors
+        content["links"] = [attribution_graphs.link("0_3_1", "0_3_1")] * 3_000
+        path = attribution_graphs.written(tmp_path, content)
+        assert "more than 8 nodes have the id '0_3_1'" in refused(registry, path)
 
     def test_many_special_nodes_that_are_none_are_told_in_one_note(
         self, registry: Registry, tmp_path: Path
