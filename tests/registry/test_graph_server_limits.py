@@ -184,7 +184,7 @@ def test_doctor_is_content_with_what_we_ship_and_not_with_less(
         (row,) = [row for row in json.loads(said.stdout) if row["part"] == "graph limits"]
         return row["state"], row["finding"]
 
-    assert found(server) == ("ok", "512.00MiB of memory for a statement, 640.00MiB for all")
+    assert found(server) == ("ok", "600.00MiB of memory for a statement, 700.00MiB for all")
     state, finding = found(neo4j_server)
     assert state == "warn"
     assert "db.memory.transaction.max" in finding
@@ -196,7 +196,7 @@ def test_the_limits_of_the_compose_file_fit_its_heap() -> None:
         return float(value[:-1]) * {"M": 1, "G": 1024}[value[-1]]
 
     heap = megabytes("server.memory.heap.max_size")
-    assert megabytes("db.memory.transaction.max") <= heap / 2
+    assert megabytes("db.memory.transaction.max") <= 0.6 * heap
     assert megabytes("dbms.memory.transaction.total.max") <= 0.7 * heap
     assert shipped_settings()["dbms.security.allow_csv_import_from_file_urls"] == "false"
 
