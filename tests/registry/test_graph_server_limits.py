@@ -85,6 +85,25 @@ def test_a_frozen_server_holds_nobody_who_connects(
         assert time.monotonic() - began < 20 + _SLACK_SECONDS
 
 
+def test_a_frozen_server_holds_no_open_registry(
+    shipped: Neo4jProcess, server: Neo4jServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIRCUITS_GRAPH", server.url)
+    monkeypatch.setenv("CIRCUITS_GRAPH_PASSWORD", server.password.get_secret_value())
+    with server.open() as store:
+        store.clear()
+    with Registry.init(tmp_path / ".circuits") as registry:
+        registry.record(examples.GPT2, *examples.TASKS, examples.circuit(1))
+        asked = "MATCH (c:Circuit) RETURN count(c) AS n"
+        assert registry.cypher(asked).values == ((1,),)
+        with frozen(shipped):
+            began = time.monotonic()
+            with pytest.raises((QueryTimeout, GraphUnavailable)):
+                registry.cypher(asked, timeout_seconds=2)
+            assert time.monotonic() - began < 2 + _SLACK_SECONDS
+        assert registry.cypher(asked).values == ((1,),)
+
+
 @pytest.mark.parametrize(
     "ask",
     [
