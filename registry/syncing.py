@@ -43,6 +43,8 @@ Progress = Callable[[int, int], None]
 
 _CHANGES_PER_CHECKPOINT = 2_000
 _WAIT_FOR_PROJECTOR_SECONDS = 30.0
+_MARKER_SECONDS = 10.0
+"""What a server that has just answered may take at least to say again whose graph it is."""
 _SERVING_SECONDS = 1.0
 """How long a projector goes on for the sake of others: opening a graph again takes longer than a
 round, but its own caller waits."""
@@ -109,22 +111,26 @@ class GraphAccess:
     ) -> Rows:
         """Answer a statement from the graph as it is, and say so where that is not the record.
 
-        An embedded graph that was deleted or is of another version is made again first.
+        An embedded graph that was deleted or is of another version is made again first, for which
+        there is no limit; a server that is connected to first has one of its own.
 
         Raises:
             GraphOutdated: The graph is being made again, so that an answer would lack much.
             GraphError: See :meth:`registry.graph.base.GraphStore.read`.
         """
-        store, before = self._whole()
+        began = None if self._reader is None else time.monotonic()
+        store, before = self._whole(timeout_seconds)
+        ends_at = (began or time.monotonic()) + timeout_seconds
         rows = store.read(
             text,
             parameters,
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=max(0.001, ends_at - time.monotonic()),
             max_rows=max_rows,
             memory_bytes=memory_bytes,
         )
         if not store.reads_one_moment:
-            after = require_whole(identify(store, self._owner))
+            left = max(_MARKER_SECONDS, ends_at - time.monotonic())
+            after = require_whole(identify(store, self._owner, timeout_seconds=left))
             if GraphState.WRITING in (before.state, after.state) or before != after:
                 log.warning("the graph was written to while it was read; ask again to be sure")
         self._tell_what_is_missing(before)
@@ -156,10 +162,10 @@ class GraphAccess:
             noted = self._ledger.projected(self._address)
             return Standing(str(error), self._ledger.count_since(noted))
 
-    def _whole(self) -> tuple[GraphStore, Marker]:
+    def _whole(self, timeout_seconds: float | None = None) -> tuple[GraphStore, Marker]:
         """An open reader and the marker it found."""
         try:
-            return self._opened()
+            return self._opened(timeout_seconds)
         except GraphOutdated as error:
             if not self._settings.graph_is_embedded:
                 raise
@@ -168,11 +174,12 @@ class GraphAccess:
             self.sync()
             return self._opened()
 
-    def _opened(self) -> tuple[GraphStore, Marker]:
+    def _opened(self, timeout_seconds: float | None = None) -> tuple[GraphStore, Marker]:
         if self._reader is None:
             self._reader = self._connect(writing=False)
         try:
-            return self._reader, require_whole(identify(self._reader, self._owner))
+            found = identify(self._reader, self._owner, timeout_seconds=timeout_seconds)
+            return self._reader, require_whole(found)
         except BaseException:
             self.close()
             raise

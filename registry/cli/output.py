@@ -23,7 +23,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -246,13 +246,21 @@ def _json(value: Any) -> str:
 
 
 def _csv(rows: Rows) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    # Python puts a lone carriage return in quotes only where it belongs to the end of a line.
+    lines: list[str] = []
+    writer = csv.writer(_Lines(lines.append), lineterminator="\n\r")
     writer.writerow([guarded_cell(column) for column in rows.columns])
     for row in rows.values:
         writer.writerow([_csv_cell(_plain(value)) for value in row])
     # A file gets the text as it is; a terminal would obey it.
-    return escaped(buffer.getvalue(), keep="\n") if sys.stdout.isatty() else buffer.getvalue()
+    text = "".join(line.removesuffix("\r") for line in lines)
+    return escaped(text, keep="\n") if sys.stdout.isatty() else text
+
+
+class _Lines(NamedTuple):
+    """What the standard library takes for a file: it is given one row at a time."""
+
+    write: Callable[[str], None]
 
 
 def _csv_cell(value: Any) -> Any:

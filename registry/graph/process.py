@@ -174,8 +174,10 @@ class EngineProcess:
         return b"".join(parts)
 
     def _obituary(self) -> str:
-        self._process.kill()
-        code = self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_EXIT_SECONDS)  # it may be about to end by itself, which tells more
+        self.kill()
+        code = self._process.returncode
         self._errors.seek(0)
         last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         how = f"signal {-code}" if code < 0 else f"exit status {code}"

@@ -122,25 +122,32 @@ def schema_version() -> int:
     return _migrations()[-1].number
 
 
-def identify(store: GraphStore, owner: Owner, *, of_any_instance: bool = False) -> Marker | None:
+def identify(
+    store: GraphStore,
+    owner: Owner,
+    *,
+    of_any_instance: bool = False,
+    timeout_seconds: float | None = None,
+) -> Marker | None:
     """Return the graph's marker, None for an empty graph; changes nothing.
 
     Args:
         store: Open for reading or writing.
         owner: Whose graph it has to be.
         of_any_instance: Accept a graph that was made from another copy of the registry.
+        timeout_seconds: How long the graph may take to answer.
 
     Raises:
         GraphRefused: It holds another registry's data, that of another copy of this registry, or
             data of no registry.
         GraphOutdated: It was written by a newer version of the schema.
     """
-    rows = store.read(_MARKER).to_dicts()
+    rows = store.read(_MARKER, timeout_seconds=timeout_seconds).to_dicts()
     if not rows:
         if holds_nothing(store):
             return None
         # A rebuild may have begun to fill the graph between the two questions.
-        rows = store.read(_MARKER).to_dicts()
+        rows = store.read(_MARKER, timeout_seconds=timeout_seconds).to_dicts()
     if not rows:
         raise GraphRefused(
             "the graph holds data that no registry wrote; give an empty database, or empty this one"

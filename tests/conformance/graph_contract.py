@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from registry.errors import GraphError, GraphOutdated, GraphRefused, QueryFailed, QueryTimeout
+from registry.errors import (
+    GraphError,
+    GraphOutdated,
+    GraphRefused,
+    QueryFailed,
+    QueryTimeout,
+    QueryTooLarge,
+)
 from registry.graph.base import GraphStore, Statement
 from registry.graph.projection import project
 from registry.graph.schema import (
@@ -59,6 +66,35 @@ WAYS_OUT = [
     "CALL db.cdc.enable()",
     "CALL dbms.listConfig() YIELD value RETURN value",
     "SHOW TRANSACTIONS YIELD transactionId AS t TERMINATE TRANSACTIONS t",
+    "SHOW SETTINGS",
+    "SHOW USERS",
+    "SHOW DATABASES",
+    "SHOW PROCEDURES YIELD name RETURN name",
+    "SHOW FUNCTIONS YIELD name RETURN name",
+    "SHOW CURRENT USER",
+    "CALL { USE system SHOW USERS YIELD user RETURN user } RETURN user",
+    "CALL { USE neo4j MATCH (n) RETURN count(n) AS n } RETURN n",
+    "CALL dbms.components() YIELD name RETURN name",
+    "UNWIND [1] AS i CALL (i) { RETURN i AS j } IN TRANSACTIONS RETURN j",
+]
+TOO_DEEP = [
+    "CALL { " * 2_000 + "RETURN 1 AS x" + " } RETURN x" * 2_000,
+    "CALL () { " * 70 + "RETURN 1 AS x" + " } RETURN x" * 70,
+    "RETURN " + "(" * 5_000 + "1" + ")" * 5_000 + " AS x",
+    "RETURN " + "[" * 500 + "1" + "]" * 500 + " AS x",
+    "RETURN " + "CASE WHEN true THEN " * 500 + "1" + " END" * 500 + " AS x",
+    "RETURN " + "NOT " * 1_000 + "true AS x",
+    "RETURN " + "+".join(["'a'"] * 1_000) + " AS x",
+    "WITH {a: 1} AS a RETURN a" + ".a" * 10_000 + " AS x",
+    " UNION ".join(["RETURN 1 AS x"] * 1_000),
+    "RETURN '" + "a" * 600_000 + "' AS x",
+]
+HUNGRY = [
+    "UNWIND range(1, 100000) AS a UNWIND range(1, 1000) AS b RETURN size(collect([a, b])) AS n",
+    "UNWIND range(1, 3000) AS a UNWIND range(1, 3000) AS b"
+    " RETURN size(collect(DISTINCT toString(a) + 'x' + toString(b))) AS n",
+    "UNWIND range(1, 2000) AS i CALL { WITH i RETURN collect('some text ' + toString(i)) AS c }"
+    " WITH c, i UNWIND range(1, 5000) AS j RETURN size(collect([c, i, j])) AS n",
 ]
 WRITES = [
     "CREATE (n:Circuit {id: 'x'})",
@@ -276,6 +312,50 @@ class GraphContract:
         with pytest.raises(QueryTimeout, match="time limit"):
             graph.read(FOREVER, timeout_seconds=0.5)
         assert time.monotonic() - began < 30
+        assert graph.read("RETURN 1 AS one").values == ((1,),)
+
+    def test_what_no_engine_bears_is_refused_and_the_store_stays_usable(
+        self, graph: GraphStore
+    ) -> None:
+        for text in TOO_DEEP:
+            with pytest.raises(QueryFailed, match="the statement has ") as caught:
+                graph.read(text, timeout_seconds=60)
+            assert len(str(caught.value)) < 300
+        deep: Any = 1
+        for _ in range(5_000):
+            deep = [deep]
+        with pytest.raises(QueryFailed, match="parameter v: lists and maps are nested"):
+            graph.read("RETURN $v AS v", {"v": deep})
+        assert graph.read("RETURN 1 AS one").values == ((1,),)
+
+    def test_depth_that_is_allowed_is_borne(self, graph: GraphStore) -> None:
+        for text in (
+            "RETURN " + "(" * 64 + "1" + ")" * 64 + " AS x",
+            "RETURN " + "CASE WHEN true THEN " * 30 + "1" + " END" * 30 + " AS x",
+            "RETURN " + "+".join(["1"] * 200) + " AS x",
+            "RETURN " + " OR ".join(["false"] * 150) + " OR true AS x",
+        ):
+            assert len(graph.read(text, timeout_seconds=120)) == 1
+        value: Any = 1
+        for _ in range(60):
+            value = [value]
+        assert graph.read("RETURN $v AS v", {"v": value}).values == ((value,),)
+
+    @pytest.mark.parametrize("text", HUNGRY, ids=["collect", "distinct", "subqueries"])
+    def test_a_query_that_takes_too_much_memory_is_stopped_and_the_store_stays_usable(
+        self, graph: GraphStore, text: str
+    ) -> None:
+        graph.write([Statement("CREATE (n:Model {id: 'x'})")])
+        graph.checkpoint()
+        with pytest.raises((QueryTooLarge, QueryTimeout)) as caught:
+            graph.read(text, timeout_seconds=30, memory_bytes=300_000_000)
+        assert "\n" not in str(caught.value)
+        assert graph.read("MATCH (n) RETURN count(n) AS n", timeout_seconds=60).values == ((1,),)
+
+    def test_an_answer_has_a_size(self, graph: GraphStore) -> None:
+        text = "UNWIND range(1, 4000) AS i RETURN $text + toString(i) AS t"
+        with pytest.raises(QueryTooLarge):
+            graph.read(text, {"text": "x" * 100_000}, timeout_seconds=120, memory_bytes=150_000_000)
         assert graph.read("RETURN 1 AS one").values == ((1,),)
 
     def test_a_reader_sees_what_was_checkpointed(self, graph: GraphStore, reopen: Reopen) -> None:

@@ -26,6 +26,7 @@ from registry.errors import (
     GraphRefused,
     GraphUnavailable,
     QueryTimeout,
+    QueryTooLarge,
 )
 from registry.graph.base import Statement
 from registry.graph.embedded import EmbeddedGraph
@@ -252,6 +253,53 @@ def test_a_query_that_ignores_its_limit_is_ended_with_its_process(
             reader.read(COUNT, timeout_seconds=0.1)
         assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
         assert count(reader) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "WITH 1 AS a " + "WITH a " * 60_000 + "RETURN a",
+        "".join(f"CALL {{ RETURN 1 AS x{i} }} " for i in range(12_000)) + "RETURN 1 AS x",
+        "MATCH " + ", ".join(f"(a{i})" for i in range(40_000)) + " RETURN 1 AS x",
+        "RETURN size(reduce(s = [1], i IN range(1, 40) | s + s)) AS n",
+        "RETURN reduce(s = [1], i IN range(1, 200000) | [s]) AS n",
+    ],
+    ids=["clauses", "subqueries", "patterns", "doubling", "nesting"],
+)
+def test_what_takes_the_engine_beyond_its_limit_ends_with_its_process(
+    path: Path, text: str
+) -> None:
+    with EmbeddedGraph(path, writing=False) as reader:
+        assert count(reader) == 0
+        began = time.monotonic()
+        with pytest.raises((QueryTimeout, QueryTooLarge)) as caught:
+            reader.read(text, timeout_seconds=1, memory_bytes=500_000_000)
+        assert time.monotonic() - began < 8
+        assert "\n" not in str(caught.value)
+        assert count(reader) == 0
+
+
+def test_a_query_may_take_its_memory_beside_the_graph(path: Path) -> None:
+    with EmbeddedGraph(path, writing=True) as store:
+        store.write([Statement("UNWIND range(1, 200000) AS i"
+                               " CREATE (n:Model {id: toString(i), text: $t + toString(i)})",
+                               {"t": "x" * 300})])  # fmt: skip
+        store.checkpoint()
+        # What is loaded does not count, and the writer has no limit.
+        held = engine_of(store).memory_info().rss
+        assert held > 100_000_000
+        assert count(store) == 200_000
+    with EmbeddedGraph(path, writing=False) as reader:
+        few = "MATCH (n:Model) RETURN count(DISTINCT n.id) AS n"
+        assert reader.read(few, memory_bytes=90_000_000).values == ((200_000,),)
+        for _ in range(2):
+            with pytest.raises(QueryTooLarge, match=r"more memory than it may .* allow more"):
+                reader.read(
+                    "MATCH (n:Model) UNWIND range(1, 100) AS i"
+                    " RETURN size(collect(n.text + toString(i))) AS n",
+                    memory_bytes=200_000_000,
+                )
+            assert count(reader) == 200_000
 
 
 def test_a_module_of_the_engines_name_in_the_current_folder_is_not_run(

@@ -60,6 +60,34 @@ def test_the_password_shows_nowhere(
         lines = [
             " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
         ]
+    # The driver's own process is there, and was not told the password by an argument.
+    assert [line for line in lines if "registry.graph.neo4j_worker" in line]
+    assert not [line for line in lines if secret in line]
     assert secret not in caplog.text
     assert secret not in repr(stored)
-    assert not [line for line in lines if secret in line]
+
+
+def test_a_driver_that_is_killed_is_told_and_replaced(empty_neo4j: Neo4jServer) -> None:
+    with empty_neo4j.open() as store:
+        store.write([Statement("CREATE (n:Model {id: 'x'})")])
+        for process in psutil.Process().children():
+            if "registry.graph.neo4j_worker" in process.cmdline():
+                process.kill()
+        with pytest.raises(GraphUnavailable, match=r"ended unexpectedly \(signal 9\)"):
+            store.read("MATCH (n:Model) RETURN n.id AS id")
+        assert store.read("MATCH (n:Model) RETURN n.id AS id").values == (("x",),)
+
+
+def test_a_driver_is_kept_for_the_next_graph(empty_neo4j: Neo4jServer) -> None:
+    def drivers() -> set[int]:
+        return {
+            child.pid
+            for child in psutil.Process().children()
+            if "registry.graph.neo4j_worker" in child.cmdline()
+        }
+
+    empty_neo4j.open().close()
+    before = drivers()
+    assert len(before) == 1
+    empty_neo4j.open().close()
+    assert drivers() == before

@@ -26,7 +26,6 @@ from types import MappingProxyType
 
 import filelock
 import neo4j
-import psutil
 import pytest
 from neo4j.exceptions import DriverError, Neo4jError
 from platformdirs import user_cache_dir
@@ -57,8 +56,6 @@ class Neo4jServer:
     url: str
     user: str
     password: SecretStr
-    process: psutil.Process | None = None
-    """Its Java machine, where the tests started it."""
 
     def open(self, *, writing: bool = True) -> Neo4jGraph:
         """Open its default database."""
@@ -122,6 +119,12 @@ class Neo4jProcess:
         self.server = Neo4jServer(
             f"bolt://127.0.0.1:{self._port}", "neo4j", SecretStr(secrets.token_urlsafe(16))
         )
+
+    @property
+    def pid(self) -> int:
+        """The process that runs."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start it, and wait until it answers.
@@ -262,7 +265,7 @@ def _set_first_password(server: Neo4jServer) -> None:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
-    process.send_signal(signal.SIGCONT)  # where a test that froze it did not come to thaw it
+    process.send_signal(signal.SIGCONT)  # a test that froze it may not have come to thaw it
     with contextlib.suppress(OSError):
         process.stdin.close()
     try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
 
-from tests.servers.neo4j import Neo4jServer, running_server
+from tests.servers.neo4j import Neo4jProcess
 
 _COMPOSE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
 _NOT_OF_THE_KERNEL = ("server.memory.heap.", "server.memory.pagecache.")
@@ -21,13 +22,24 @@ _JAVA = "server.jvm.additional"
 
 
 @contextlib.contextmanager
-def shipped_server() -> Iterator[Neo4jServer]:
-    """Start it on a free loopback port; stop it afterwards."""
+def shipped_server() -> Iterator[Neo4jProcess]:
+    """Start it on a free loopback port; stop it afterwards.
+
+    Raises:
+        CannotStart: Java or Maven is missing, or the jars cannot be fetched.
+    """
     settings = shipped_settings()
     heap = settings["server.memory.heap.max_size"]
     kept = {k: v for k, v in settings.items() if not k.startswith(_NOT_OF_THE_KERNEL)}
-    with running_server(kept, [f"-Xmx{heap}", settings[_JAVA]]) as server:
-        yield server
+    with tempfile.TemporaryDirectory(
+        prefix="circuits-neo4j-", ignore_cleanup_errors=True
+    ) as folder:
+        process = Neo4jProcess(Path(folder), kept, [f"-Xmx{heap}", settings[_JAVA]])
+        process.start()
+        try:
+            yield process
+        finally:
+            process.stop()
 
 
 def shipped_settings() -> Mapping[str, str]:

@@ -101,6 +101,22 @@ def test_csv_refuses_a_position_that_readers_would_change() -> None:
         export(circuit, "csv")
 
 
+@pytest.mark.parametrize(
+    ("position", "cell"),
+    [("=1+1", "'=1+1"), ("-3", "'-3"), ("@a", "'@a"), ("'=x", "''=x"), ("'tis", "'tis")],
+)
+def test_a_position_is_no_formula_and_comes_back_as_it_was(
+    position: str, cell: str, tmp_path: Path
+) -> None:
+    nodes = [Node(component="m0", position=position), Node(component="m1")]
+    edges = [Edge(source=nodes[0].key, target="m1", effect=-0.5)]
+    circuit = Circuit(model="gpt2", task="t", method="m", level="edge", nodes=nodes, edges=edges)
+    content = export(circuit, "csv")
+    assert content.decode().splitlines()[1] == f"m0,m1,,-0.5,,{cell},"
+    back = read_back(content, tmp_path / "edges.csv", Said(model="gpt2", task="t"))
+    assert [node.position for node in back.nodes] == [position, None]
+
+
 def test_an_absent_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match="writing Parquet needs the extra 'parquet'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import logging
@@ -11,10 +12,14 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from registry.cli.failures import report
 from registry.cli.logs import LogLevel, start_logging
 from registry.cli.output import Format, Section, cell_text, notice, show_rows, show_sections
 from registry.cli.values import assignments, value_of
+from registry.csv_cells import guarded_cell, unguarded_cell
 from registry.errors import BadInput
 from registry.rows import Rows
 
@@ -39,6 +44,12 @@ from registry.rows import Rows
         (" Rome", " Rome"),
         ("two\nlines", "two lines"),
         ("\x1b[31mred", "\\x1b[31mred"),
+        ("\x9b2J\x07\x7f", "\\x9b2J\\x07\\x7f"),
+        ("\u202egnp.exe\u2066", "\\u202egnp.exe\\u2066"),
+        ("a\u2028b\u200ec", "a b\\u200ec"),
+        ("half \udc80", "half \\udc80"),
+        ("naïve 日本語 🧠 a\u200db", "naïve 日本語 🧠 a\u200db"),
+        ({"a\x1b": ["\x1b"]}, "a\x1b=\\x1b"),
         ("[bold]not markup[/bold]", "[bold]not markup[/bold]"),
         (datetime(2026, 1, 31, tzinfo=UTC), "2026-01-31T00:00:00+00:00"),
     ],
@@ -149,3 +160,76 @@ def test_a_command_says_a_warning_once(capsys: pytest.CaptureFixture[str]) -> No
         *["error: broken"] * 3,
         "warning: behind by 2",
     ]
+
+
+EVIL = "\x1b]0;owned\x07 \x9b2J \x7f \u202egnp \u2028 é"
+
+
+def test_json_says_what_a_terminal_would_obey_with_its_own_escapes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_rows(Rows((EVIL,), ((EVIL,), ({EVIL: [EVIL]},))), Format.JSON)
+    written = capsys.readouterr().out
+    assert not set("\x1b\x07\x9b\x7f\u202e\u2028") & set(written)
+    assert "é" in written
+    assert json.loads(written) == [{EVIL: EVIL}, {EVIL: {EVIL: [EVIL]}}]
+
+
+def test_csv_keeps_text_in_a_file_and_escapes_it_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Rows(("title",), ((EVIL,),))
+    show_rows(rows, Format.CSV)
+    assert capsys.readouterr().out == f"title\n{EVIL}\n"
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    show_rows(rows, Format.CSV)
+    assert terminal.getvalue().startswith("title\n\\x1b]0;owned\\x07 \\x9b2J")
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-a9.h6", "'-a9.h6"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("'=1", "''=1"),
+        ("'tis", "'tis"),
+        ("a=1", "a=1"),
+        ("", ""),
+        (-0.5, "-0.5"),
+        (-3, "-3"),
+        (["=1"], '["=1"]'),
+        (None, ""),
+    ],
+)
+def test_csv_holds_no_formula(value: object, cell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows(Rows(("=name", "value"), (("x", value),)), Format.CSV)
+    written = capsys.readouterr().out
+    assert list(csv.reader(io.StringIO(written, newline=""))) == [["'=name", "value"], ["x", cell]]
+
+
+@given(st.text())
+def test_what_guards_a_cell_can_be_taken_back(text: str) -> None:
+    cell = guarded_cell(text)
+    assert unguarded_cell(cell) == text
+    assert not re.match("[=+\\-@\t\r\n]", cell)
+
+
+def test_notices_logs_and_errors_obey_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    start_logging(LogLevel.DEBUG)
+    notice(EVIL)
+    fault = BadInput(EVIL)
+    assert report(fault) == 2
+    logging.getLogger("registry").warning("about %s", EVIL, exc_info=fault)
+    start_logging(LogLevel.WARNING)
+    logging.getLogger("registry").warning("about %s\nmore", EVIL)
+    said = capsys.readouterr().err
+    assert said.count("owned") >= 4
+    assert said.splitlines()[-1].startswith("warning: about \\x1b]0;owned")
+    assert said.splitlines()[-1].endswith("more")
+    assert not set("\x1b\x07\x9b\x7f\u202e\u2028") & set(said)
