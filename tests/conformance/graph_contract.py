@@ -6,6 +6,7 @@ which engine it is.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from registry.ledger.base import Batch, Change, ChangeKind, Ledger, NewCircuit
 from registry.ledger.sql import migrate_ledger, open_ledger
 from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Evaluation, Level, Node
 from tests import examples
+from tests.longest import longest_records
 
 Reopen = Callable[..., GraphStore]
 FOREVER = """
@@ -350,6 +352,24 @@ class GraphContract:
         assert len(prepared.read("SHOW CONSTRAINTS")) == 0
 
     # -- projection ------------------------------------------------------------------------------
+
+    def test_records_as_long_as_may_be_are_projected_and_those_after_them(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        batch = longest_records()
+        others = {field: getattr(batch, field) for field in Batch.__dataclass_fields__}
+        records.add([new.circuit for new in others.pop("circuits")], **others)
+        later = examples.circuit(1)
+        records.add([later])
+        project(prepared, records.changes(), records)
+        (longest,) = (new.circuit for new in batch.circuits)
+        nodes = prepared.read("MATCH (n:Node) RETURN n.id AS id, n.position AS position").values
+        assert len(nodes) == len(longest.nodes) + len(later.nodes)
+        for node in longest.nodes:
+            assert (f"{longest.id}/{node.key}", node.position) in nodes
+        (edit,) = batch.edits
+        (request,) = prepared.read("MATCH (e:Edit) RETURN e.request AS request").values
+        assert json.loads(request[0]) == edit.request
 
     def test_projecting_twice_changes_nothing(self, prepared: GraphStore, records: Records) -> None:
         filled(records)
