@@ -28,7 +28,7 @@ DEV := $(VENV)/.installed-dev
 # pip takes a half-copied package for a whole one, so what it left is not built upon.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help demo lint check test conformance golden docs old bench pin clean distclean
+.PHONY: help demo lint check test conformance golden docs old bench faults pin clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -63,12 +63,17 @@ docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
 old: $(DEV) ## Keep a ledger as this version writes it, for later versions to upgrade
 	$(BIN)/python -m tests.old.make_old
 
-bench: $(DEV) ## Measure imports, comparisons, nulls, projection, queries and commands
+bench: $(DEV) ## Measure imports, comparisons, nulls, projection, queries, commands and writing
 	$(BIN)/python benchmarks/import.py
 	$(BIN)/python benchmarks/graph.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/nulls.py
 	$(BIN)/python benchmarks/commands.py
+	$(BIN)/python benchmarks/writing.py
+
+faults: $(DEV) ## Kill processes and servers for an hour; what was seen goes into docs/
+	$(BIN)/python benchmarks/faults.py --back-end local --out docs/faults-local.md
+	$(BIN)/python benchmarks/faults.py --back-end servers --out docs/faults-servers.md
 
 pin: $(DEV) ## Write constraints.txt from what .venv holds; then read the diff
 	{ sed -n '/^#/p' constraints.txt; \

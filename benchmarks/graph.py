@@ -32,7 +32,7 @@ from registry.catalogue import NamedQuery, bind, load_catalogue
 from registry.graph.base import GraphStore
 from registry.graph.embedded import EmbeddedGraph
 from registry.graph.projection import project
-from registry.graph.schema import begin_rebuild, prepare
+from registry.graph.schema import Owner, begin_filling
 from registry.identifiers import can_feed, parse_local
 from registry.ledger.base import Batch, Ledger, NewCircuit
 from registry.ledger.sql import migrate_ledger, open_ledger
@@ -164,7 +164,7 @@ def recorded(circuits: Sequence[Circuit], folder: Path) -> Iterator[tuple[Source
 
 def measure_projection(store: GraphStore, source: Source, n_circuits: int) -> None:
     """Project everything pending into an empty graph and print the rates."""
-    changes = source.ledger.pending()
+    changes = source.ledger.changes_since(0).changes
     wall, processor = time.perf_counter(), time.process_time()
     project(store, changes, source)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
@@ -216,14 +216,14 @@ def running_neo4j() -> Iterator[Neo4jServer]:
     """A Neo4j of the tests, or the one that CIRCUITS_TEST_NEO4J names."""
     # As a script, this folder is on the path and the tests are not.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tests.servers.neo4j import Neo4jServer, running_server
+    from tests.servers.neo4j import LONG_RUNNING, Neo4jServer, running_server
 
     given = os.environ.get("CIRCUITS_TEST_NEO4J")
     if given:
         user = os.environ.get("CIRCUITS_GRAPH_USER", "neo4j")
         yield Neo4jServer(given, user, SecretStr(os.environ.get("CIRCUITS_GRAPH_PASSWORD", "")))
         return
-    with running_server() as server:
+    with running_server(java_options=LONG_RUNNING) as server:
         yield server
 
 
@@ -246,19 +246,19 @@ def measure(engine: str, circuits: Sequence[Circuit], repeat: int) -> None:
         refuse_unlisted(load_catalogue(), asked)
         writer, reader = stack.enter_context(opened(folder))
         print(f"{writer.version()}, {len(circuits):,} circuits of {N_EDGES} edges", flush=True)
-        identity = source.ledger.registry_id
-        prepare(writer, identity)
+        owner = Owner(source.ledger.registry_id, source.ledger.instance)
+        marker = begin_filling(writer, owner, None)
         if engine == "neo4j":
             # A server that has just started compiles; what counts is how it runs.
-            project(writer, source.ledger.pending()[:40], source)
-            begin_rebuild(writer, identity)
+            project(writer, source.ledger.changes_since(0).changes[:40], source)
+            begin_filling(writer, owner, marker)
         measure_projection(writer, source, len(circuits))
         began = time.perf_counter()
         reader.read("RETURN 1 AS one")
         print(f"  opening to read {(time.perf_counter() - began) * 1000:10,.0f} ms", flush=True)
         measure_queries(reader, asked, repeat)
         began = time.perf_counter()
-        begin_rebuild(writer, identity)
+        begin_filling(writer, owner, marker)
         print(f"  emptying        {(time.perf_counter() - began) * 1000:10,.0f} ms\n", flush=True)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
 CIRCUITS = Path(sys.executable).with_name("circuits")
-TASKS = ("ioi", "sequence/numerals", "sequence/number-words")
+TASKS = ("ioi", "agreement", "capitals")
 HEADS_OF_SEVERAL_TASKS = """\
 MATCH (c:Circuit)-[:HAS_NODE]->(n:Node)-[:INSTANCE_OF]->(head:Component)
 WHERE head.kind = 'head' AND n.effect > 0
@@ -106,17 +106,20 @@ def discover() -> None:
     circuits("init")
     say("Find the circuits of three tasks in a language model of 135 million parameters.")
     for task in TASKS:
-        options = ("--model", "smollm2", "--task", task, "--prompts", "16")
-        circuits("--log-level", "info", "discover", "edge-attribution", *options)
+        asked = ("--model", "smollm2", "--task", task, "--prompts", "16")
+        how = ("--method", "eap-ig-inputs")
+        circuits("--log-level", "info", "discover", "edge-attribution", *asked, *how)
     circuits("list")
 
 
 def compare() -> None:
     """Ask what the circuits have in common."""
     tasks = [word for task in TASKS for word in ("--task", task)]
-    say("Which parts do all three tasks share? As a table, and as a drawing.")
-    circuits("shared", *tasks, "--out", "shared.svg", head=24)
-    circuits("shared", *tasks, "--out", "shared.png", "--format", "json", into="shared.json")
+    say("Which parts do all three tasks share?")
+    circuits("shared", *tasks, head=24)
+    say("And which two or more of them? Everything as JSON, the strongest as a drawing.")
+    strongest = ("--min-tasks", "2", "--edges", "16", "--out", "shared.png")
+    circuits("shared", *tasks, *strongest, "--format", "json", into="shared.json")
     say("How alike are two of the circuits?")
     circuits("compare", circuit_of(TASKS[1]), circuit_of(TASKS[2]))
     say("Any other question in Cypher: heads that help more than one task.")
@@ -126,9 +129,9 @@ def compare() -> None:
 def attach_an_edit() -> None:
     """Attach a made-up edit by hand, and find the tasks it may have changed."""
     say("Attach an edit made elsewhere (this one is invented) to the circuit it was aimed at ...")
-    what = ("--circuit", circuit_of("ioi"), "--editor", "ROME", "--component", "m18")
-    why = ("--request", "subject=Mary", "--request", "target_new= John")
-    measured = "metric=efficacy,protocol=teacher-forced,task=ioi,before=0.03,after=0.96"
+    what = ("--circuit", circuit_of("capitals"), "--editor", "ROME", "--component", "m7")
+    why = ("--request", "subject=France", "--request", "target_new= Rome")
+    measured = "metric=efficacy,protocol=teacher-forced,task=capitals,before=0.03,after=0.96"
     circuits("edits", "attach", *what, *why, "--outcome", measured)
     say("... and ask which tasks run through what it modified, so may have changed as well.")
     edit = str(ask("edits", "list")[-1]["edit"])[:12]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import IO, TYPE_CHECKING, Any
 
+from registry.damage import Damage
 from registry.errors import BadInput
 from registry.ledger.base import Batch, CircuitEntry, NewCircuit
 from registry.records import Circuit, Edit, Record, Run, RunStatus, SourceFile, canonical_json
@@ -58,12 +59,15 @@ class Contents:
         brought: Ids of circuits that others refer to, which were not asked for themselves.
         artifacts: Addresses, in order.
         lost: Hashes of original files that the registry does not have, and so neither the bundle.
+        left_out: What else is damaged; circuits that need it are not in the bundle, nor what
+            refers to these.
     """
 
     batch: Batch
     brought: tuple[str, ...]
     artifacts: tuple[str, ...]
     lost: tuple[str, ...]
+    left_out: tuple[Damage, ...] = ()
 
     @property
     def circuits(self) -> tuple[str, ...]:
@@ -71,7 +75,13 @@ class Contents:
         return tuple(dict.fromkeys(new.circuit.id for new in self.batch.circuits))
 
 
-def gather(registry: Registry, chosen: Sequence[str], *, everything: bool = False) -> Contents:
+def gather(
+    registry: Registry,
+    chosen: Sequence[str],
+    *,
+    everything: bool = False,
+    skip_damaged: bool = False,
+) -> Contents:
     """Collect circuits with everything that is recorded of them, and what that refers to.
 
     Edits come along that were aimed at a chosen circuit or modified a part of one, and imported
@@ -82,14 +92,20 @@ def gather(registry: Registry, chosen: Sequence[str], *, everything: bool = Fals
         chosen: Full ids of circuits.
         everything: Whether to take the rest too: edits, imported files, models, ... that concern
             none of them; but no run that still goes on.
+        skip_damaged: Leave out circuits whose content, scores or prompts are damaged, and the
+            circuits and edits that refer to them.
 
     Raises:
         NotFound: There is no such circuit.
         StorageError: A circuit's content cannot be read.
     """
     ledger = registry.ledger
+    left_out = tuple(registry.damage()) if skip_damaged else ()
+    bad = _bad_circuits(registry, {damage.address for damage in left_out})
+    chosen = [key for key in chosen if key not in bad]
     documents = {key: registry.document(key) for key in chosen}
     edits = [e for e in ledger.edits() if everything or _touches(e, documents.values(), chosen)]
+    edits = [edit for edit in edits if bad.isdisjoint(edit.circuits)]
     entries = _with_referred(registry, [*chosen, *(key for e in edits for key in e.circuits)])
     documents |= {key: registry.document(key) for key in entries if key not in documents}
     evaluations = [e for e in ledger.evaluations() if e.circuit in entries]
@@ -111,13 +127,28 @@ def gather(registry: Registry, chosen: Sequence[str], *, everything: bool = Fals
     files = [f for f in ledger.imported_files() if everything or f.sha256 in named]
     batch = replace(batch, imported=files)
     needed, originals = referred_to(batch)
-    lost = {address for address in originals - needed if not registry.has_artifact(address)}
+    damaged = {damage.address for damage in left_out}
+    needed -= damaged  # prompts that only other circuits need
+    lost = {a for a in originals - needed if a in damaged or not registry.has_artifact(a)}
     return Contents(
         batch,
         tuple(sorted(entries.keys() - set(chosen))),
         tuple(sorted((needed | originals) - lost)),
         tuple(sorted(lost)),
+        left_out,
     )
+
+
+def _bad_circuits(registry: Registry, damaged: Collection[str]) -> set[str]:
+    """Circuits that need a damaged artifact, and those that name such a one as the newer."""
+    if not damaged:
+        return set()
+    prompts = {p.id for p in registry.ledger.prompt_sets() if p.artifact in damaged}
+    entries = registry.ledger.circuits()
+    bad = {e.id for e in entries if {e.id, e.scores} & set(damaged) or e.prompt_set in prompts}
+    while more := {e.id for e in entries if e.labels.superseded_by in bad} - bad:
+        bad |= more
+    return bad
 
 
 def new_circuits(circuit: Circuit, entry: CircuitEntry) -> list[NewCircuit]:

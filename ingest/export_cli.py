@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from registry.cli.output import Format, FormatOption, notice, show_record, show_rows
+from registry.cli.printable import is_printable
 from registry.cli.session import open_registry
 from registry.errors import ArtifactNotFound, BadInput, CircuitsError, StorageError
 from registry.rows import Rows
@@ -58,6 +59,12 @@ def export(
             metavar="PATH",
         ),
     ] = None,
+    skip_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--skip-damaged", help="With --bundle: leave out circuits that are damaged, by name."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Write over files that are there already.")
     ] = False,
@@ -95,6 +102,7 @@ def export(
     circuits export --task ioi --model gpt2 --to eap-ig-json -o graphs/
     circuits export 3f9a 81c2 --bundle -o ioi.zip
     circuits export --all --bundle -o everything.zip
+    circuits export --all --bundle --skip-damaged -o what-is-left.zip
     circuits export --formats
     """
     if formats:
@@ -110,7 +118,15 @@ def export(
         chosen = _chosen(registry, circuits or [], filters, every=all_)
         if to is None:
             whole = all_ and not any(filters.values())
-            _export_bundle(registry, chosen, out, format, force=force, everything=whole)
+            _export_bundle(
+                registry,
+                chosen,
+                out,
+                format,
+                force=force,
+                everything=whole,
+                skip_damaged=skip_damaged,
+            )
         else:
             _export_files(registry, chosen, to, out, format, force=force)
 
@@ -241,13 +257,17 @@ def _export_bundle(
     *,
     force: bool,
     everything: bool,
+    skip_damaged: bool,
 ) -> None:
     from ingest.bundle import gather, write
 
     path = _bundle_path(entries, out)
     if path is not None:
         _refuse_existing([path], force=force)
-    contents = gather(registry, [entry.id for entry in entries], everything=everything)
+    chosen = [entry.id for entry in entries]
+    contents = gather(registry, chosen, everything=everything, skip_damaged=skip_damaged)
+    for damage in contents.left_out:
+        notice(f"left out: {damage}")
     if contents.brought:
         listed = ", ".join(key[:_DIGITS] for key in contents.brought[:5])
         more = ", ..." if len(contents.brought) > 5 else ""
@@ -322,7 +342,7 @@ def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
 
 
 def _to_standard_output(data: bytes) -> None:
-    if b"\x00" in data:
+    if sys.stdout.isatty() and not is_printable(data.decode(errors="replace")):
         _refuse_terminal()
     sys.stdout.buffer.write(data)
     sys.stdout.flush()

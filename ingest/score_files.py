@@ -73,7 +73,10 @@ def read_score_file(data: bytes) -> KeptScores:
 
 
 def score_metadata(
-    senders: Sequence[str], receivers: Sequence[str], unit: str | None, sign: Sign
+    senders: Sequence[str],
+    receivers: Sequence[str],
+    unit: str | None,
+    sign: Sign = Sign.HELPS_POSITIVE,
 ) -> dict[str, str]:
     """Metadata of a safetensors file whose matrices are ``[sender, receiver]``."""
     about = {

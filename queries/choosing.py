@@ -3,12 +3,15 @@
 A larger circuit shares more with any other, so circuits of several tasks are compared at one size:
 the smallest that all tasks have a circuit of, and there each task's most faithful one. A size is
 how many edges a rule chose, before what dangled was taken out: that is what tasks have in common.
+
+Circuits of two models never compare. Where several models have circuits of all the tasks, but only
+one has such as compare, that one is meant, and a note says so; else the model has to be named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from queries.alike import group_alike
@@ -23,13 +26,14 @@ Which = Literal["best", "all"] | Sequence[str]
 """``best``: one circuit a task; ``all``: all active ones; or the ids, or their first digits."""
 
 _Row = Mapping[str, Any]
+_Key = tuple[Any, ...]
 _SAME_KIND = ("level", "ablation", "kv_heads")
 _SAME_WAY = ("model", "method", "metric", "sign", *_SAME_KIND)
 _MOST_REPLICATES = 20
 _MOST_READ = 60
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Chosen:
     """Circuits that stand for tasks.
 
@@ -45,6 +49,10 @@ class Chosen:
     by_task: Mapping[str, tuple[str, ...]]
     size: int | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        each = ", ".join(f"{task} {len(ids)}" for task, ids in self.by_task.items())
+        return f"<Chosen in {self.model}: circuits of {each}>"
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -66,13 +74,14 @@ def choose_circuits(
         registry: Where they are.
         tasks: Slugs; may be empty where circuits are named, whose tasks these are then.
         circuits: ``best``, ``all``, or ids.
-        model: Only circuits of this model. Needed where the tasks have several in common.
+        model: Only circuits of this model. Needed where several have circuits of all the tasks that
+            compare: of one level, ablation and kind of key/value heads, and if possible one size.
         method: Only circuits found by this method.
 
     Raises:
         NotFound: No task, model or circuit goes by that name.
-        BadInput: A task has no circuit, circuits lie in several models, or a named circuit is of
-            none of the tasks.
+        BadInput: A task has no circuit, circuits that compare lie in several models, or a named
+            circuit is of none of the tasks.
     """
     if not isinstance(circuits, str):
         return _named(registry, tasks, circuits)
@@ -89,11 +98,12 @@ def choose_circuits(
             raise BadInput(
                 f"{task} has no active circuit" + (f" of {' and '.join(limits)}" if limits else "")
             )
-    of = _common_model(found)
-    of_model = {task: [row for row in rows if row["model"] == of] for task, rows in found.items()}
+    of, notes = _common_model(found)
+    of_model = _of_model(found, of)
     if circuits == "all":
-        return Chosen(of, {task: _ids(rows) for task, rows in of_model.items()})
-    return _best(of, of_model)
+        return Chosen(of, {task: _ids(rows) for task, rows in of_model.items()}, notes=notes)
+    best = _best(of, of_model)
+    return replace(best, notes=(*notes, *best.notes))
 
 
 def replicates(registry: Registry, circuit: str) -> tuple[str, ...]:
@@ -149,11 +159,16 @@ def _named(registry: Registry, tasks: Sequence[str], prefixes: Iterable[str]) ->
     return Chosen(models[0], by_task)
 
 
-def _common_model(found: Mapping[str, Sequence[_Row]]) -> str:
+def _of_model(found: Mapping[str, Sequence[_Row]], model: str) -> dict[str, list[_Row]]:
+    return {task: [row for row in rows if row["model"] == model] for task, rows in found.items()}
+
+
+def _common_model(found: Mapping[str, Sequence[_Row]]) -> tuple[str, tuple[str, ...]]:
+    """The model whose circuits are meant, and what has to be said where others have some too."""
     models = [{row["model"] for row in rows} for rows in found.values()]
     common = sorted(set.intersection(*models)) if models else []
     if len(common) == 1:
-        return str(common[0])
+        return str(common[0]), ()
     if not common:
         has = "; ".join(
             f"{task}: {', '.join(sorted(of_task))}"
@@ -164,23 +179,47 @@ def _common_model(found: Mapping[str, Sequence[_Row]]) -> str:
             if has
             else "no task is named; give tasks, or the ids of circuits"
         )
+    return _only_comparable(found, common)
+
+
+def _only_comparable(
+    found: Mapping[str, Sequence[_Row]], models: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """The one of several models whose circuits of these tasks compare, of one size if possible.
+
+    Raises:
+        BadInput: None of them has such circuits, or several have.
+    """
+    for key in (_kind_and_size, _kind):
+        fitting = [model for model in models if _common(_of_model(found, model), key)]
+        if len(fitting) == 1:
+            others = ", ".join(model for model in models if model != fitting[0])
+            return fitting[0], (
+                f"circuits of {fitting[0]} are taken: those of {others} were not found the same way"
+                " for all these tasks; --model names another",
+            )
+        if fitting:
+            break
     raise BadInput(
-        f"{len(common)} models have circuits of these tasks ({', '.join(common)}); choose one"
+        f"{len(models)} models have circuits of these tasks ({', '.join(models)}); choose one"
         " with --model"
     )
 
 
+def _common(found: Mapping[str, Sequence[_Row]], key: Callable[[_Row], _Key]) -> set[_Key]:
+    """What some circuit of every task has alike."""
+    return set.intersection(*({key(row) for row in rows} for rows in found.values()))
+
+
 def _best(model: str, found: Mapping[str, Sequence[_Row]]) -> Chosen:
-    kinds = [{(_kind(row), _size(row)) for row in rows} for rows in found.values()]
-    common = sorted(set.intersection(*kinds), key=_by_size)
+    common = sorted(_common(found, _kind_and_size), key=_by_size)
     if common:
-        kind, size = common[0]
         chosen = {
-            task: [row for row in rows if (_kind(row), _size(row)) == (kind, size)]
+            task: [row for row in rows if _kind_and_size(row) == common[0]]
             for task, rows in found.items()
         }
         by_task = {task: _ids(rows)[:1] for task, rows in chosen.items()}
-        return Chosen(model, by_task, size, _arbitrary(chosen))
+        return Chosen(model, by_task, common[0][-1], _arbitrary(chosen))
     best = {task: rows[0] for task, rows in found.items()}
     sizes = ", ".join(f"{task} {_size(row)}" for task, row in best.items())
     note = (
@@ -201,8 +240,12 @@ def _arbitrary(found: Mapping[str, Sequence[_Row]]) -> tuple[str, ...]:
     )
 
 
-def _kind(row: _Row) -> tuple[Any, ...]:
+def _kind(row: _Row) -> _Key:
     return tuple(row[name] for name in _SAME_KIND)
+
+
+def _kind_and_size(row: _Row) -> _Key:
+    return (*_kind(row), _size(row))
 
 
 def _size(row: _Row) -> int:
@@ -210,9 +253,9 @@ def _size(row: _Row) -> int:
     return int(row["n_selected"] or row["n_edges"] or row["n_nodes"])
 
 
-def _by_size(common: tuple[tuple[Any, ...], int]) -> tuple[Any, ...]:
+def _by_size(kind_and_size: _Key) -> _Key:
     """Circuits of edges before others, small ones first."""
-    kind, size = common
+    *kind, size = kind_and_size
     return (kind[0] != "edge", size, *map(str, kind))
 
 

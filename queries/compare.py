@@ -69,7 +69,7 @@ class Overlap:
         return _share(self.n_shared, self.n_b)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Two circuits of one model beside each other.
 
@@ -102,6 +102,13 @@ class Comparison:
     n_same_sign: int
     rank_correlation: float | None
     differences: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        shared = ", ".join(
+            f"{found.n_shared} {of}"
+            for of, found in (("components", self.components), ("connections", self.connections))
+        )
+        return f"<Comparison of {self.a[:12]} and {self.b[:12]}: {shared} shared>"
 
     @property
     def shared_components(self) -> frozenset[str]:

@@ -66,7 +66,7 @@ class Ceiling:
     highest_iou: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairComparison:
     """Two stored circuits beside each other.
 
@@ -103,6 +103,13 @@ class PairComparison:
     q: float | None = None
     ceilings: tuple[Ceiling, ...] = ()
     transfers: tuple[Transfer, ...] = ()
+
+    def __repr__(self) -> str:
+        a, b = self.circuit_a, self.circuit_b
+        return (
+            f"<PairComparison of {a.id[:12]} ({a.task}) and {b.id[:12]} ({b.task}): "
+            f"{self.conclusion}>"
+        )
 
     @property
     def null(self) -> Chance | None:

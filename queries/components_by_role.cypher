@@ -1,11 +1,12 @@
 // components-by-role
-// Components that active circuits know for a role: which heads are name movers?
+// Components that active circuits know for a role: which heads are name movers? Model after model.
 //
 // param role: string = null -- Role, in capitals or not; null lists all.
 // param part: boolean = false -- Also roles whose name contains it, such as backup name mover.
 // param model: model = null -- Only components of this model.
 // param task: task = null -- Only circuits of this task.
 // param method: string = null -- Only circuits found by this method, such as published.
+// returns model: string -- Model it lies in.
 // returns component: string -- Component with its model, such as gpt2/a9.h9.
 // returns kind: string -- Sort of component: head, kv_head, mlp, ...
 // returns layer: integer? -- Block it lies in.
@@ -27,6 +28,6 @@ ORDER BY id, role, task, circuit, position
 WITH id, role, collect(DISTINCT position) AS positions, collect(DISTINCT task) AS tasks,
      collect(DISTINCT circuit) AS circuits
 MATCH (component:Component {id: id})
-RETURN id AS component, component.kind AS kind, component.layer AS layer, role, positions, tasks,
-       size(circuits) AS n_circuits, circuits
-ORDER BY role, layer, component
+RETURN component.model AS model, id AS component, component.kind AS kind, component.layer AS layer,
+       role, positions, tasks, size(circuits) AS n_circuits, circuits
+ORDER BY model, role, layer, component

@@ -80,7 +80,7 @@ class Counts:
     sign_turned: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Differences:
     """Two circuits of one model part by part.
 
@@ -99,6 +99,12 @@ class Differences:
     connections: tuple[PartDifference, ...]
     components: tuple[PartDifference, ...]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Differences of {self.a[:12]} and {self.b[:12]}: {len(self.connections)} connections "
+            f"and {len(self.components)} components of either>"
+        )
 
     def to_frame(self) -> pandas.DataFrame:
         """One row for each component and each connection."""

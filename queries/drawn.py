@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 MAX_EDGES = 60
-MAX_CONTEXT = 15
+_SHARED_PER_CONTEXT = 4
 
 SHARED_BY_ALL = "#0b6e75"
 SHARED_BY_SOME = "#d9822b"
@@ -76,7 +76,7 @@ def strongest(picture: Picture) -> tuple[DrawnEdge, ...]:
     ordered = sorted(picture.edges, key=lambda edge: (-strength[edge_key(edge)], edge_key(edge)))
     shared = [edge for edge in ordered if len(edge.effects) >= picture.min_tasks]
     others = [edge for edge in ordered if len(edge.effects) < picture.min_tasks]
-    return (*shared[: picture.max_edges], *others[:MAX_CONTEXT])
+    return (*shared[: picture.max_edges], *others[: picture.max_edges // _SHARED_PER_CONTEXT])
 
 
 def edge_key(edge: DrawnEdge) -> tuple[str, str, str]:

@@ -43,7 +43,7 @@ class Folding:
     one_input: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Folded:
     """Parts of a circuit by local name.
 
@@ -55,6 +55,9 @@ class Folded:
 
     components: frozenset[str]
     effects: Mapping[str, float | None]
+
+    def __repr__(self) -> str:
+        return f"<Folded: {len(self.components)} components and {len(self.effects)} connections>"
 
     @cached_property
     def connections(self) -> frozenset[str]:

@@ -42,7 +42,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CircuitMatrix:
     """Circuits of several tasks, two by two.
 
@@ -62,6 +62,12 @@ class CircuitMatrix:
     ceilings: Mapping[str, Ceiling]
     draws: int
     seed: int
+
+    def __repr__(self) -> str:
+        return (
+            f"<CircuitMatrix of {len(self.circuits)} circuits of {len(self.tasks)} tasks in "
+            f"{self.chosen.model}>"
+        )
 
     @property
     def circuits(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ class ReusedComponent(ReusedPart):
     roles: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reuse:
     """How tasks share the parts of one model.
 
@@ -104,6 +104,12 @@ class Reuse:
     connections_spread: tuple[float, ...]
     draws: int
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Reuse of {len(self.components)} components and {len(self.connections)} connections "
+            f"by {len(self.tasks)} tasks in {self.chosen.model}>"
+        )
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 // reused-connections
 // Connections that at least so many circuits of any task use, the most used first. Counts what the
 // graph holds: active circuits and superseded ones; n_active and n_tasks count active ones alone.
+// Where several models are recorded, model says whose a row is.
 //
 // param min_circuits: count = 2 -- Smallest number of circuits.
 // param limit: count = 100 -- Largest number of rows.
+// param model: model = null -- Only connections of this model.
+// returns model: string -- Model it lies in.
 // returns connection: string -- Connection with its model.
 // returns source: string -- Component it leaves.
 // returns target: string -- Component it enters.
@@ -12,6 +15,7 @@
 // returns n_active: integer -- How many of them are active.
 // returns n_tasks: integer -- How many tasks the active ones have.
 MATCH (link:Connection)
+WHERE $model IS NULL OR link.model = $model
 // An unlabelled end lets both engines read the number of relationships without visiting them.
 WITH link, COUNT { (link)<-[:USES]-() } AS n_circuits
 WHERE n_circuits >= $min_circuits
@@ -24,6 +28,6 @@ WITH id, n_circuits,
      count(DISTINCT CASE WHEN circuit.state = 'active' THEN circuit.task END) AS n_tasks
 MATCH (connection:Connection {id: id})-[:FROM]->(source:Component)
 MATCH (connection)-[:TO]->(target:Component)
-RETURN id AS connection, source.id AS source, target.id AS target, connection.port AS port,
-       n_circuits, n_active, n_tasks
+RETURN connection.model AS model, id AS connection, source.id AS source, target.id AS target,
+       connection.port AS port, n_circuits, n_active, n_tasks
 ORDER BY n_circuits DESC, connection

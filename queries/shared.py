@@ -45,15 +45,20 @@ _MAX_PATHS = 10
 _ALIKE = ("level", "metric", "ablation")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Specific:
     """What one task uses and none of the others, the strongest first."""
 
     components: tuple[SharedComponent, ...]
     connections: tuple[SharedConnection, ...]
 
+    def __repr__(self) -> str:
+        return (
+            f"<Specific: {len(self.components)} components and {len(self.connections)} connections>"
+        )
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Part:
     """Components that shared connections, and links to query heads, join to each other.
 
@@ -67,8 +72,14 @@ class Part:
     n_connections: int
     n_paths: int
 
+    def __repr__(self) -> str:
+        return (
+            f"<Part of {len(self.components)} components and {self.n_connections} connections, "
+            f"{self.n_paths} paths>"
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SharedSubgraph:
     """What at least ``min_tasks`` of some tasks use, in one model.
 
@@ -95,6 +106,13 @@ class SharedSubgraph:
     unique: Mapping[str, Specific] | None
     heads_per_group: int | None
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<SharedSubgraph in {self.model}: {len(self.components)} components and "
+            f"{len(self.connections)} connections of {self.min_tasks} or more of "
+            f"{len(self.tasks)} tasks>"
+        )
 
     @cached_property
     def links(self) -> tuple[tuple[str, str], ...]:

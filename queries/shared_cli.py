@@ -58,6 +58,14 @@ def shared(
             "'plots'), .graphml, .dot, .gv or .json."
         ),
     ] = None,
+    edges: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="NUMBER",
+            help="Draw at most so many connections, the strongest; fewer make a smaller picture.",
+        ),
+    ] = 60,
     format: FormatOption = Format.TABLE,
 ) -> None:
     r"""Show the subgraph that two or more tasks share.
@@ -72,7 +80,7 @@ def shared(
     how many tasks it helps and hurts. CSV holds connections.
 
     \b
-    circuits shared --task ioi --task sequence/numerals --out shared.svg
+    circuits shared --task ioi --task sequence/numerals --out shared.svg --edges 20
     circuits shared --task ioi,sequence/numerals,sequence/months --min-tasks 2 --format json
     circuits shared --task ioi,sequence/numerals --unique --circuits all
     circuits shared --circuits 3f2a,81c0 --out shared.graphml
@@ -96,7 +104,7 @@ def shared(
             unique=unique or out is not None or which != "all",
         )
     if out is not None:
-        write_shared(found, out)
+        write_shared(found, out, max_edges=edges)
         notice(f"written to {out}")
     _say_notes(found)
     _show(found, format, unique=unique, top=top)

@@ -1,6 +1,8 @@
 // shared-components
 // Components that at least so many of the given tasks use, and what they do in each. A task uses
-// what any of its circuits uses. What is specific to each task: min_tasks = 1, max_tasks = 1.
+// what any of its circuits uses. What is specific to each task: min_tasks = 1, max_tasks = 1. Each
+// model is counted on its own, and where several have circuits of the tasks, their rows follow one
+// after the other.
 //
 // param tasks: list[task] -- Tasks to compare, two or more.
 // param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
@@ -8,6 +10,7 @@
 // param circuits: list[circuit] = null -- Only these circuits; null means all active ones.
 // param model: model = null -- Only circuits of this model.
 // param method: string = null -- Only circuits found by this method.
+// returns model: string -- Model it lies in.
 // returns component: string -- Component with its model, such as gpt2/a9.h6.
 // returns kind: string -- Sort of component: head, kv_head, mlp, ...
 // returns layer: integer? -- Block it lies in; null for input and logits.
@@ -44,6 +47,7 @@ WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits, collect(roles) A
      }) AS tasks
 WHERE n_tasks >= coalesce($min_tasks, size($tasks)) AND n_tasks <= coalesce($max_tasks, n_tasks)
 MATCH (component:Component {id: id})
-RETURN id AS component, component.kind AS kind, component.layer AS layer, n_tasks, n_circuits, tasks,
+RETURN component.model AS model, id AS component, component.kind AS kind, component.layer AS layer,
+       n_tasks, n_circuits, tasks,
        reduce(known = [], some IN roles | known + [role IN some WHERE NOT role IN known]) AS roles
-ORDER BY n_tasks DESC, n_circuits DESC, component
+ORDER BY model, n_tasks DESC, n_circuits DESC, component

@@ -1,6 +1,8 @@
 // shared-connections
 // Connections that at least so many of the given tasks use, and what they do in each. A task uses
-// what any of its circuits uses. What is specific to each task: min_tasks = 1, max_tasks = 1.
+// what any of its circuits uses. What is specific to each task: min_tasks = 1, max_tasks = 1. Each
+// model is counted on its own, and where several have circuits of the tasks, their rows follow one
+// after the other.
 //
 // param tasks: list[task] -- Tasks to compare, two or more.
 // param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
@@ -8,6 +10,7 @@
 // param circuits: list[circuit] = null -- Only these circuits; null means all active ones.
 // param model: model = null -- Only circuits of this model.
 // param method: string = null -- Only circuits found by this method.
+// returns model: string -- Model it lies in.
 // returns connection: string -- Connection with its model, such as gpt2/a9.h6->a10.h7<k>.
 // returns source: string -- Component it leaves.
 // returns target: string -- Component it enters.
@@ -41,6 +44,6 @@ WITH id, n_tasks, n_circuits, [use IN uses | {
      }] AS tasks
 MATCH (connection:Connection {id: id})-[:FROM]->(source:Component)
 MATCH (connection)-[:TO]->(target:Component)
-RETURN id AS connection, source.id AS source, target.id AS target, connection.port AS port,
-       n_tasks, n_circuits, tasks
-ORDER BY n_tasks DESC, n_circuits DESC, connection
+RETURN connection.model AS model, id AS connection, source.id AS source, target.id AS target,
+       connection.port AS port, n_tasks, n_circuits, tasks
+ORDER BY model, n_tasks DESC, n_circuits DESC, connection

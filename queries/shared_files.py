@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from queries.drawn import FILLS, DrawnEdge, Picture, acts, colour_of
+from queries.drawn import FILLS, MAX_EDGES, DrawnEdge, Picture, acts, colour_of
 from queries.shared_rows import CONTENTS, SPECIFIC
 from registry.errors import BadInput
 from registry.identifiers import parse_local, sort_key
@@ -45,8 +45,13 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def write_shared(found: SharedSubgraph, path: Path) -> None:
+def write_shared(found: SharedSubgraph, path: Path, *, max_edges: int = MAX_EDGES) -> None:
     """Write it by the suffix of ``path``.
+
+    Args:
+        found: What is shared.
+        path: The file.
+        max_edges: At most so many connections are drawn, the strongest; other files hold all.
 
     Raises:
         BadInput: The suffix is another, or there is nothing to draw.
@@ -57,7 +62,7 @@ def write_shared(found: SharedSubgraph, path: Path) -> None:
     if suffix in _DRAWINGS:
         from queries.drawing import draw
 
-        draw(picture_of(found), path)
+        draw(picture_of(found, max_edges), path)
     else:
         writer = {".graphml": as_graphml, ".json": as_json}.get(suffix, as_dot)
         path.write_text(writer(found), encoding="utf-8", newline="\n")
@@ -66,7 +71,7 @@ def write_shared(found: SharedSubgraph, path: Path) -> None:
 # -- drawing ---------------------------------------------------------------------------------------
 
 
-def picture_of(found: SharedSubgraph, max_edges: int = 60) -> Picture:
+def picture_of(found: SharedSubgraph, max_edges: int = MAX_EDGES) -> Picture:
     """What to draw: shared connections beside specific ones, or components where there are none."""
     least = found.min_tasks
     specific = (of.connections for of in (found.unique or {}).values()) if least > 1 else ()

@@ -13,9 +13,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from queries.alike import Alike, group_alike
+from queries.alike import Alike
+from queries.candidates import By, candidates
 from queries.recurrence import (
     FrequentConnection,
     Recurrence,
@@ -40,11 +41,7 @@ __all__ = [
     "stability",
 ]
 
-By = Literal["seeds", "methods"]
-"""``seeds``: within each group; ``methods``: between groups, all of which weigh the same."""
-
 SHARE = 0.5
-_CONSENSUS = "consensus"
 _OVERLAP = "edge_overlap"
 _ROUNDING = 1e-9
 
@@ -122,7 +119,7 @@ class RecordedConsensus:
     mean_overlap: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stability:
     """How circuits of one task agree.
 
@@ -152,6 +149,14 @@ class Stability:
     connections: tuple[FrequentConnection, ...]
     recorded: tuple[RecordedConsensus, ...]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        found = self.overlaps
+        overlap = "" if found is None else f", mean overlap {found.mean:.3g} by {self.by}"
+        return (
+            f"<Stability of {self.task} in {self.model}: {len(self.circuits)} circuits in "
+            f"{len(self.groups)} groups{overlap}>"
+        )
 
     @property
     def consensus(self) -> tuple[FrequentConnection, ...]:
@@ -206,34 +211,32 @@ def stability(
     Args:
         registry: Where they are.
         task: Their task.
-        model: Only circuits of this model. Needed where the task has several.
+        model: Only circuits of this model. Needed where the task has circuits that can be compared
+            in several: such as were found the same way, or, by methods and where none were, any
+            two with edges.
         method: Only circuits found by this method.
         by: Whether connections are counted within groups or over all of them.
         share: From which share of circuits on a connection belongs to the consensus, 0 to 1.
 
     Raises:
         NotFound: No task or model goes by that name.
-        BadInput: The task has circuits in several models, or fewer than two with edges.
+        BadInput: The task has circuits to compare in several models, or fewer than two with edges.
         GraphError: The graph cannot be read.
     """
     if not 0 < share <= 1:
         raise BadInput(f"a share of circuits lies above 0 and at 1 or below, not at {share}")
-    rows = registry.query("circuits-of-task", task=task, model=model).to_dicts()
-    of = _only_model(task, rows)
-    recorded = [row for row in rows if _CONSENSUS in row["method"]]
-    found = [row for row in rows if row not in recorded and method in (None, row["method"])]
-    with_edges = [row for row in found if row["n_edges"]]
+    mine = candidates(registry, task, model=model, method=method, by=by)
+    ways, with_edges = mine.ways, mine.with_edges
     if len(with_edges) < 2:
         raise BadInput(
             f"stability compares circuits with edges, two or more; {task} has {len(with_edges)}"
             + (f" of method {method}" if method else "")
         )
-    ways = group_alike(registry, [row["circuit"] for row in with_edges])
     counted = recurrence(registry, *_read_together(ways, by))
     groups = _groups(ways, counted, share)
     return Stability(
         task=task,
-        model=of,
+        model=mine.model,
         by=by,
         share=share,
         circuits=_circuits(registry, ways, with_edges, counted),
@@ -241,21 +244,9 @@ def stability(
         iou=_in_order(ways, counted),
         between=_between(ways, counted),
         connections=_connections(ways, counted, by),
-        recorded=tuple(_recorded(registry, row["circuit"]) for row in recorded),
-        notes=tuple(_notes(ways, with_edges, len(found) - len(with_edges), counted, by)),
+        recorded=tuple(_recorded(registry, row["circuit"]) for row in mine.recorded),
+        notes=(*mine.notes, *_notes(ways, with_edges, mine.n_without_edges, counted, by)),
     )
-
-
-def _only_model(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    models = sorted({row["model"] for row in rows})
-    if len(models) > 1:
-        raise BadInput(
-            f"{task} has circuits in {len(models)} models ({', '.join(models)}); choose one with "
-            "--model"
-        )
-    if not models:
-        raise BadInput(f"{task} has no active circuit that would do; see 'circuits list'")
-    return str(models[0])
 
 
 def _read_together(ways: Sequence[Alike], by: By) -> list[list[str]]:

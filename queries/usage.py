@@ -30,7 +30,7 @@ _NEAREST: Mapping[Over, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Nearest:
     """Circuits that are most like a given one.
 
@@ -46,12 +46,15 @@ class Nearest:
     rows: Rows
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"<Nearest to {self.circuit[:12]} over {self.over}: {len(self.rows)} circuits>"
+
     def to_frame(self) -> pandas.DataFrame:
         """One row for each circuit, the nearest first."""
         return self.rows.to_frame()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Usage:
     """Where a component or connection is used.
 
@@ -68,6 +71,9 @@ class Usage:
     layer: int | None
     circuits: Rows
     edits: Rows
+
+    def __repr__(self) -> str:
+        return f"<Usage of {self.name}: {self.n_circuits} circuits, {len(self.edits)} edits>"
 
     @property
     def tasks(self) -> tuple[str, ...]:

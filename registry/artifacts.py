@@ -3,6 +3,9 @@
 ``ab/cdef...`` holds the bytes whose hash is ``abcdef...``. A file is written under a temporary
 name and renamed when it is whole, so whatever bears a hash for a name has that hash; reading
 checks it all the same, as disks and people change files.
+
+A store belongs to one registry: ``registry.json`` names it, and the ledgers (a registry and its
+restored copies) that keep files here. It is written before the first file is.
 """
 
 from __future__ import annotations
@@ -10,26 +13,58 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from registry.credentials import scrubbed, shown_place
+from registry.errors import (
+    ArtifactCorrupt,
+    ArtifactNotFound,
+    BadInput,
+    StorageError,
+    StoreRefused,
+)
+from registry.file_systems import PATIENCE_SECONDS, first_line, open_file_system
 
-from registry.errors import ArtifactCorrupt, ArtifactNotFound, BadInput, StorageError
-
-__all__ = ["ArtifactStore"]
+__all__ = ["ArtifactStore", "StoreOwner"]
 
 _ADDRESS = re.compile(r"[0-9a-f]{64}")
-_STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})$")
+_STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})\Z")
 _UNFINISHED = ".unfinished"
 """Where files are while they are written; what a killed process leaves there, ``gc`` removes."""
+_MARK = "registry.json"
+_UNKNOWN_COPIES = "copies-from-before-there-were-marks"
 _PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOwner:
+    """Whose a store is.
+
+    Attributes:
+        registry: The registry's id.
+        instances: Of the ledgers that keep files in it: the registry's and its restored copies'.
+        ledgers: Their addresses: a copied file has the same instance at another address.
+    """
+
+    registry: str
+    instances: tuple[str, ...]
+    ledgers: tuple[str, ...] = ()
+
+    def joined(self, other: StoreOwner) -> StoreOwner:
+        """This owner with what the other one has besides."""
+        return StoreOwner(
+            self.registry,
+            tuple(dict.fromkeys([*self.instances, *other.instances])),
+            tuple(dict.fromkeys([*self.ledgers, *other.ledgers])),
+        )
 
 
 class ArtifactStore:
@@ -38,25 +73,161 @@ class ArtifactStore:
     Args:
         url: A folder's path or an fsspec URL (``file:///data``, ``s3://bucket/prefix``); the
             folder is made when the first artifact is put.
+        patience_seconds: How long a remote place may show no sign of life.
 
     Raises:
         BadInput: fsspec has no such protocol, or lacks the package for it.
         StorageError: The place is asked at once, as FTP is, and does not answer.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._url = url
-        try:
-            self._files, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise BadInput(f"artifacts cannot be kept at {_shown(url)}: {error}") from error
-        except Exception as error:  # a backend that connects at once, with errors of its own
-            raise StorageError(f"no answer from {_shown(url)}: {_first_line(error)}") from error
-        self._root = str(root).rstrip("/")
-        self._local = isinstance(self._files, LocalFileSystem)
+        self._files, self._root, self._local = open_file_system(
+            url, patience_seconds=patience_seconds
+        )
+        self._claimed: StoreOwner | None = None
+        self._verified = self._marked = False
 
     def __repr__(self) -> str:
-        return f"ArtifactStore({_shown(self._url)!r})"
+        return f"ArtifactStore({shown_place(self._url)!r})"
+
+    # -- whose it is ---------------------------------------------------------------------------
+
+    def claim(self, registry: str, instance: str, ledger: str = "") -> None:
+        """Say for which ledger the store is used; the first use refuses a store of another's.
+
+        Args:
+            registry: Id of the registry.
+            instance: The ledger's own; see :attr:`registry.ledger.base.Ledger.instance`.
+            ledger: Its address, without secrets.
+        """
+        self._claimed = StoreOwner(registry, (instance,), (ledger,) if ledger else ())
+        self._verified = self._marked = False
+
+    def owner(self) -> StoreOwner | None:
+        """Whose the store is by its mark, None without one.
+
+        Raises:
+            StoreRefused: There is a file of the mark's name that is no mark.
+            StorageError: It cannot be read.
+        """
+        try:
+            with self._errors("read", _MARK), self._files.open(self._mark_path, "rb") as file:
+                content: bytes = file.read()
+        except ArtifactNotFound:
+            return None
+        try:
+            said = json.loads(content)
+            return StoreOwner(
+                str(said["registry"]),
+                tuple(map(str, said["instances"])),
+                tuple(map(str, said.get("ledgers", ()))),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreRefused(
+                f"{shown_place(self._url)} has a {_MARK} that is no mark; delete that file, then"
+                " 'circuits migrate' marks the artifacts anew"
+            ) from error
+
+    def holds_anything(self) -> bool:
+        """Whether there is any file beside the mark, of whoever.
+
+        Raises:
+            StorageError: The place cannot be listed.
+        """
+        inside = (path[len(self._root) :].lstrip("/") for path in self._listed(self._root))
+        return any(path != _MARK and not path.startswith(f"{_UNFINISHED}/") for path in inside)
+
+    def verify(self, known: Callable[[], frozenset[str]] = frozenset) -> None:
+        """Make sure that the store is the claiming registry's, or empty; changes nothing.
+
+        Args:
+            known: Addresses by which a store without a mark can be told to be the registry's.
+
+        Raises:
+            StoreRefused: It is another registry's, or holds files without a mark.
+            StorageError: It cannot be read.
+        """
+        if self._claimed is None or self._verified:
+            return
+        found = self.owner()
+        if found is None and self.holds_anything() and not any(map(self._has, known())):
+            raise StoreRefused(
+                f"{shown_place(self._url)} holds files and no registry's mark ({_MARK}); give the"
+                " artifacts a place of their own. Of a registry made before there were marks,"
+                " 'circuits migrate' marks the artifacts"
+            )
+        if found is not None and found.registry != self._claimed.registry:
+            if self.holds_anything():
+                raise StoreRefused(
+                    f"the artifacts in {shown_place(self._url)} belong to registry"
+                    f" {found.registry[:12]}, not to {self._claimed.registry[:12]}; name this"
+                    " registry's own by --artifacts"
+                )
+            found = None  # whoever marked it has left nothing there
+        self._marked = found is not None and found == found.joined(self._claimed)
+        self._verified = True
+
+    def mark(self) -> None:
+        """Write the mark where this ledger is not in it; storing does so by itself.
+
+        Raises:
+            StoreRefused, StorageError: As :meth:`verify`.
+        """
+        if self._claimed is None:
+            return
+        self.verify()
+        if not self._marked:
+            found, mine = self.owner(), self._claimed
+            known = found if found and found.registry == mine.registry else mine
+            self._write_mark(known.joined(mine))
+
+    def adopt(self, known: Callable[[], frozenset[str]]) -> None:
+        """Mark a store of a registry that was made before there were marks.
+
+        Whether other copies keep files there cannot be told; the mark says so.
+
+        Args:
+            known: Gives the addresses that the registry refers to; one of them has to be here.
+        """
+        if self._claimed is None:
+            return
+        if self.owner() is not None:
+            self.mark()
+        elif self.holds_anything() and any(map(self._has, known())):
+            self._write_mark(self._claimed.joined(StoreOwner("", (_UNKNOWN_COPIES,))))
+
+    def has_other_copies(self) -> bool:
+        """Whether other ledgers may keep files here: restored or copied ones, or moved ones."""
+        self.verify()
+        found = self.owner()
+        return found is not None and self._claimed is not None and found != self._claimed
+
+    def forget_other_copies(self) -> None:
+        """Make the claiming ledger the only one in the mark."""
+        self.verify()
+        if self._claimed is not None:
+            self._write_mark(self._claimed)
+
+    @property
+    def _mark_path(self) -> str:
+        return f"{self._root}/{_MARK}"
+
+    def _write_mark(self, owner: StoreOwner) -> None:
+        content = {
+            "registry": owner.registry,
+            "instances": list(owner.instances),
+            "ledgers": list(owner.ledgers),
+        }
+        with self._errors("write", _MARK):
+            self._write_whole(self._mark_path, lambda file: _write_all(file, _encoded(content)))
+        self._verified = self._marked = True
+
+    def _has(self, address: str) -> bool:
+        with self._errors("look for", address):
+            return bool(self._files.isfile(self._place_of(address)))
+
+    # -- files ---------------------------------------------------------------------------------
 
     def put(self, data: bytes) -> str:
         """Store bytes, unless they are there already, and return their address.
@@ -116,6 +287,7 @@ class ArtifactStore:
 
     def addresses(self) -> Iterator[str]:
         """Addresses of all artifacts, in order."""
+        self.verify()
         found = (_STORED.search(path) for path in self._listed(self._root))
         yield from sorted(match[1] + match[2] for match in found if match)
 
@@ -167,6 +339,7 @@ class ArtifactStore:
         Raises:
             StorageError: One cannot be deleted.
         """
+        self.verify()
         removed = []
         for path in sorted(self._listed(f"{self._root}/{_UNFINISHED}")):
             name = path.rsplit("/", 1)[1]
@@ -180,29 +353,39 @@ class ArtifactStore:
     def _path(self, address: str) -> str:
         if not _ADDRESS.fullmatch(address):
             raise BadInput(f"{address!r} is no artifact's address: 64 hexadecimal digits")
+        self.verify()
+        return self._place_of(address)
+
+    def _place_of(self, address: str) -> str:
         return f"{self._root}/{address[:2]}/{address[2:]}"
 
     def _store(self, address: str, size: int, write: Callable[[IO[bytes]], None]) -> None:
         target = self._path(address)
-        unfinished = f"{self._root}/{_UNFINISHED}/{address[:12]}-{uuid.uuid4().hex}"
+        self.mark()
         with self._errors("write", address):
             # Putting a damaged file's content again is the way to put it right.
             if self._files.isfile(target) and self._holds(target, address, size):
                 self._renew(target)
-                return
-            try:
-                self._files.makedirs(f"{self._root}/{_UNFINISHED}", exist_ok=True)
-                self._files.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-                with self._files.open(unfinished, "wb") as file:
-                    write(file)
-                    if self._local:
-                        file.flush()
-                        os.fsync(file.fileno())
-                self._rename(unfinished, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    self._files.rm_file(unfinished)
-                raise
+            else:
+                self._write_whole(target, write)
+
+    def _write_whole(self, target: str, write: Callable[[IO[bytes]], None]) -> None:
+        """Write a file under a temporary name and give it its own when it is whole."""
+        folder, name = target.rsplit("/", 1)
+        unfinished = f"{self._root}/{_UNFINISHED}/{name[:12]}-{uuid.uuid4().hex}"
+        try:
+            self._files.makedirs(f"{self._root}/{_UNFINISHED}", exist_ok=True)
+            self._files.makedirs(folder, exist_ok=True)
+            with self._files.open(unfinished, "wb") as file:
+                write(file)
+                if self._local:
+                    file.flush()
+                    os.fsync(file.fileno())
+            self._rename(unfinished, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._files.rm_file(unfinished)
+            raise
 
     def _holds(self, path: str, address: str, size: int) -> bool:
         if self._files.size(path) != size:
@@ -249,14 +432,14 @@ class ArtifactStore:
     def _check(self, address: str, found: str) -> None:
         if found != address:
             raise ArtifactCorrupt(
-                f"artifact {address[:12]} in {_shown(self._url)} has been changed (its content"
+                f"artifact {address[:12]} in {shown_place(self._url)} has been changed (its content"
                 f" hashes to {found[:12]}); put the original back or restore a backup"
             )
 
     @contextlib.contextmanager
     def _errors(self, doing: str, what: str) -> Iterator[None]:
         """Turn what file systems raise into our errors, one line each."""
-        place = _shown(self._url)
+        place = shown_place(self._url)
         try:
             yield
         except (StorageError, BadInput):
@@ -264,10 +447,10 @@ class ArtifactStore:
         except FileNotFoundError as error:
             raise ArtifactNotFound(f"no artifact {what[:12]} in {place}") from error
         except OSError as error:
-            reason = _FULL.get(error.errno or 0) or error.strerror or str(error)
+            reason = _FULL.get(error.errno or 0) or _said(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
         except Exception as error:  # every fsspec backend has errors of its own
-            reason = _first_line(error)
+            reason = first_line(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
 
 
@@ -279,8 +462,12 @@ _FULL = {
 }
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _said(error: OSError) -> str:
+    return scrubbed(error.strerror) if error.strerror else first_line(error)
+
+
+def _encoded(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode() + b"\n"
 
 
 def _write_all(target: IO[bytes], data: bytes) -> None:
@@ -306,16 +493,3 @@ def _sync_folder(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _shown(url: str) -> str:
-    """The URL, or the chain of them, without what may be secret: user, password and query."""
-    return "::".join(_shown_link(link) for link in url.split("::"))
-
-
-def _shown_link(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    host, slash, path = rest.split("?")[0].partition("/")
-    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}"

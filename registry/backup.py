@@ -8,10 +8,12 @@ processes may record meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,23 +21,56 @@ from pathlib import Path
 from typing import Any
 
 from registry.artifacts import ArtifactStore
-from registry.errors import BadInput, StorageError
+from registry.damage import Damage, damage_of
+from registry.errors import ArtifactNotFound, BadInput, StorageError, StoreRefused
 from registry.ledger.base import Ledger
+from registry.records import content_hash
 
-__all__ = ["BackupReport", "Garbage", "collect_garbage", "load", "opened", "write"]
+__all__ = [
+    "Backup",
+    "BackupReport",
+    "Garbage",
+    "collect_garbage",
+    "load",
+    "opened",
+    "write",
+]
 
 FORMAT = "circuit-registry-backup/1"
 _MANIFEST, _LEDGER, _ARTIFACTS = "manifest.json", "ledger.jsonl", "artifacts/"
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What a backup holds."""
+    """What a backup holds, and which damaged artifacts it had to leave out."""
 
     path: Path
     n_rows: int
     n_artifacts: int
     size_bytes: int
+    left_out: tuple[Damage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that is open, whose checksums are right.
+
+    Attributes:
+        registry: Id of the registry that it holds.
+        digest: Tells it from every other backup.
+        left_out: Addresses of artifacts that were damaged when it was written.
+    """
+
+    archive: zipfile.ZipFile
+    registry: str
+    digest: str
+    left_out: tuple[str, ...]
+
+    def artifacts(self) -> frozenset[str]:
+        """Addresses of the artifacts that it holds."""
+        names = self.archive.namelist()
+        return frozenset(n.removeprefix(_ARTIFACTS) for n in names if n.startswith(_ARTIFACTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +82,45 @@ class Garbage:
     deleted: bool
 
 
-def write(path: Path, ledger: Ledger, artifacts: ArtifactStore) -> BackupReport:
+def write(
+    path: Path, ledger: Ledger, artifacts: ArtifactStore, *, skip_damaged: bool = False
+) -> BackupReport:
     """Write a backup to ``path``, by way of a temporary name beside it.
+
+    Args:
+        path: The file to write.
+        ledger: What to back up.
+        artifacts: Where its files are.
+        skip_damaged: Leave out artifacts that are missing or damaged, and report them.
 
     Raises:
         BadInput: ``path`` exists already.
+        LedgerError: The ledger's database is damaged.
         StorageError: It cannot be written, or an artifact is missing or damaged.
     """
     if path.exists():
         raise BadInput(f"{path} exists already; name a new file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    ledger.require_sound()
+    temporary = path.with_name(f".circuits-backup.{os.getpid()}.part")
+    left_out: list[Damage] = []
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             n_rows = _write_ledger(archive, ledger)
             # Records are never deleted, so what is referred to now includes what the dump names.
             kept = {sha256 for sha256 in ledger.source_files() if artifacts.exists(sha256)}
-            addresses = sorted(ledger.artifacts() | kept)
-            for address in addresses:
-                archive.writestr(_ARTIFACTS + address, artifacts.get(address))
-            archive.writestr(_MANIFEST, json.dumps(_manifest(ledger, n_rows, len(addresses))))
+            wanted = sorted(ledger.artifacts() | kept)
+            for address in wanted:
+                try:
+                    _write_artifact(archive, artifacts, address)
+                except StorageError as error:
+                    damage = damage_of(ledger, artifacts, address)
+                    if damage is None:  # it cannot be read, whatever it holds
+                        raise
+                    if not skip_damaged:
+                        raise _refused(damage) from error
+                    left_out.append(damage)
+            lacking = [damage.address for damage in left_out]
+            archive.writestr(_MANIFEST, json.dumps(_manifest(ledger, n_rows, wanted, lacking)))
         temporary.rename(path)
     except OSError as error:
         if isinstance(error, StorageError):
@@ -73,11 +128,27 @@ def write(path: Path, ledger: Ledger, artifacts: ArtifactStore) -> BackupReport:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return BackupReport(path, n_rows, len(addresses), path.stat().st_size)
+    n_artifacts = len(wanted) - len(left_out)
+    return BackupReport(path, n_rows, n_artifacts, path.stat().st_size, tuple(left_out))
+
+
+def _write_artifact(archive: zipfile.ZipFile, artifacts: ArtifactStore, address: str) -> None:
+    """Copy an artifact piece by piece; a damaged one is known before anything is written."""
+    with (
+        artifacts.open(address) as source,
+        archive.open(_ARTIFACTS + address, "w", force_zip64=True) as target,
+    ):
+        shutil.copyfileobj(source, target, _PIECE_BYTES)
+
+
+def _refused(damage: Damage) -> StorageError:
+    return StorageError(
+        f"{damage}. Nothing was written; 'circuits backup --skip-damaged' leaves it out"
+    )
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def opened(path: Path) -> Iterator[Backup]:
     """Open a backup whose manifest and checksums are right.
 
     Raises:
@@ -91,18 +162,23 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise BadInput(f"{path} is no backup of a registry: {error}") from error
     with archive:
         try:
-            _check_archive(archive, path)
+            manifest = _checked_manifest(archive, path)
         except BadInput:
             raise
         except Exception as error:  # whatever zip, compression and JSON make of broken bytes
             raise BadInput(f"{path} is damaged: {error}") from error
-        yield archive
+        yield Backup(
+            archive,
+            registry=str(manifest["registry"]),
+            digest=content_hash([(i.filename, i.CRC, i.file_size) for i in archive.infolist()]),
+            left_out=tuple(manifest.get("left_out", ())),
+        )
 
 
-def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+def _checked_manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     if _MANIFEST not in archive.namelist():
         raise BadInput(f"{path} is no backup of a registry: it has no {_MANIFEST}")
-    manifest = json.loads(archive.read(_MANIFEST))
+    manifest: dict[str, Any] = json.loads(archive.read(_MANIFEST))
     if manifest.get("format") != FORMAT:
         raise BadInput(f"{path} is a backup of another version; expected {FORMAT}")
     held = sum(name.startswith(_ARTIFACTS) for name in archive.namelist())
@@ -112,37 +188,77 @@ def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
         )
     if damaged := archive.testzip():
         raise BadInput(f"{path} is damaged at {damaged}")
+    return manifest
 
 
-def load(archive: zipfile.ZipFile, ledger: Ledger, artifacts: ArtifactStore) -> None:
+def load(backup: Backup, ledger: Ledger, artifacts: ArtifactStore) -> None:
     """Fill an empty registry: artifacts first, then the ledger in one transaction.
 
     Raises:
         BadInput: An artifact's content does not have the hash that names it.
         LedgerError: The ledger holds records already, or the rows are of another version.
     """
-    for name in archive.namelist():
+    for name in backup.archive.namelist():
         if name.startswith(_ARTIFACTS):
-            address = artifacts.put(archive.read(name))
+            address = artifacts.put(backup.archive.read(name))
             if address != name.removeprefix(_ARTIFACTS):
                 raise BadInput(f"the backup's file {name} does not have the content it names")
-    ledger.load(_rows(archive))
+    ledger.load(_rows(backup.archive), digest=backup.digest)
 
 
 def collect_garbage(
-    ledger: Ledger, artifacts: ArtifactStore, *, apply: bool, grace_seconds: float
+    ledger: Ledger,
+    artifacts: ArtifactStore,
+    *,
+    apply: bool,
+    grace_seconds: float,
+    sole_copy: bool = False,
 ) -> Garbage:
-    """Find, and with ``apply`` delete, artifacts that nothing refers to and that are not new."""
+    """Find, and with ``apply`` delete, artifacts that nothing refers to and that are not new.
+
+    Raises:
+        StoreRefused: With ``apply``: another copy of the registry keeps files in the same place,
+            which this ledger does not know; unless ``sole_copy`` says that it is gone.
+    """
+    if apply:
+        _require_sole_copy(artifacts, sole_copy=sole_copy)
     # Addresses are listed before the ledger is read: what is written in between is not listed.
-    old = [a for a in artifacts.addresses() if artifacts.age_seconds(a) >= grace_seconds]
+    ages = ((address, _age(artifacts, address)) for address in artifacts.addresses())
+    old = [address for address, age in ages if age is not None and age >= grace_seconds]
     referred = ledger.artifacts() | ledger.source_files()
     unused = tuple(sorted(address for address in old if address not in referred))
-    size = sum(artifacts.size_bytes(address) for address in unused)
+    size = sum(_size(artifacts, address) for address in unused)
     if apply:
         for address in unused:
             artifacts.remove(address, grace_seconds=grace_seconds)
         artifacts.remove_leftovers(grace_seconds=grace_seconds)
     return Garbage(unused, size, apply)
+
+
+def _require_sole_copy(artifacts: ArtifactStore, *, sole_copy: bool) -> None:
+    if sole_copy:
+        artifacts.forget_other_copies()
+        return
+    if artifacts.has_other_copies():
+        raise StoreRefused(
+            "another copy of this registry (restored from a backup, copied, or this one before it"
+            " was moved or upgraded) may keep files among these artifacts, and this one does not"
+            " know which; nothing was deleted. If there is no other copy, 'circuits gc --apply"
+            " --sole-copy' says so"
+        )
+
+
+def _age(artifacts: ArtifactStore, address: str) -> float | None:
+    """Seconds since it was written; None where another process deleted it meanwhile."""
+    with contextlib.suppress(ArtifactNotFound):
+        return artifacts.age_seconds(address)
+    return None
+
+
+def _size(artifacts: ArtifactStore, address: str) -> int:
+    with contextlib.suppress(ArtifactNotFound):
+        return artifacts.size_bytes(address)
+    return 0
 
 
 def _write_ledger(archive: zipfile.ZipFile, ledger: Ledger) -> int:
@@ -161,11 +277,14 @@ def _rows(archive: zipfile.ZipFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield table, row
 
 
-def _manifest(ledger: Ledger, n_rows: int, n_artifacts: int) -> dict[str, Any]:
+def _manifest(
+    ledger: Ledger, n_rows: int, wanted: Sequence[str], left_out: Sequence[str]
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "registry": ledger.registry_id,
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "rows": n_rows,
-        "artifacts": n_artifacts,
+        "artifacts": len(wanted) - len(left_out),
+        "left_out": list(left_out),
     }

@@ -33,6 +33,7 @@ from typing import Any
 from registry import plugins
 from registry.errors import BadIdentifier, BadInput, CircuitsError
 from registry.parameters import TYPES, Parameter, Resolver
+from registry.rows import COLUMN_TYPES, Rows
 
 __all__ = [
     "TYPES",
@@ -48,8 +49,6 @@ __all__ = [
 ]
 
 QUERIES_GROUP = "circuits.queries"
-
-_COLUMN_TYPES = ("string", "integer", "number", "boolean", "map")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,14 @@ class NamedQuery:
     columns: tuple[Column, ...]
     text: str
     source: str
+
+    def checked(self, rows: Rows) -> Rows:
+        """The answer, if it is what the header promises.
+
+        Raises:
+            GraphUnavailable: It has other columns, or values of other types.
+        """
+        return rows.expecting(**{column.name: column.type for column in self.columns})
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -246,8 +253,8 @@ def _column(line: _Line, source: str) -> Column:
     name, type_, rest = _declaration(line, source)
     bare = type_.removesuffix("?").removeprefix("list[").removesuffix("]")
     found = _DEFAULT.fullmatch(rest)
-    if found is None or found["default"] is not None or bare not in _COLUMN_TYPES:
-        types = ", ".join(_COLUMN_TYPES)
+    if found is None or found["default"] is not None or bare not in COLUMN_TYPES:
+        types = ", ".join(COLUMN_TYPES)
         expected = f"'// returns NAME: TYPE -- MEANING' with a type of {types}, list[...] of one"
         raise _fault(source, line.number, f"{expected}, and ? where it may be null")
     return Column(name, type_, found["help"])

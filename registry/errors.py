@@ -19,6 +19,7 @@ __all__ = [
     "GraphOutdated",
     "GraphRefused",
     "GraphUnavailable",
+    "HomeNotTrusted",
     "IncompatibleModel",
     "LedgerError",
     "LedgerOutdated",
@@ -28,8 +29,10 @@ __all__ = [
     "PluginBroken",
     "QueryFailed",
     "QueryTimeout",
+    "QueryTooLarge",
     "RegistryNotFound",
     "StorageError",
+    "StoreRefused",
     "TooFewPrompts",
     "UnsupportedModel",
 ]
@@ -66,6 +69,10 @@ class NotFound(CircuitsError, LookupError):
 
 class RegistryNotFound(CircuitsError, LookupError):
     """No registry in this folder or above it."""
+
+
+class HomeNotTrusted(CircuitsError, PermissionError):
+    """A registry that this user neither made nor accepted leads to places outside its folder."""
 
 
 class IncompatibleModel(BadInput):
@@ -122,6 +129,10 @@ class StorageError(CircuitsError, OSError):
     """An artifact could not be written or read: full disk, no permission, no connection."""
 
 
+class StoreRefused(StorageError):
+    """The artifacts belong to another registry, or to none that can be told."""
+
+
 class ArtifactNotFound(StorageError):
     """The artifact store holds no file of that hash."""
 
@@ -168,3 +179,7 @@ class QueryFailed(GraphError, ValueError):
 
 class QueryTimeout(GraphError, TimeoutError):
     """A statement ran past its time limit and was stopped."""
+
+
+class QueryTooLarge(GraphError, MemoryError):
+    """A statement took more memory than it may, or its answer is larger than one may be."""

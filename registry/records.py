@@ -66,10 +66,14 @@ __all__ = [
     "Task",
     "canonical_json",
     "content_hash",
+    "in_utc",
 ]
 
 _MAX_NESTING = 200
 """Levels of JSON in a record; pydantic writes no more than some 250."""
+
+_FIRST_MOMENT = datetime(1, 1, 2, tzinfo=UTC)
+_LAST_MOMENT = datetime(9999, 12, 30, 23, 59, 59, 999_999, tzinfo=UTC)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Slug = Annotated[
@@ -116,8 +120,19 @@ def _positive_zero(value: float) -> float:
     return value + 0.0
 
 
-def _in_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+def in_utc(moment: datetime) -> datetime:
+    """A moment in UTC, if every time zone can write it.
+
+    Raises:
+        ValueError: It lies within a day of the first or last that Python and databases know.
+    """
+    try:
+        turned = moment.astimezone(UTC)
+    except OverflowError:
+        turned = datetime.min.replace(tzinfo=UTC)
+    if not _FIRST_MOMENT <= turned <= _LAST_MOMENT:
+        raise ValueError("is no moment between 0001-01-02 and 9999-12-30 in UTC")
+    return turned
 
 
 Json = Annotated[Mapping[str, Any], _json("set of parameters")]
@@ -125,7 +140,7 @@ Json = Annotated[Mapping[str, Any], _json("set of parameters")]
 EditJson = Annotated[Mapping[str, Any], _json("request or set of hyperparameters")]
 """The same, small enough for a property of the graph."""
 Number = Annotated[float, AfterValidator(_positive_zero)]
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
 
 class Level(StrEnum):

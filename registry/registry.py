@@ -1,27 +1,30 @@
 """The registry itself: one record, its artifacts, and the graph made from both.
 
 :class:`Registry` alone writes to more than one store, always in this order: artifacts, then one
-ledger transaction that also fills the outbox, then the projection of the outbox into the graph.
-A crash at any point leaves nothing visible, or an outbox that the next :meth:`Registry.sync`
-works off. The graph is opened for writing only while projecting, and whatever is wrong with it
-never stops recording.
+ledger transaction that makes a revision, then the projection of what it changed into the graph.
+A crash at any point leaves nothing visible, or a graph that says it is behind, which the next
+:meth:`Registry.sync` brings up to date. The graph is opened for writing only while projecting, and
+whatever is wrong with it never stops recording.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from registry import backup as backups
 from registry.artifacts import ArtifactStore
 from registry.catalogue import bind, load_catalogue
 from registry.closing import Closing
+from registry.damage import Damage, damaged, mend
 from registry.documents import read_circuit
-from registry.errors import BadInput, CircuitsError, NotFound
+from registry.errors import BadInput, CircuitsError, LedgerError, NotFound, StoreRefused
+from registry.findings import Description, FoundCircuit, as_records
+from registry.graph.schema import PutAside
 from registry.ledger.base import (
     Batch,
     CircuitEntry,
@@ -29,18 +32,17 @@ from registry.ledger.base import (
     Ledger,
     NewCircuit,
     Recorded,
+    Revision,
 )
 from registry.ledger.merging import merge_models
-from registry.ledger.sql import migrate_ledger, open_ledger
+from registry.ledger.sql import is_set_up, migrate_ledger, open_ledger
 from registry.limits import STORED
 from registry.names import known_model, known_task, resolvers
-from registry.networks import to_networkx
 from registry.records import (
     Circuit,
     CircuitLabels,
     CircuitState,
     Edit,
-    Evaluation,
     Model,
     Outcome,
     Record,
@@ -49,10 +51,8 @@ from registry.records import (
 from registry.rows import Rows
 from registry.settings import Settings, create_home, load_settings
 from registry.shapes import check_components
-from registry.syncing import GraphAccess, Progress
-
-if TYPE_CHECKING:
-    import networkx
+from registry.stored import StoredCircuit
+from registry.syncing import GraphAccess, Progress, refuse_graph_in_use
 
 __all__ = ["Registry", "Status", "StoredCircuit"]
 
@@ -61,19 +61,7 @@ log = logging.getLogger(__name__)
 _QUERY_TIMEOUT_SECONDS = 60.0
 _LONGEST_TIMEOUT_SECONDS = 86_400
 _MAX_ROWS = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCircuit:
-    """A circuit as the registry keeps it: content, labels with provenance, measurements."""
-
-    entry: CircuitEntry
-    circuit: Circuit
-    evaluations: tuple[Evaluation, ...]
-
-    def to_networkx(self) -> networkx.MultiDiGraph[str]:
-        """The circuit as a graph; see :func:`registry.networks.to_networkx`."""
-        return to_networkx(self.circuit)
+_QUERY_MEMORY_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +73,7 @@ class Status:
         counts: Records of each kind.
         pending: Changes that are not yet in the graph.
         graph: ``ready``, or why the graph cannot be read.
+        put_aside: Records that the graph could not take, with the reasons.
         runs: Runs by status.
     """
 
@@ -94,6 +83,7 @@ class Status:
     counts: Mapping[str, int]
     pending: int
     graph: str
+    put_aside: tuple[PutAside, ...]
     runs: Mapping[str, int]
 
 
@@ -120,8 +110,13 @@ class Registry(Closing):
         A registry that is there already is opened, and brought up to date.
         """
         settings = settings or load_settings(create_home(home))
-        migrate_ledger(settings.ledger)
+        cls.migrate(settings)
         registry = cls.open(settings=settings)
+        try:
+            registry._artifacts.mark()
+        except BaseException:
+            registry.close()
+            raise
         registry._sync_or_warn()
         return registry
 
@@ -132,9 +127,18 @@ class Registry(Closing):
         Raises:
             RegistryNotFound: There is none; ``circuits init`` makes one.
             LedgerOutdated: Its ledger needs ``circuits migrate``.
+            LedgerError: It cannot be opened; the text says if it was lost and its artifacts are
+                still there.
         """
         settings = settings or load_settings(home)
-        return cls(settings, open_ledger(settings.ledger), ArtifactStore(settings.artifacts))
+        artifacts = ArtifactStore(settings.artifacts)
+        try:
+            ledger = open_ledger(settings.ledger)
+        except LedgerError:
+            _refuse_lost_ledger(settings)
+            raise
+        artifacts.claim(ledger.registry_id, ledger.instance, settings.describe()["ledger"])
+        return cls(settings, ledger, artifacts)
 
     def close(self) -> None:
         """Release all stores; safe to repeat."""
@@ -143,12 +147,19 @@ class Registry(Closing):
 
     # -- recording -----------------------------------------------------------------------------
 
-    def record(self, *what: Batch | Record | NewCircuit) -> Recorded:
+    def record(
+        self, *what: Batch | Record | NewCircuit | FoundCircuit, **description: Unpack[Description]
+    ) -> Recorded:
         """Record results, all or none, and project them into the graph.
 
-        Give records one by one or a :class:`~registry.ledger.base.Batch`. A model or task that a
-        circuit names and nobody described is added with its name alone. What is already there is
-        not added again; a known circuit gains the new run as provenance.
+        Give records one by one or a :class:`~registry.ledger.base.Batch`; or what discovery found,
+        with its task: ``record(scores.top(500), task="ioi", title="Name movers")``. A model or task
+        that a circuit names and nobody described is added with its name alone. What is already
+        there is not added again; a known circuit gains the new run as provenance.
+
+        Args:
+            what: Records, batches, and circuits of ``ingest.discovery``.
+            description: Of these circuits; see :class:`~registry.findings.Description`.
 
         Returns:
             What was new.
@@ -157,16 +168,19 @@ class Registry(Closing):
             BadIdentifier: A part lies outside the model's shape.
             IncompatibleModel: The model's name belongs to other weights or another shape.
             NotFound: A record refers to a circuit, run, prompt set or edit that does not exist.
-            BadInput: An edit is aimed at a circuit of another model.
+            BadInput: An edit is aimed at a circuit of another model, or a circuit that was found is
+                not described as it has to be.
         """
-        batch = _merge(what)
-        batch = self._with_models_and_tasks(batch)
-        self._check_shapes(batch)
+        described = as_records(what, description)
+        batch = _merge(described.records)
+        known = self._ledger.models()
+        batch = self._with_models_and_tasks(batch, known)
+        _check_shapes(batch, known)
         self._check_targets(batch)
-        for new in batch.circuits:
-            self._artifacts.put(new.circuit.document)
+        for data in (*described.artifacts, *(new.circuit.document for new in batch.circuits)):
+            self._artifacts.put(data)
         recorded = self._ledger.record(batch)
-        self._sync_or_warn()
+        self._sync_or_warn(verify=not recorded.anything)
         return recorded
 
     def store_artifact(self, data: bytes) -> str:
@@ -241,7 +255,7 @@ class Registry(Closing):
             if self._ledger.relabel(entry.id, labels, expected=old):
                 break
             entry = self._ledger.circuit(entry.id)  # somebody else was quicker
-        self._sync_or_warn()
+        self._sync_or_warn(verify=False)
 
     # -- reading the record --------------------------------------------------------------------
 
@@ -300,9 +314,7 @@ class Registry(Closing):
             raise NotFound("query", name, "known: " + ", ".join(sorted(catalogue)))
         query = catalogue[name]
         bound = bind(query, parameters, resolve=resolvers(self._ledger))
-        return self._graph.read(
-            query.text, bound, timeout_seconds=_QUERY_TIMEOUT_SECONDS, max_rows=_MAX_ROWS
-        )
+        return query.checked(self.cypher(query.text, bound))
 
     def cypher(
         self,
@@ -311,13 +323,22 @@ class Registry(Closing):
         *,
         timeout_seconds: float = _QUERY_TIMEOUT_SECONDS,
         max_rows: int = _MAX_ROWS,
+        memory_bytes: int = _QUERY_MEMORY_BYTES,
     ) -> Rows:
         """Answer a Cypher statement of the user's own, which can read the graph and nothing else.
 
+        Args:
+            text: The statement.
+            parameters: Values for its ``$names``.
+            timeout_seconds: It ends after that, the server's answer included; it is not repeated.
+            max_rows: Further rows are left out, and ``Rows.truncated`` is set.
+            memory_bytes: What it and its answer may take on this machine, beside the graph.
+
         Raises:
-            BadInput: ``timeout_seconds`` or ``max_rows`` is no limit.
+            BadInput: A limit is none.
             QueryFailed: It is not accepted: syntax, an attempt to write or to load a file.
             QueryTimeout: It ran longer than ``timeout_seconds`` and was stopped.
+            QueryTooLarge: It took more memory than it may, here or on the server.
         """
         if not 0 < timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
             raise BadInput(
@@ -326,9 +347,25 @@ class Registry(Closing):
             )
         if max_rows < 1:
             raise BadInput(f"a query's limit of rows is at least 1, not {max_rows}")
+        if memory_bytes < 1:
+            raise BadInput(f"a query's limit of memory is at least a byte, not {memory_bytes}")
         return self._graph.read(
-            text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows
+            text,
+            parameters,
+            timeout_seconds=timeout_seconds,
+            max_rows=max_rows,
+            memory_bytes=memory_bytes,
         )
+
+    def graph_limits(self) -> Mapping[str, str]:
+        """Settings by which the graph's server limits what a statement may take of it.
+
+        By the server's names; empty for an embedded graph, and where the server keeps them secret.
+
+        Raises:
+            GraphError: The graph cannot be read.
+        """
+        return self._graph.limits()
 
     # -- projecting ----------------------------------------------------------------------------
 
@@ -340,12 +377,24 @@ class Registry(Closing):
         """
         return self._graph.sync(progress)
 
-    def rebuild(self, *, progress: Progress | None = None) -> int:
+    def rebuild(self, *, progress: Progress | None = None, overwrite: bool = False) -> int:
         """Empty the graph and make it again from the ledger; returns how many changes that were.
 
-        Killed at any point, the next :meth:`sync` finishes it.
+        Killed at any point, an embedded graph is what it was before, and that of a server is
+        finished by the next :meth:`sync`; readers are told meanwhile.
+
+        Args:
+            progress: Told how far it is.
+            overwrite: Also a graph that was made from another copy of this registry.
+
+        Raises:
+            GraphRefused: The graph is another registry's, or another copy's without ``overwrite``.
         """
-        return self._graph.rebuild(progress)
+        return self._graph.rebuild(progress, overwrite=overwrite)
+
+    def put_aside(self) -> tuple[PutAside, ...]:
+        """Records that the graph could not take, with the reasons; none if it cannot be read."""
+        return self._graph.standing().put_aside
 
     @contextmanager
     def projecting_later(self) -> Iterator[None]:
@@ -362,10 +411,11 @@ class Registry(Closing):
             if self._waits:
                 self._sync_or_warn()
 
-    def _sync_or_warn(self) -> None:
+    def _sync_or_warn(self, *, verify: bool = True) -> None:
+        """Project; without ``verify``, another process's word that it did so is enough."""
         self._waits = not self._projects
         if self._projects:
-            self._project_or_warn(self.sync)
+            self._project_or_warn(lambda: self._graph.sync(verify=verify))
 
     def _project_or_warn(self, work: Callable[[], int]) -> None:
         try:
@@ -377,12 +427,24 @@ class Registry(Closing):
 
     @classmethod
     def migrate(cls, settings: Settings, *, check_only: bool = False) -> tuple[str, ...]:
-        """Bring the ledger's schema up to date, or only say which revisions are pending."""
-        return migrate_ledger(settings.ledger, check=check_only)
+        """Bring the ledger's schema up to date, or only say which revisions are pending.
+
+        Artifacts of a registry that was made before stores were marked get their mark.
+
+        Raises:
+            LedgerError: There is no ledger, but artifacts are there: it was lost.
+        """
+        if not is_set_up(settings.ledger):
+            _refuse_lost_ledger(settings)
+        applied = migrate_ledger(settings.ledger, check=check_only)
+        if not check_only:
+            with cls.open(settings=settings) as registry:
+                registry._artifacts.adopt(registry._ledger.artifacts)
+        return applied
 
     def status(self) -> Status:
         """Say what the registry holds and how its stores are."""
-        ledger = self._ledger
+        ledger, graph = self._ledger, self._graph.standing()
         entries = ledger.circuits()
         runs: dict[str, int] = {}
         for run in ledger.runs():
@@ -399,14 +461,22 @@ class Registry(Closing):
                 "evaluations": len(ledger.evaluations()),
                 "edits": len(ledger.edits()),
             },
-            pending=ledger.pending_count(),
-            graph=self._graph.state(),
+            pending=graph.pending,
+            graph=graph.state,
+            put_aside=graph.put_aside,
             runs=runs,
         )
 
-    def backup(self, path: Path | str) -> backups.BackupReport:
-        """Write ledger and artifacts into one file; other processes may record meanwhile."""
-        return backups.write(Path(path), self._ledger, self._artifacts)
+    def backup(self, path: Path | str, *, skip_damaged: bool = False) -> backups.BackupReport:
+        """Write ledger and artifacts into one file; other processes may record meanwhile.
+
+        Raises:
+            BadInput: The file exists already.
+            LedgerError: The ledger's database is damaged.
+            StorageError: It cannot be written; or an artifact is missing or damaged, unless
+                ``skip_damaged`` leaves such out, which the report names.
+        """
+        return backups.write(Path(path), self._ledger, self._artifacts, skip_damaged=skip_damaged)
 
     @classmethod
     def restore(
@@ -415,41 +485,132 @@ class Registry(Closing):
         home: Path | str | None = None,
         *,
         settings: Settings | None = None,
+        overwrite_graph: bool = False,
     ) -> Registry:
         """Fill a new registry from a backup, project it and return it open.
 
+        A restore that was killed after its records were in goes on where it was.
+
+        Args:
+            path: The backup.
+            home: Folder of the new registry.
+            settings: Its settings, instead of ``home``.
+            overwrite_graph: Empty the graph, if it is one of this registry.
+
         Raises:
             BadInput: The file is no backup, or damaged.
-            LedgerError: The registry there already holds records.
+            GraphRefused: The graph is not empty.
+            StoreRefused: The artifact store is another registry's.
+            LedgerError: The registry there already holds other records.
         """
         with backups.opened(Path(path)) as backup:
             settings = settings or load_settings(create_home(home))
-            migrate_ledger(settings.ledger)
-            registry = cls.open(settings=settings)
-            try:
-                backups.load(backup, registry._ledger, registry._artifacts)
-            except BaseException:
-                registry.close()
-                raise
-        # The graph may be there already, with what was recorded after the backup.
-        registry._project_or_warn(registry.rebuild)
+            registry = cls._restored_before(settings, backup)
+            if registry is None:
+                if not overwrite_graph:
+                    refuse_graph_in_use(settings)
+                registry = cls._filled(settings, backup)
+        if overwrite_graph:
+            # The graph may be there already, with what was recorded after the backup.
+            registry._project_or_warn(lambda: registry.rebuild(overwrite=True))
+        else:
+            registry._project_or_warn(registry.sync)
         return registry
 
-    def gc(self, *, apply: bool = False, grace_seconds: float = 3600.0) -> backups.Garbage:
+    @classmethod
+    def _restored_before(cls, settings: Settings, backup: backups.Backup) -> Registry | None:
+        """The registry that this very backup was restored into, if there is one."""
+        if not is_set_up(settings.ledger):
+            return None
+        migrate_ledger(settings.ledger)
+        registry = cls.open(settings=settings)
+        if registry._ledger.restored_from == backup.digest:
+            return registry
+        is_empty = registry._ledger.revision() == Revision()
+        registry.close()
+        if not is_empty:
+            raise LedgerError(
+                f"{settings.describe()['ledger']} holds records already; restore into a new folder,"
+                " or name a new ledger by --ledger"
+            )
+        return None
+
+    @classmethod
+    def _filled(cls, settings: Settings, backup: backups.Backup) -> Registry:
+        artifacts = ArtifactStore(settings.artifacts)
+        artifacts.claim(backup.registry, "")
+        artifacts.verify(backup.artifacts)  # before anything is made
+        migrate_ledger(settings.ledger)
+        registry = cls.open(settings=settings)
+        try:
+            ledger = registry._ledger
+            where = settings.describe()["ledger"]
+            registry._artifacts.claim(backup.registry, ledger.instance, where)
+            registry._artifacts.adopt(backup.artifacts)
+            backups.load(backup, registry._ledger, registry._artifacts)
+        except BaseException:
+            registry.close()
+            raise
+        return registry
+
+    def gc(
+        self, *, apply: bool = False, grace_seconds: float = 3600.0, sole_copy: bool = False
+    ) -> backups.Garbage:
         """Find artifacts that no record refers to, and delete them if ``apply``.
 
         Files younger than ``grace_seconds`` are left alone: another process may be about to
         record what refers to them.
+
+        Raises:
+            StoreRefused: The artifacts are another registry's; or another copy of this one keeps
+                files among them, unless ``sole_copy`` says that it is gone.
         """
+        if apply and not sole_copy:
+            self._refuse_older_state()
         return backups.collect_garbage(
-            self._ledger, self._artifacts, apply=apply, grace_seconds=grace_seconds
+            self._ledger,
+            self._artifacts,
+            apply=apply,
+            grace_seconds=grace_seconds,
+            sole_copy=sole_copy,
         )
+
+    def _refuse_older_state(self) -> None:
+        """Refuse to delete what a ledger that was put back to an older state knows nothing of."""
+        if self._graph.is_ahead():
+            raise StoreRefused(
+                "the graph holds revisions that the ledger does not have: it was put back to an"
+                " older state, and what was recorded since would be deleted. 'circuits sync' makes"
+                " the graph again if that is meant to be; nothing was deleted"
+            )
+
+    def damage(self, *, sample: int | None = None) -> list[Damage]:
+        """Check artifacts that records refer to, and say what is missing or damaged.
+
+        Args:
+            sample: Read so many, chosen at random, and only look whether the others are there;
+                None reads all.
+        """
+        return list(damaged(self._ledger, self._artifacts, sample=sample))
+
+    def mend(self, *sources: Path | str) -> tuple[tuple[Damage, ...], tuple[Damage, ...]]:
+        """Put back missing and damaged artifacts from backups, bundles, originals or folders.
+
+        Returns:
+            What was mended, and what still is damaged.
+
+        Raises:
+            BadInput: A source does not exist or cannot be read.
+        """
+        mended = mend(self._ledger, self._artifacts, [Path(source) for source in sources])
+        self._sync_or_warn()
+        return mended
 
     # -- completing and checking what is recorded ----------------------------------------------
 
-    def _with_models_and_tasks(self, batch: Batch) -> Batch:
+    def _with_models_and_tasks(self, batch: Batch, known: Sequence[Model]) -> Batch:
         named = [new.circuit for new in batch.circuits]
-        models = {model.slug for model in (*self._ledger.models(), *batch.models)}
+        models = {model.slug for model in (*known, *batch.models)}
         tasks = {task.slug for task in (*self._ledger.tasks(), *batch.tasks)}
         new_models = {c.model for c in named} | {edit.model for edit in batch.edits}
         new_tasks = {c.task for c in named} | {e.task for e in batch.evaluations}
@@ -459,17 +620,6 @@ class Registry(Closing):
             models=(*batch.models, *(Model(slug=slug) for slug in sorted(new_models - models))),
             tasks=(*batch.tasks, *(_bare_task(slug) for slug in sorted(new_tasks - tasks))),
         )
-
-    def _check_shapes(self, batch: Batch) -> None:
-        models: dict[str, Model] = {}
-        for model in (*self._ledger.models(), *batch.models):
-            known = models.get(model.slug)
-            models[model.slug] = merge_models(known, model) if known else model
-        for new in batch.circuits:
-            names = (node.component for node in new.circuit.nodes)
-            check_components(models[new.circuit.model], names)
-        for edit in batch.edits:
-            check_components(models[edit.model], edit.components)
 
     def _check_targets(self, batch: Batch) -> None:
         models = (
@@ -483,6 +633,38 @@ class Registry(Closing):
                         f"the edit changes {edit.model}, but circuit {target[:12]} was found in"
                         f" {model}; an edit touches circuits of its own model"
                     )
+
+
+def _refuse_lost_ledger(settings: Settings) -> None:
+    """Tell a registry whose ledger was lost from one that was never made.
+
+    Raises:
+        LedgerError: There is no ledger, but artifacts of one.
+    """
+    if is_set_up(settings.ledger):
+        return
+    artifacts = ArtifactStore(settings.artifacts)
+    if artifacts.holds_anything():
+        owner = artifacts.owner()
+        whose = f" of registry {owner.registry[:12]}" if owner is not None else ""
+        where = settings.describe()
+        raise LedgerError(
+            f"there is no ledger at {where['ledger']}, but artifacts{whose} are in"
+            f" {where['artifacts']}: put the ledger back, or restore a backup with 'circuits"
+            " restore FILE'; a new registry needs artifacts of its own, see --artifacts"
+        )
+
+
+def _check_shapes(batch: Batch, known: Sequence[Model]) -> None:
+    models: dict[str, Model] = {}
+    for model in (*known, *batch.models):
+        before = models.get(model.slug)
+        models[model.slug] = merge_models(before, model) if before else model
+    for new in batch.circuits:
+        names = (node.component for node in new.circuit.nodes)
+        check_components(models[new.circuit.model], names)
+    for edit in batch.edits:
+        check_components(models[edit.model], edit.components)
 
 
 def _merge(what: Iterable[Batch | Record | NewCircuit]) -> Batch:

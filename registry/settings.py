@@ -5,39 +5,74 @@ argument of its name, else from its environment variable, else from ``circuits.t
 folder, else from its default. Relative paths in ``circuits.toml`` start at the home folder, all
 others at the current one. The password of a Neo4j graph comes from the environment or from a file
 that its owner alone can read, and nowhere else.
+
+Options and variables are the user's own. A home folder may be anybody's: it came with a repository,
+or lies in a folder that others write to. So a home leads to its own folder alone, unless its user
+made it (:func:`create_home`) or accepted where else it leads (:func:`trust`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import logging
 import os
-import stat
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+import uuid
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from registry.errors import BadInput, RegistryNotFound
-from registry.settings_table import PASSWORD, SETTINGS, has_password, redacted
+from registry import trusted_homes
+from registry.credentials import shown_url
+from registry.errors import BadInput, CircuitsError, HomeNotTrusted
+from registry.homes import (
+    FILE_NAME,
+    HOME_NAME,
+    IN_FILE,
+    check_values,
+    discard_folder,
+    existing_home,
+    find_home,
+    home_path,
+    make_folder,
+    read_values,
+    refuse_unknown,
+    write_values,
+)
+from registry.outside import Outside, places_outside
+from registry.settings_table import PASSWORD, SETTINGS
+from registry.small_files import read_small
+from registry.store_urls import (
+    MEANINGS,
+    Given,
+    artifacts_url,
+    graph_url,
+    ledger_url,
+    password_path,
+)
 
 __all__ = [
     "FILE_NAME",
     "HOME_NAME",
+    "LocalSettings",
+    "Outside",
     "Settings",
     "create_home",
     "discard_home",
     "find_home",
+    "home_path",
+    "keep_settings",
     "load_settings",
+    "local_settings",
+    "not_kept",
+    "trust",
+    "untrust",
 ]
 
-HOME_NAME = ".circuits"
-FILE_NAME = "circuits.toml"
-_PASSWORD_FILE_NAME = "graph-password"
-_GRAPH_SCHEMES = ("kglite", "bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc")
-_IN_FILE = tuple(setting.name for setting in SETTINGS if setting.name != "home")
+log = logging.getLogger(__name__)
+
+_PASSWORD_LIMIT_BYTES = 4096
 
 
 class Settings(BaseModel):
@@ -71,35 +106,47 @@ class Settings(BaseModel):
     def describe(self) -> dict[str, str]:
         """Where each store is, without passwords."""
         stores = {"ledger": self.ledger, "artifacts": self.artifacts, "graph": self.graph}
-        return {store: redacted(where) for store, where in stores.items()}
+        return {store: shown_url(where) for store, where in stores.items()}
 
 
-class _Given(NamedTuple):
-    """A value with where it was given, for error texts, and where relative paths start."""
+class LocalSettings(NamedTuple):
+    """What can be used of a home without accepting it.
 
-    value: str
-    origin: str
-    base: Path
-
-
-def find_home(start: Path | str | None = None) -> Path:
-    """Return the ``.circuits`` folder in ``start`` or the nearest folder above it.
-
-    Raises:
-        RegistryNotFound: There is none up to the root.
+    Attributes:
+        settings: With a store that is not there in place of each refused one.
+        refused: Where the home leads, though nobody accepted it; empty for a trusted one.
     """
-    here = Path(start or Path.cwd()).absolute()
-    for folder in (here, *here.parents):
-        if (folder / HOME_NAME).is_dir():
-            return folder / HOME_NAME
-    raise RegistryNotFound(
-        f"no registry in {here} or any folder above it; run 'circuits init' to make one here"
-    )
 
+    settings: Settings
+    refused: tuple[Outside, ...]
 
-def home_path(path: Path | str | None = None) -> Path:
-    """Where :func:`create_home` makes one: ``path``, ``CIRCUITS_HOME``, or ``.circuits`` here."""
-    return Path(path or os.environ.get("CIRCUITS_HOME") or HOME_NAME).expanduser().absolute()
+    @property
+    def refused_stores(self) -> frozenset[str]:
+        """Which of ``ledger``, ``artifacts`` and ``graph`` cannot be used."""
+        return frozenset(place.setting.partition("_")[0] for place in self.refused)
+
+    def describe(self) -> dict[str, str]:
+        """Where each store is, without passwords; of a refused one, why it is."""
+        shown = self.settings.describe()
+        for store in self.refused_stores:
+            leads = [place for place in self.refused if place.setting.startswith(store)]
+            shown[store] = "not accepted: " + ", ".join(map(str, leads))
+        return shown
+
+    def refusal(self) -> str:
+        """What is refused, and how to accept it."""
+        home = self.settings.home
+        before = {place.setting: place.place for place in trusted_homes.accepted(home)}
+        leads = ", ".join(
+            f"{place} (accepted was {before[place.setting]!r})"
+            if place.setting in before
+            else str(place)
+            for place in self.refused
+        )
+        return (
+            f"you neither made nor accepted where the registry in {home} leads: {leads}; if you"
+            f" know it, 'circuits trust {shlex.quote(str(home))}' accepts it"
+        )
 
 
 def create_home(path: Path | str | None = None, **settings: str | None) -> Path:
@@ -107,31 +154,44 @@ def create_home(path: Path | str | None = None, **settings: str | None) -> Path:
 
     Args:
         path: The folder; by default what ``CIRCUITS_HOME`` says, else ``.circuits`` here.
-        settings: Values to keep in a new ``circuits.toml``, with paths made absolute.
+        settings: Values to keep in a new ``circuits.toml``, with paths made absolute. They are
+            the user's own, and trusted.
 
     Raises:
         BadInput: The folder cannot be made, a setting is malformed or may not stand in the file.
     """
     home = home_path(path)
-    kept = {name: value for name, value in settings.items() if value is not None}
-    _check_file(kept, home / FILE_NAME)
-    for name in _READ.keys() & kept.keys():
-        kept[name] = _READ[name](_Given(kept[name], "--" + name, Path.cwd()), home)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        _write_new(home / ".gitignore", "*\n")
-        _write_new(home / FILE_NAME, _file_text(kept))
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise BadInput(f"cannot make a registry in {home}: {error.strerror}") from error
+    kept = _kept(settings, home)
+    if make_folder(home, kept) and kept:
+        _trust_or_warn(home, kept)
     return home
+
+
+def keep_settings(home: Path, given: Mapping[str, str | None]) -> None:
+    """Write settings into a home's ``circuits.toml``; its other lines stay as they are.
+
+    They are the user's own, and trusted.
+
+    Raises:
+        BadInput: A setting is malformed or may not stand in the file, or it cannot be written.
+    """
+    kept = _kept(given, home)
+    if kept:
+        write_values(home, kept)
+        _trust_or_warn(home, kept)
+
+
+def not_kept(home: Path, given: Mapping[str, str | None]) -> dict[str, str]:
+    """Those settings that the home's ``circuits.toml`` does not say, as it would say them."""
+    there = read_values(home)
+    kept = _kept(given, home)
+    return {name: value for name, value in kept.items() if there.get(name) != value}
 
 
 def discard_home(home: Path) -> None:
     """Undo :func:`create_home` where nothing else was put into the folder."""
-    for path in (home / FILE_NAME, home / ".gitignore"):
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        home.rmdir()
+    discard_folder(home)
+    trusted_homes.forget(home)
 
 
 def load_settings(home: Path | str | None = None, **overrides: str | None) -> Settings:
@@ -144,192 +204,151 @@ def load_settings(home: Path | str | None = None, **overrides: str | None) -> Se
 
     Raises:
         RegistryNotFound: There is no such home folder.
+        HomeNotTrusted: It leads outside its folder, and its user did not accept that.
         BadInput: A setting is unknown or malformed, a password stands in ``circuits.toml``, or the
             password file can be read by others. The text names the place.
     """
-    _refuse_unknown(overrides, _IN_FILE, "settings")
-    folder = _existing_home(home or os.environ.get("CIRCUITS_HOME"))
-    from_file = _read_file(folder / FILE_NAME)
-    given = dict(_collect(overrides, from_file, folder))
-    graph = _graph_url(given.get("graph"), folder)
-    return Settings(
-        home=folder,
-        ledger=_ledger_url(given.get("ledger"), folder),
-        graph=graph,
-        graph_user=given["graph_user"].value if "graph_user" in given else "neo4j",
-        graph_database=given["graph_database"].value if "graph_database" in given else None,
-        graph_password=(
-            None
-            if graph.startswith("kglite:")
-            else _graph_password(given.get("graph_password_file"), folder)
-        ),
-        artifacts=_artifacts_url(given.get("artifacts"), folder),
-    )
+    local = local_settings(home, **overrides)
+    if local.refused:
+        raise HomeNotTrusted(local.refusal())
+    return local.settings
+
+
+def local_settings(home: Path | str | None = None, **overrides: str | None) -> LocalSettings:
+    """Collect the settings of one registry, leaving out what nobody accepted.
+
+    Raises:
+        RegistryNotFound, BadInput: As :func:`load_settings`.
+    """
+    refuse_unknown(overrides, IN_FILE, "settings")
+    folder = existing_home(home)
+    said = read_values(folder)
+    own = dict(_own(overrides))
+    file = folder / FILE_NAME
+    given = {name: Given(text, f"{name} in {file}", folder) for name, text in said.items()} | own
+    graph = graph_url(given.get("graph"), folder)
+    with_server = not graph.startswith("kglite:")
+    places = places_outside(folder, said, leave=own, with_server=with_server)
+    refused = _not_accepted(folder, places)
+    for place in refused:
+        # Who signs in to a graph's server is nothing without the server, nor it without that.
+        store = place.setting.partition("_")[0]
+        given[store] = Given(_STAND_INS[store].format(uuid.uuid4().hex), store, folder)
+    return LocalSettings(_settings(folder, given), refused)
+
+
+def trust(home: Path | str | None = None, *, only: Collection[str] | None = None) -> list[Outside]:
+    """Accept where a home leads now, for this user, until it leads elsewhere.
+
+    Args:
+        home: As in :func:`load_settings`.
+        only: Settings that are accepted; all by default.
+
+    Returns:
+        The places outside its folder that it may use from now on; none where it has no need of
+        any, which needs no acceptance.
+
+    Raises:
+        RegistryNotFound: There is no such home folder.
+        BadInput: Its ``circuits.toml`` is malformed.
+        StorageError: The list of trusted homes cannot be written.
+    """
+    folder = existing_home(home)
+    places = _concerning(only, places_outside(folder, read_values(folder)))
+    trusted_homes.accept(folder, places, only=only)
+    return places
+
+
+def untrust(home: Path | str) -> bool:
+    """Accept a home no longer, and say whether it was; the folder may be gone.
+
+    Raises:
+        StorageError: The list of trusted homes cannot be written.
+    """
+    folder = home_path(home)
+    return any([trusted_homes.forget(folder), trusted_homes.forget(folder / HOME_NAME)])
 
 
 # -- where values come from ------------------------------------------------------------------------
 
 
-def _existing_home(path: Path | str | None) -> Path:
-    if path is None or path == "":
-        return find_home()
-    folder = Path(path).expanduser().absolute()
-    for candidate in (folder / HOME_NAME, folder):
-        if candidate.name == HOME_NAME and candidate.is_dir():
-            return candidate
-        if (candidate / FILE_NAME).is_file():
-            return candidate
-    raise RegistryNotFound(f"no registry in {folder}; 'circuits --home {folder} init' makes one")
+def _kept(given: Mapping[str, str | None], home: Path) -> dict[str, str]:
+    """Settings as ``circuits.toml`` says them, with paths made absolute."""
+    kept = {name: value for name, value in given.items() if value is not None}
+    check_values(kept, home / FILE_NAME)
+    for name in MEANINGS.keys() & kept.keys():
+        kept[name] = MEANINGS[name](Given(kept[name], "--" + name, Path.cwd()), home)
+    return kept
 
 
-def _collect(
-    overrides: Mapping[str, str | None], from_file: Mapping[str, str], home: Path
-) -> Iterator[tuple[str, _Given]]:
+def _own(overrides: Mapping[str, str | None]) -> Iterator[tuple[str, Given]]:
+    """What the user says here and now: by options, else by environment variables."""
     for setting in SETTINGS:
         override, variable = overrides.get(setting.name), os.environ.get(setting.variable)
         if override:
-            yield setting.name, _Given(str(override), setting.option, Path.cwd())
+            yield setting.name, Given(str(override), setting.option, Path.cwd())
         elif variable:
-            yield setting.name, _Given(variable, setting.variable, Path.cwd())
-        elif setting.name in from_file:
-            origin = f"{setting.name} in {home / FILE_NAME}"
-            yield setting.name, _Given(from_file[setting.name], origin, home)
+            yield setting.name, Given(variable, setting.variable, Path.cwd())
 
 
-def _read_file(path: Path) -> dict[str, str]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not TOML: {error}") from error
-    _check_file(values, path)
-    return values
+def _settings(home: Path, given: Mapping[str, Given]) -> Settings:
+    graph = graph_url(given.get("graph"), home)
+    is_server = not graph.startswith("kglite:")
+    return Settings(
+        home=home,
+        ledger=ledger_url(given.get("ledger"), home),
+        graph=graph,
+        graph_user=given["graph_user"].value if "graph_user" in given else "neo4j",
+        graph_database=given["graph_database"].value if "graph_database" in given else None,
+        graph_password=(
+            _graph_password(given.get("graph_password_file"), home) if is_server else None
+        ),
+        artifacts=artifacts_url(given.get("artifacts"), home),
+    )
 
 
-def _check_file(values: Mapping[str, object], path: Path) -> None:
-    if PASSWORD.name in values:
-        raise BadInput(
-            f"{path}: a password does not belong there; set {PASSWORD.variable}, or put it into "
-            f"{path.parent / _PASSWORD_FILE_NAME} (mode 600)"
-        )
-    _refuse_unknown(values, _IN_FILE, str(path))
-    for name, value in values.items():
-        if not isinstance(value, str):
-            raise BadInput(f"{path}: {name} is {value!r}; it must be text in quotes")
-        if has_password(value):
-            raise BadInput(
-                f"{path}: {name} carries a password, which does not belong there; give the whole "
-                f"URL as CIRCUITS_{name.upper()}"
-            )
-
-
-def _refuse_unknown(values: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
-    for name in values:
-        if name not in known:
-            raise BadInput(f"{where}: no setting {name!r}; there are {', '.join(known)}")
-
-
-def _write_new(path: Path, text: str) -> None:
-    if not path.exists():
-        path.write_text(text, encoding="utf-8")
-
-
-def _file_text(kept: Mapping[str, str]) -> str:
-    lines = ["# Settings of this registry; options and environment variables go before them.", ""]
-    for setting in SETTINGS:
-        if setting.name == "home":
-            continue
-        lines.append(f"# {setting.help} Default: {setting.default}")
-        if setting.name in kept:
-            # A JSON string is a TOML basic string.
-            lines.append(f"{setting.name} = {json.dumps(kept[setting.name], ensure_ascii=False)}")
-        else:
-            lines.append(f'# {setting.name} = ""')
-        lines.append("")
-    return "\n".join(lines)
-
-
-# -- what values mean ------------------------------------------------------------------------------
-
-
-def _ledger_url(given: _Given | None, home: Path) -> str:
-    if given is None:
-        return f"sqlite:///{(home / 'ledger.sqlite').as_posix()}"
-    scheme = given.value.partition("://")[0].partition("+")[0]
-    if "://" not in given.value or scheme not in ("sqlite", "postgresql"):
-        raise BadInput(
-            f"{given.origin} is {redacted(given.value)!r}; it must be sqlite:///PATH or "
-            "postgresql://USER@HOST/DATABASE"
-        )
-    return _absolute(given, "sqlite:///") if scheme == "sqlite" else given.value
-
-
-def _graph_url(given: _Given | None, home: Path) -> str:
-    if given is None:
-        return f"kglite:///{(home / 'graph.kgl').as_posix()}"
-    scheme, separator, rest = given.value.partition("://")
-    if not separator or scheme not in _GRAPH_SCHEMES or not rest.strip("/"):
-        raise BadInput(
-            f"{given.origin} is {redacted(given.value)!r}; it must be kglite:///PATH, "
-            "bolt://HOST:PORT, neo4j://HOST:PORT or neo4j+s://HOST:PORT"
-        )
-    if "@" in rest.partition("/")[0]:
-        raise BadInput(
-            f"{given.origin} names a user in its URL; give CIRCUITS_GRAPH_USER and "
-            f"{PASSWORD.variable} instead"
-        )
-    return _absolute(given, "kglite:///") if scheme == "kglite" else given.value
-
-
-def _artifacts_url(given: _Given | None, home: Path) -> str:
-    if given is None:
-        return str(home / "artifacts")
-    return given.value if "://" in given.value else str(_path(given))
-
-
-def _password_path(given: _Given | None, home: Path) -> str:
-    return str(_path(given) if given else home / _PASSWORD_FILE_NAME)
-
-
-def _absolute(given: _Given, prefix: str) -> str:
-    if not given.value.startswith(prefix) or given.value == prefix:
-        raise BadInput(f"{given.origin} is {given.value!r}; it must be {prefix}PATH")
-    return prefix + _path(given._replace(value=given.value.removeprefix(prefix))).as_posix()
-
-
-def _path(given: _Given) -> Path:
-    return given.base / Path(given.value).expanduser()
-
-
-def _graph_password(file: _Given | None, home: Path) -> SecretStr | None:
+def _graph_password(file: Given | None, home: Path) -> SecretStr | None:
     if password := os.environ.get(PASSWORD.variable):
         return SecretStr(password)
-    path = Path(_password_path(file, home))
+    path = Path(password_path(file, home))
     try:
-        with path.open(encoding="utf-8") as stream:
-            _refuse_readable_by_others(path, stream.fileno())
-            return SecretStr(stream.read().rstrip("\r\n"))
+        found = read_small(path, "the password file", limit_bytes=_PASSWORD_LIMIT_BYTES)
     except FileNotFoundError:
         if file is None:
             return None
         raise BadInput(f"{file.origin} names {path}, which does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"the password file {path} cannot be read: {error}") from error
-
-
-def _refuse_readable_by_others(path: Path, descriptor: int) -> None:
-    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-    # Windows has no such modes: what os.fstat reports there says nothing.
-    if os.name == "posix" and mode & 0o077:
+    if found.mode & 0o077:
         raise BadInput(
-            f"the password file {path} is open to others (mode {mode:03o}); run 'chmod 600 {path}'"
+            f"the password file {path} is open to others (mode {found.mode:03o}); run 'chmod 600 "
+            f"{path}'"
         )
+    return SecretStr(found.text.rstrip("\r\n"))
 
 
-_READ: dict[str, Callable[[_Given | None, Path], str]] = {
-    "ledger": _ledger_url,
-    "graph": _graph_url,
-    "artifacts": _artifacts_url,
-    "graph_password_file": _password_path,
+# -- what a home may lead to -----------------------------------------------------------------------
+
+_STAND_INS = {
+    "ledger": "sqlite:///not-accepted-{}",
+    "graph": "kglite:///not-accepted-{}",
+    "artifacts": "not-accepted-{}",
 }
+"""Stores that are not there, in place of refused ones; with a name that nobody could foresee."""
+
+
+def _not_accepted(home: Path, places: Collection[Outside]) -> tuple[Outside, ...]:
+    if not places:  # then nobody needs to be asked, nor the list to be read
+        return ()
+    known = trusted_homes.accepted(home)
+    return tuple(place for place in places if place not in known)
+
+
+def _concerning(only: Collection[str] | None, places: Collection[Outside]) -> list[Outside]:
+    return [place for place in places if only is None or place.setting in only]
+
+
+def _trust_or_warn(home: Path, kept: Mapping[str, str]) -> None:
+    try:
+        places = _concerning(kept, places_outside(home, kept))
+        trusted_homes.accept(home, places)
+    except CircuitsError as error:  # the home is made, and works with the same options
+        log.warning("the settings in %s are not trusted yet: %s", home / FILE_NAME, error)

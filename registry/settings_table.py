@@ -6,10 +6,11 @@ for pydantic.
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
-__all__ = ["PASSWORD", "SETTINGS", "Setting", "has_password", "redacted"]
+from registry.credentials import has_password, redacted
+
+__all__ = ["CONFIG", "PASSWORD", "SETTINGS", "Setting", "has_password", "redacted"]
 
 
 class Setting(NamedTuple):
@@ -60,16 +61,9 @@ PASSWORD = Setting(
     "Password of a Neo4j graph; in the environment only, never an option or in circuits.toml.",
 )
 
-_USERINFO = re.compile(r"(?P<before>[a-z][a-z0-9+.\-]*://[^/\s:@]*:)[^\s/]+(?=@)", re.IGNORECASE)
-_QUERY = re.compile(r"(?P<before>[?&](?:password|sslpassword)=)[^&\s]+", re.IGNORECASE)
-
-
-def redacted(text: str) -> str:
-    """Replace the passwords of URLs in any text by ``***``."""
-    text = _USERINFO.sub(r"\g<before>***", text)
-    return _QUERY.sub(r"\g<before>***", text)
-
-
-def has_password(url: str) -> bool:
-    """Whether a URL carries a password."""
-    return redacted(url) != url
+CONFIG = Setting(
+    "config",
+    "FOLDER",
+    "circuit-registry in the user's configuration folder",
+    "Folder of the list of registries that 'circuits trust' accepted; in the environment only.",
+)

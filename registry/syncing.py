@@ -1,26 +1,40 @@
 """The graph as the facade uses it: read by questions, written only while projecting.
 
 :class:`GraphAccess` opens the graph late, closes it early, and knows what to do when it is new,
-half rebuilt or of another version. What cannot be done comes out as a
+half made, of another version, behind the ledger or ahead of it. What cannot be done comes out as a
 :class:`registry.errors.GraphError`; nothing here touches a record.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from registry.errors import GraphError, GraphOutdated
+from registry.errors import GraphError, GraphOutdated, GraphRefused, QueryFailed, QueryTooLarge
 from registry.graph.base import GraphStore
-from registry.graph.open import discard_embedded, open_graph
+from registry.graph.open import open_graph, set_embedded_aside
 from registry.graph.projection import RecordSource, project
-from registry.graph.schema import GraphState, begin_rebuild, check, look, prepare
+from registry.graph.schema import (
+    GraphState,
+    Marker,
+    Owner,
+    PutAside,
+    begin_filling,
+    holds_nothing,
+    identify,
+    mark,
+    migrate,
+    put_aside,
+    require_whole,
+)
 from registry.ledger.base import Change, Ledger
 from registry.rows import Rows
 from registry.settings import Settings
 
-__all__ = ["GraphAccess", "Progress"]
+__all__ = ["GraphAccess", "Progress", "Standing", "refuse_graph_in_use"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +43,25 @@ Progress = Callable[[int, int], None]
 
 _CHANGES_PER_CHECKPOINT = 2_000
 _WAIT_FOR_PROJECTOR_SECONDS = 30.0
+_SERVING_SECONDS = 1.0
+"""How long a projector goes on for the sake of others: opening a graph again takes longer than a
+round, but its own caller waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a graph stands.
+
+    Attributes:
+        state: ``ready`` with the engine's version, or why the graph cannot be read.
+        pending: Changes of the ledger that it lacks. Of a graph that cannot be read, those since it
+            was last written from this ledger.
+        put_aside: Records that it could not take.
+    """
+
+    state: str
+    pending: int
+    put_aside: tuple[PutAside, ...] = ()
 
 
 class GraphAccess:
@@ -36,7 +69,7 @@ class GraphAccess:
 
     Args:
         settings: Where the graph is.
-        ledger: Whose outbox is worked off.
+        ledger: What the graph is made from.
         source: Gives the present state of the records that changed.
     """
 
@@ -45,6 +78,17 @@ class GraphAccess:
         self._ledger = ledger
         self._source = source
         self._reader: GraphStore | None = None
+        self._require_held: Callable[[], None] | None = None
+
+    @property
+    def _owner(self) -> Owner:
+        return Owner(self._ledger.registry_id, self._ledger.instance)
+
+    @property
+    def _address(self) -> str:
+        """The graph's name in the ledger's notes."""
+        database = self._settings.graph_database
+        return self._settings.graph + (f"#{database}" if database else "")
 
     def close(self) -> None:
         """Let go of the graph; safe to repeat."""
@@ -61,71 +105,145 @@ class GraphAccess:
         *,
         timeout_seconds: float,
         max_rows: int,
+        memory_bytes: int,
     ) -> Rows:
-        """Answer a statement from the graph as it is, and say so where changes are pending.
+        """Answer a statement from the graph as it is, and say so where that is not the record.
 
         An embedded graph that was deleted or is of another version is made again first.
 
         Raises:
+            GraphOutdated: The graph is being made again, so that an answer would lack much.
             GraphError: See :meth:`registry.graph.base.GraphStore.read`.
         """
-        if pending := self._ledger.pending_count():
-            log.warning("changes not yet in the graph: %d; run 'circuits sync'", pending)
-        if self._reader is None:
-            self._reader = self._open_reader()
-        return self._reader.read(
-            text, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows
+        store, before = self._whole()
+        rows = store.read(
+            text,
+            parameters,
+            timeout_seconds=timeout_seconds,
+            max_rows=max_rows,
+            memory_bytes=memory_bytes,
         )
+        if not store.reads_one_moment:
+            after = require_whole(identify(store, self._owner))
+            if GraphState.WRITING in (before.state, after.state) or before != after:
+                log.warning("the graph was written to while it was read; ask again to be sure")
+        self._tell_what_is_missing(before)
+        return rows
 
-    def state(self) -> str:
-        """``ready`` with the engine's version, or why the graph cannot be read."""
+    def limits(self) -> Mapping[str, str]:
+        """Settings of a server's limits; see :meth:`registry.graph.base.GraphStore.limits`."""
+        store, _ = self._whole()
+        return store.limits()
+
+    def is_ahead(self) -> bool:
+        """Whether the graph holds what the ledger never had; False where it cannot be read."""
         try:
-            with self._checked_reader() as store:
-                return f"ready ({store.version()})"
+            with self._connect(writing=False) as store:
+                marker = identify(store, self._owner)
+                return marker is not None and bool(self._ahead(marker))
+        except GraphError:
+            return False
+
+    def standing(self) -> Standing:
+        """How the graph stands; opens it, and changes nothing."""
+        try:
+            with self._connect(writing=False) as store:
+                marker = require_whole(identify(store, self._owner))
+                pending = self._ledger.count_since(marker.revision.number)
+                state = self._ahead(marker) or f"ready ({store.version()})"
+                return Standing(state, pending, tuple(put_aside(store)))
         except GraphError as error:
-            return str(error)
+            noted = self._ledger.projected(self._address)
+            return Standing(str(error), self._ledger.count_since(noted))
 
-    def _open_reader(self) -> GraphStore:
+    def _whole(self) -> tuple[GraphStore, Marker]:
+        """An open reader and the marker it found."""
         try:
-            return self._checked_reader()
+            return self._opened()
         except GraphOutdated as error:
             if not self._settings.graph_is_embedded:
                 raise
             log.warning("%s", error)
+            self.close()
             self.sync()
-            return self._checked_reader()
+            return self._opened()
 
-    def _checked_reader(self) -> GraphStore:
-        store = self._connect(writing=False)
+    def _opened(self) -> tuple[GraphStore, Marker]:
+        if self._reader is None:
+            self._reader = self._connect(writing=False)
         try:
-            if check(store, self._ledger.registry_id) is not GraphState.READY:
-                raise GraphOutdated("the graph is empty or half rebuilt; run 'circuits sync'")
+            return self._reader, require_whole(identify(self._reader, self._owner))
         except BaseException:
-            store.close()
+            self.close()
             raise
-        return store
+
+    def _tell_what_is_missing(self, marker: Marker) -> None:
+        if ahead := self._ahead(marker):
+            log.warning("%s", ahead)
+        elif pending := self._ledger.count_since(marker.revision.number):
+            log.warning("changes not yet in the graph: %d; run 'circuits sync'", pending)
+        if marker.n_put_aside:
+            log.warning(
+                "records that the graph could not take: %d; 'circuits status' names them",
+                marker.n_put_aside,
+            )
+
+    def _ahead(self, marker: Marker) -> str:
+        """What to say of a graph that holds what the ledger does not know; empty if it does not."""
+        if self._ledger.has_revision(marker.revision):
+            return ""
+        return (
+            f"the graph holds revision {marker.revision.number} of a ledger that was put back to an"
+            " older state since; 'circuits sync' makes the graph again"
+        )
 
     # -- projecting ----------------------------------------------------------------------------
 
-    def sync(self, progress: Progress | None = None) -> int:
-        """Project what is pending and return how many changes that were.
+    def sync(self, progress: Progress | None = None, *, verify: bool = True) -> int:
+        """Bring the graph to the ledger's present revision; returns how many changes that took.
+
+        A graph that is ahead of the ledger, or was left half made, is made again.
+
+        Args:
+            progress: Told how far it is.
+            verify: Look at the graph even where another process noted that it did all this.
 
         Raises:
             GraphError: The graph cannot be written; everything stays pending.
         """
-        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
-            return self._anew_if_outdated(self._work_off_outbox, progress)
+        wanted = self._ledger.revision().number
 
-    def rebuild(self, progress: Progress | None = None) -> int:
+        def done_by_another() -> bool:
+            return not verify and self._ledger.projected(self._address) >= wanted
+
+        with self._ledger.projecting(
+            timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS, unless=done_by_another
+        ) as held:
+            if held is None or done_by_another():
+                return 0
+            self._require_held = held
+            return self._anew_if_outdated(self._catch_up, progress)
+
+    def rebuild(self, progress: Progress | None = None, *, overwrite: bool = False) -> int:
         """Empty the graph and make it again; returns how many changes that were.
 
-        The outbox is filled before anything is deleted: killed at any point, the next
-        :meth:`sync` finishes the work.
+        Killed at any point, an embedded graph is what it was, and a server's is finished by the
+        next :meth:`sync`.
+
+        Args:
+            progress: Told how far it is.
+            overwrite: Also a graph that was made from another copy of this registry.
         """
-        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS):
+
+        def empty_and_fill(progress: Progress | None) -> int:
+            with self._connect(writing=True) as store:
+                found = identify(store, self._owner, of_any_instance=overwrite)
+                return self._fill_anew(store, found, progress)
+
+        with self._ledger.projecting(timeout_seconds=_WAIT_FOR_PROJECTOR_SECONDS) as held:
+            self._require_held = held
             self.close()
-            self._ledger.requeue_everything()
-            return self._anew_if_outdated(self._empty_and_fill, progress)
+            return self._anew_if_outdated(empty_and_fill, progress)
 
     def _anew_if_outdated(
         self, work: Callable[[Progress | None], int], progress: Progress | None
@@ -136,56 +254,159 @@ class GraphAccess:
         except GraphOutdated:
             if not self._settings.graph_is_embedded:
                 raise
-            discard_embedded(self._settings.graph)
+            set_embedded_aside(self._settings.graph)
             return work(progress)
 
-    def _empty_and_fill(self, progress: Progress | None) -> int:
+    def _catch_up(self, progress: Progress | None) -> int:
         with self._connect(writing=True) as store:
-            begin_rebuild(store, self._ledger.registry_id)
-            return self._fill(store, progress)
+            marker = identify(store, self._owner)
+            if marker is None or marker.state is GraphState.EMPTYING:
+                return self._fill_anew(store, marker, progress)
+            if marker.instance is None or self._is_unexplained(marker):
+                return self._fill_anew(store, marker, progress)
+            if ahead := self._ahead(marker):
+                log.warning("%s", ahead)
+                return self._fill_anew(store, marker, progress)
+            try:
+                marker = migrate(store, marker, self._owner)
+            except QueryFailed as error:
+                # As a server does that was killed between an index and its constraint.
+                log.warning("the graph's schema is in the way and is made again: %s", error)
+                return self._fill_anew(store, marker, progress)
+            return self._fill(store, marker, progress)
 
-    def _work_off_outbox(self, progress: Progress | None) -> int:
-        with self._connect(writing=True) as store:
-            found = look(store, self._ledger.registry_id)
-            # Before the marker says "ready", which Neo4j keeps from then on.
-            if found is not GraphState.READY:
-                self._ledger.requeue_everything()
-            if found is GraphState.REBUILDING:
-                begin_rebuild(store, self._ledger.registry_id)
-            else:
-                prepare(store, self._ledger.registry_id)
-            return self._fill(store, progress)
+    def _is_unexplained(self, marker: Marker) -> bool:
+        """Whether something was being written that the ledger knows nothing of."""
+        number = marker.revision.number
+        return marker.state is GraphState.WRITING and not self._ledger.count_since(number)
 
-    def _fill(self, store: GraphStore, progress: Progress | None) -> int:
-        ledger, done = self._ledger, 0
-        total = ledger.pending_count()
-        unreadable: set[str] = set()
-        while changes := self._next_changes(unreadable):
-            shifted = _shifted(progress, done, total)
-            unreadable |= project(store, changes, self._source, progress=shifted)
-            store.checkpoint()
-            settled = [change for change in changes if change.key not in unreadable]
-            ledger.acknowledge(settled)
-            done += len(settled)
-        store.checkpoint()  # a new schema is to be seen even where nothing was pending
-        return done
-
-    def _next_changes(self, unreadable: set[str]) -> list[Change]:
-        waiting = self._ledger.pending(None if unreadable else _CHANGES_PER_CHECKPOINT)
-        return [c for c in waiting if c.key not in unreadable][:_CHANGES_PER_CHECKPOINT]
-
-    def _connect(self, *, writing: bool) -> GraphStore:
-        settings = self._settings
-        return open_graph(
-            settings.graph,
-            user=settings.graph_user,
-            password=settings.graph_password,
-            database=settings.graph_database,
-            writing=writing,
+    def _fill_anew(
+        self, store: GraphStore, marker: Marker | None, progress: Progress | None
+    ) -> int:
+        # Readers of an embedded graph go on seeing the whole old one until the new one is whole.
+        quietly = marker is not None and marker.state is GraphState.READY
+        return self._fill(
+            store, begin_filling(store, self._owner, marker), progress, quietly=quietly
         )
 
+    def _fill(
+        self,
+        store: GraphStore,
+        marker: Marker,
+        progress: Progress | None,
+        *,
+        quietly: bool = False,
+    ) -> int:
+        """Project what the graph lacks, round by round while others go on recording."""
+        done, rounds_end = 0, time.monotonic() + _SERVING_SECONDS
+        aside = {one.change: one for one in put_aside(store)} if marker.n_put_aside else {}
+        again = list(aside)  # what was put aside is tried once more
+        while True:
+            delta = self._ledger.changes_since(marker.revision.number)
+            waiting = list(dict.fromkeys([*again, *delta.changes]))
+            if waiting and marker.state is GraphState.READY and not store.reads_one_moment:
+                mark(store, replace(marker, state=GraphState.WRITING))
+            left = self._project(store, waiting, _shifted(progress, done), quietly=quietly)
+            for change in waiting:
+                aside.pop(change, None)
+            aside.update((one.change, one) for one in left)
+            whole = replace(
+                marker,
+                state=GraphState.READY,
+                revision=delta.up_to,
+                n_put_aside=len(aside),
+            )
+            if waiting or whole != marker:
+                named = list(aside.values()) if aside or marker.n_put_aside else None
+                mark(store, whole, named)
+                store.checkpoint()
+            self._note(delta.up_to.number)
+            done += len(waiting) - len(left)
+            again, marker, quietly = [], whole, False
+            if not delta.changes or time.monotonic() > rounds_end:
+                return done
 
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    def _project(
+        self,
+        store: GraphStore,
+        changes: Sequence[Change],
+        progress: Progress | None,
+        *,
+        quietly: bool,
+    ) -> list[PutAside]:
+        """Project changes some at a time, and return those that the graph could not take."""
+        left: list[PutAside] = []
+        for start in range(0, len(changes), _CHANGES_PER_CHECKPOINT):
+            some = changes[start : start + _CHANGES_PER_CHECKPOINT]
+            left += self._settled(store, some, _shifted(progress, start, len(changes)))
+            if not quietly:
+                store.checkpoint()
+        return left
+
+    def _settled(
+        self, store: GraphStore, changes: Sequence[Change], progress: Progress | None
+    ) -> list[PutAside]:
+        """Project changes; where the engine refuses, find the records that it refuses."""
+        try:
+            return project(store, changes, self._source, progress=progress)
+        except (QueryFailed, QueryTooLarge) as error:
+            if len(changes) == 1:
+                aside = PutAside(changes[0], str(error))
+                log.warning("left out of the graph: %s", aside)
+                return [aside]
+        middle = len(changes) // 2
+        halves = changes[:middle], changes[middle:]
+        return [one for half in halves for one in self._settled(store, half, None)]
+
+    def _note(self, number: int) -> None:
+        if self._ledger.projected(self._address) != number:
+            self._ledger.note_projected(self._address, number)
+
+    def _connect(self, *, writing: bool) -> GraphStore:
+        store = _open(self._settings, writing=writing)
+        if writing:
+            # A right that was lost with the ledger's server may be another process's by now, and
+            # two that write at once leave a graph that is not whole and says that it is.
+            store.before_writing = self._require_held
+        return store
+
+
+def refuse_graph_in_use(settings: Settings) -> None:
+    """Make sure that a graph holds nothing, before a registry is restored that would fill it.
+
+    One that does not answer is let pass: whose it is, projecting into it asks again.
+
+    Raises:
+        GraphRefused: It holds something.
+    """
+    try:
+        with _open(settings, writing=False) as store:
+            if holds_nothing(store):
+                return
+    except GraphOutdated as error:  # a file that cannot be read is not empty
+        reason = str(error)
+    except GraphError:
+        return
+    else:
+        reason = "it is not empty"
+    where = settings.describe()["graph"]
+    raise GraphRefused(
+        f"the graph {where} is left alone: {reason}. Give the restored registry a graph of its"
+        " own by --graph, or let it have this one by --overwrite-graph"
+    )
+
+
+def _open(settings: Settings, *, writing: bool) -> GraphStore:
+    return open_graph(
+        settings.graph,
+        user=settings.graph_user,
+        password=settings.graph_password,
+        database=settings.graph_database,
+        writing=writing,
+    )
+
+
+def _shifted(progress: Progress | None, before: int, total: int = 0) -> Progress | None:
     if progress is None:
         return None
-    return lambda done, _: progress(before + done, max(total, before + done))
+    return lambda done, of: progress(before + done, max(total, before + of))

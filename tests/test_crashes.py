@@ -117,7 +117,7 @@ def run_and_kill(
 
 def assert_ledger_and_graph_agree(registry: Registry) -> None:
     """Every circuit that is not retracted is wholly in the graph, and no other is."""
-    assert registry.ledger.pending_count() == 0
+    assert registry.status().pending == 0
     recorded = {
         entry.id: (entry.n_nodes, entry.n_edges, entry.n_edges)
         for entry in registry.circuits()

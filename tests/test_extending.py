@@ -14,6 +14,7 @@ import pytest
 
 from registry import Registry
 from tests import examples
+from tests.environment import without_settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "extending.md"
 FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -42,7 +43,7 @@ def circuits(installed: Path, tmp_path: Path) -> Circuits:
     """The command line, in a folder with a registry of one model and one circuit."""
     with Registry.init(tmp_path / ".circuits") as registry:
         registry.record(examples.GPT2, *examples.TASKS, examples.circuit(1))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("CIRCUITS_")}
+    environment = without_settings(os.environ)
     environment["PYTHONPATH"] = str(installed)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from registry import Registry
 from tests import examples
+from tests.environment import without_settings
 from tests.servers.neo4j import Neo4jServer
 
 pytestmark = [pytest.mark.neo4j, pytest.mark.postgres, pytest.mark.slow]
@@ -35,7 +36,7 @@ def run(tmp_path: Path) -> Run:
 
     def run_in(folder: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / folder).mkdir(exist_ok=True)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("CIRCUITS_")}
+        kept = without_settings(os.environ)
         return subprocess.run(
             [CIRCUITS, *arguments],
             cwd=tmp_path / folder,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from ingest.discovery.edge_attribution import attribute_edges
     from ingest.discovery.evaluation import CircuitEvaluation, evaluate_circuit, evaluate_circuits
+    from ingest.discovery.metrics import LogitDifference, logit_difference
     from ingest.discovery.patching import PatchEffects, patch_effects
     from ingest.discovery.scores import EdgeScores, PrunedCircuit, ScoredEdge, ScoredNode
 
@@ -33,6 +34,7 @@ __all__ = [
     "EdgeScores",
     "FaithfulnessCurve",
     "FaithfulnessCurves",
+    "LogitDifference",
     "PatchEffects",
     "PrunedCircuit",
     "RandomComparison",
@@ -46,11 +48,14 @@ __all__ = [
     "evaluate_complement",
     "faithfulness_curve",
     "faithfulness_curves",
+    "logit_difference",
     "patch_effects",
     "random_circuits",
 ]
 
-_MODULES = ("controls", "curve", "edge_attribution", "evaluation", "patching", "scores")
+_MODULES = (
+    "controls", "curve", "edge_attribution", "evaluation", "metrics", "patching", "scores",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ingest.discovery.anatomy import Anatomy, BlockParts, Hook
 from ingest.discovery.prompts import PromptBatch, PromptPairs
 from ingest.discovery.recording import Recording
+from ingest.discovery.texts import Prompts
 from registry.errors import BadInput
 
 __all__ = [
@@ -147,7 +148,7 @@ class Replacement:
         return record_stream(model, anatomy, batch.counterpart())
 
 
-def check_ablation(ablation: str, corrupt: Tensor | None, reference: Tensor | None) -> None:
+def check_ablation(ablation: str, corrupt: Prompts | None, reference: Prompts | None) -> None:
     """Refuse an ablation that is none, or that lacks its prompts.
 
     Raises:
@@ -158,7 +159,7 @@ def check_ablation(ablation: str, corrupt: Tensor | None, reference: Tensor | No
     if ablation == "resample" and corrupt is None:
         raise BadInput("ablation='resample' needs corrupt prompts, one for each clean one")
     if ablation == "mean" and reference is None:
-        raise BadInput("ablation='mean' needs reference: the token ids whose mean is taken")
+        raise BadInput("ablation='mean' needs reference: the prompts whose mean is taken")
 
 
 def written_hooks(

@@ -27,13 +27,13 @@ from functools import cached_property
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor
 
 from ingest.discovery.anatomy import read_anatomy
 from ingest.discovery.edge_space import EdgeSpace
-from ingest.discovery.evaluation import CircuitEvaluation, evaluate_circuits
+from ingest.discovery.evaluation import CircuitEvaluation, as_text, evaluate_circuits
 from ingest.discovery.metrics import Metric
 from ingest.discovery.options import EvaluationOptions
+from ingest.discovery.texts import Prompts
 from registry.errors import BadInput
 
 __all__ = [
@@ -51,7 +51,7 @@ _N_CONTROLS = 50
 Cells = list[tuple[int, int]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RandomComparison:
     """A circuit beside random ones with its nodes and degrees, on the same prompts.
 
@@ -65,6 +65,13 @@ class RandomComparison:
     found: CircuitEvaluation
     controls: tuple[CircuitEvaluation, ...]
     shares_kept: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        median = None if self.deciles is None else self.deciles[4]
+        return (
+            f"<RandomComparison: faithfulness {as_text(self.found.faithfulness)}, of "
+            f"{len(self.controls)} random circuits {as_text(median)} in the median>"
+        )
 
     @cached_property
     def deciles(self) -> tuple[float, ...] | None:
@@ -84,8 +91,8 @@ class RandomComparison:
 def compare_with_random(
     model: Any,
     edges: Iterable[str],
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     *,
     n: int = _N_CONTROLS,
@@ -97,7 +104,7 @@ def compare_with_random(
     Args:
         model: A TransformerLens ``TransformerBridge``.
         edges: The circuit, as ids like ``input->a0.h0<q>``.
-        clean: Token ids ``[prompt, position]``.
+        clean: Texts, or token ids ``[prompt, position]``.
         corrupt: Each pair's counterpart; None where the ablation is not ``resample``.
         metric: One number per prompt from the logits at its last real position.
         n: How many random circuits; see :func:`random_circuits`.
@@ -117,8 +124,8 @@ def compare_with_random(
 def compare_each_with_random(
     model: Any,
     circuits: Sequence[Iterable[str]],
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     *,
     n: int = _N_CONTROLS,

@@ -20,14 +20,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Unpack
 
-from torch import Tensor
-
 from ingest.discovery.anatomy import read_anatomy
 from ingest.discovery.edge_space import EdgeSpace
-from ingest.discovery.evaluation import CircuitEvaluation, evaluate_circuit, evaluate_circuits
+from ingest.discovery.evaluation import (
+    CircuitEvaluation,
+    as_text,
+    evaluate_circuit,
+    evaluate_circuits,
+)
 from ingest.discovery.metrics import Metric
 from ingest.discovery.options import EvaluationOptions
 from ingest.discovery.scores import By, EdgeScores, PrunedCircuit
+from ingest.discovery.texts import Prompts
 from registry.errors import BadInput
 
 __all__ = [
@@ -45,7 +49,7 @@ NOMINAL_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges at which the benchmark measures."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CurvePoint:
     """One size.
 
@@ -64,8 +68,14 @@ class CurvePoint:
         """Of the pruned circuit; 0 where pruning left nothing. None as in the evaluation."""
         return self.evaluation.faithfulness
 
+    def __repr__(self) -> str:
+        return (
+            f"<CurvePoint at {100 * self.share:g} %: {len(self.circuit.edges)} edges, "
+            f"faithfulness {as_text(self.faithfulness)}>"
+        )
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurve:
     """Faithfulness of the best edges, smallest number first.
 
@@ -76,6 +86,11 @@ class FaithfulnessCurve:
 
     by: By
     points: tuple[CurvePoint, ...]
+
+    def __repr__(self) -> str:
+        areas = [("cpr", self.cpr), ("cmd", self.cmd)]
+        told = "".join(f", {name} {value:.3g}" for name, value in areas if value is not None)
+        return f"<FaithfulnessCurve by {self.by} score at {len(self.points)} sizes{told}>"
 
     @property
     def cpr(self) -> float | None:
@@ -104,7 +119,7 @@ class FaithfulnessCurve:
         return sum((x - x0) * (y + y0) / 2 for (x0, y0), (x, y) in pairwise(corners))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurves:
     """Both choices of edges on the same prompts.
 
@@ -116,12 +131,18 @@ class FaithfulnessCurves:
     signed: FaithfulnessCurve
     absolute: FaithfulnessCurve
 
+    def __repr__(self) -> str:
+        return (
+            f"<FaithfulnessCurves at {len(self.signed.points)} sizes: "
+            f"signed.cpr {as_text(self.signed.cpr)}, absolute.cmd {as_text(self.absolute.cmd)}>"
+        )
+
 
 def faithfulness_curve(
     model: Any,
     scores: EdgeScores,
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     *,
     by: By,
@@ -134,7 +155,7 @@ def faithfulness_curve(
         model: The TransformerLens ``TransformerBridge`` that was scored.
         scores: Of its edges. A size that is less than one edge, or whose edges pruning takes all,
             counts as the ablated run: faithfulness 0.
-        clean: Token ids ``[prompt, position]``.
+        clean: Texts, or token ids ``[prompt, position]``.
         corrupt: Each pair's counterpart; None where the ablation is not ``resample``.
         metric: One number per prompt from the logits at its last real position.
         by: ``signed`` for CPR, ``absolute`` for CMD.
@@ -152,8 +173,8 @@ def faithfulness_curve(
 def faithfulness_curves(
     model: Any,
     scores: EdgeScores,
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     *,
     sizes: Sequence[float] = NOMINAL_SIZES,
@@ -186,8 +207,8 @@ def complement(edges: Iterable[str], space: EdgeSpace) -> list[str]:
 def evaluate_complement(
     model: Any,
     edges: Iterable[str],
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     **options: Unpack[EvaluationOptions],
 ) -> CircuitEvaluation:
@@ -209,8 +230,8 @@ def evaluate_complement(
 def _measure(
     model: Any,
     scores: EdgeScores,
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     choices: Sequence[By],
     sizes: Sequence[float],

@@ -36,10 +36,12 @@ from ingest.discovery.gradients import GradientRun, differentiate
 from ingest.discovery.guard import check_runs, differing_prompt, require_known_arithmetic
 from ingest.discovery.inputs import read_inputs
 from ingest.discovery.metrics import Metric, Progress, per_prompt
+from ingest.discovery.origin import Origin, known_name
 from ingest.discovery.products import EdgeProducts
 from ingest.discovery.prompts import PromptBatch
 from ingest.discovery.recording import Recording
 from ingest.discovery.scores import EdgeScores
+from ingest.discovery.texts import Prompts
 from registry.errors import BadInput, NonFiniteScores
 
 __all__ = ["BatchObserver", "Method", "attribute_edges"]
@@ -52,14 +54,14 @@ Method = Literal["eap", "eap-ig-inputs", "eap-ig-activations", "clean-corrupted"
 
 def attribute_edges(
     model: Any,
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     *,
     method: Method = "eap",
     steps: int = 5,
     ablation: Ablation = "resample",
-    reference: Tensor | None = None,
+    reference: Prompts | None = None,
     kv_heads: str = "grouped",
     batch_size: int | None = None,
     attention_mask: Tensor | None = None,
@@ -71,9 +73,9 @@ def attribute_edges(
 
     Args:
         model: A TransformerLens ``TransformerBridge``. Its weights are frozen meanwhile.
-        clean: Token ids ``[prompt, position]``.
-        corrupt: Token ids of the same shape: each pair's counterpart, token by token. None where
-            the ablation is not ``resample``.
+        clean: Texts, or token ids ``[prompt, position]``.
+        corrupt: Each pair's counterpart, of as many tokens. None where the ablation is not
+            ``resample``.
         metric: One number per prompt from the logits at its last real position; ``index`` says
             which prompts these are.
         method: Where the gradient is taken. ``eap``: on the clean prompts. ``clean-corrupted``:
@@ -133,7 +135,15 @@ def attribute_edges(
         # Many patches of one prompt fill a batch, and one by one their progress is told sooner.
         inputs.each_batch(work, progress, start=1 if method == "exact" else None)
     corrupt_metric = metrics[1] if job.resampled else None
-    return EdgeScores(total / n_prompts, space, metrics[0], corrupt_metric)
+    origin = Origin(
+        model=known_name(model),
+        method=method,
+        steps=steps if method.startswith("eap-ig") else None,
+        ablation=ablation,
+        kv_heads=kv_heads,
+        metric=getattr(metric, "name", None),
+    )
+    return EdgeScores(total / n_prompts, space, metrics[0], corrupt_metric, origin)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,14 +24,20 @@ from ingest.discovery.inputs import read_inputs
 from ingest.discovery.metrics import Metric, Progress, per_prompt
 from ingest.discovery.patched_run import run_patched
 from ingest.discovery.prompts import PromptBatch
+from ingest.discovery.texts import Prompts
 from registry.errors import NonFiniteScores
 
-__all__ = ["CircuitEvaluation", "evaluate_circuit", "evaluate_circuits"]
+__all__ = ["CircuitEvaluation", "as_text", "evaluate_circuit", "evaluate_circuits"]
 
 _SMALLEST_GAP = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
+def as_text(faithfulness: float | None) -> str:
+    """A faithfulness as results show themselves."""
+    return "unknown" if faithfulness is None else f"{faithfulness:.3g}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class CircuitEvaluation:
     """The metric of each prompt, ``[prompt]``, float64, under three amounts of ablation.
 
@@ -39,11 +45,19 @@ class CircuitEvaluation:
         circuit: Every edge outside the circuit carries the ablated value.
         empty: Every edge does; with ``resample`` that is the corrupt run.
         full: None does: the clean run.
+        ablation: What the ablated value is; None where that is not known.
     """
 
     circuit: Tensor
     empty: Tensor
     full: Tensor
+    ablation: Ablation | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<CircuitEvaluation on {len(self.full)} prompts: "
+            f"faithfulness {as_text(self.faithfulness)}>"
+        )
 
     @property
     def faithfulness(self) -> float | None:
@@ -61,12 +75,12 @@ class CircuitEvaluation:
 def evaluate_circuit(
     model: Any,
     edges: Iterable[str],
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     *,
     ablation: Ablation = "resample",
-    reference: Tensor | None = None,
+    reference: Prompts | None = None,
     kv_heads: str = "grouped",
     batch_size: int | None = None,
     attention_mask: Tensor | None = None,
@@ -78,12 +92,12 @@ def evaluate_circuit(
     Args:
         model: A TransformerLens ``TransformerBridge``.
         edges: The circuit, as ids like ``input->a0.h0<q>``. May be empty.
-        clean: Token ids ``[prompt, position]``.
-        corrupt: Token ids of the same shape: each pair's counterpart, token by token. None where
-            the ablation is not ``resample``.
+        clean: Texts, or token ids ``[prompt, position]``.
+        corrupt: Each pair's counterpart, of as many tokens. None where the ablation is not
+            ``resample``.
         metric: One number per prompt from the logits at its last real position.
         ablation: ``resample``, ``mean`` or ``zero``, as in ``attribute_edges``.
-        reference: Token ids whose mean is taken for ``mean``.
+        reference: Prompts whose mean is taken for ``mean``.
         kv_heads: ``grouped`` or ``per-query-head``, as the edges are named.
         batch_size: Prompts run at once; None: as memory allows.
         attention_mask: 1 at real tokens, 0 at padding on either side, ``[prompt, position]``.
@@ -107,12 +121,12 @@ def evaluate_circuit(
 def evaluate_circuits(
     model: Any,
     circuits: Sequence[Iterable[str]],
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     *,
     ablation: Ablation = "resample",
-    reference: Tensor | None = None,
+    reference: Prompts | None = None,
     kv_heads: str = "grouped",
     batch_size: int | None = None,
     attention_mask: Tensor | None = None,
@@ -145,7 +159,8 @@ def evaluate_circuits(
     bad = (~torch.isfinite(metrics).all(0)).nonzero()
     if len(bad):
         raise NonFiniteScores(int(bad[0]))
-    return [CircuitEvaluation(circuit, metrics[0], metrics[1]) for circuit in metrics[2:]]
+    empty, full = metrics[:2]
+    return [CircuitEvaluation(circuit, empty, full, ablation) for circuit in metrics[2:]]
 
 
 class _Watched:

@@ -18,6 +18,7 @@ from ingest.discovery.prompts import (
     padding_token,
     read_prompts,
 )
+from ingest.discovery.texts import Prompts, as_tokens
 from registry.errors import BadInput
 
 __all__ = ["Inputs", "read_inputs"]
@@ -70,11 +71,11 @@ class Inputs:
 
 def read_inputs(
     model: Any,
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     *,
     ablation: Ablation,
-    reference: Tensor | None,
+    reference: Prompts | None,
     kv_heads: str,
     batch_size: int | None,
     attention_mask: Tensor | None,
@@ -89,13 +90,15 @@ def read_inputs(
     """
     check_ablation(ablation, corrupt, reference)
     padding = padding_token(model)
+    clean, corrupt, attention_mask = as_tokens(model, clean, corrupt, attention_mask)
     prompts = read_prompts(clean, corrupt, attention_mask, padding)
-    names = ("reference", "reference_mask")
-    others = (
-        None
-        if reference is None
-        else read_prompts(reference, None, reference_mask, padding, names=names)
-    )
+    others = None
+    if reference is not None:
+        reference, _, reference_mask = as_tokens(
+            model, reference, None, reference_mask, names=("reference", "", "reference_mask")
+        )
+        names = ("reference", "reference_mask")
+        others = read_prompts(reference, None, reference_mask, padding, names=names)
     anatomy = read_anatomy(model, kv_heads)
     for name, tokens, mask, longest in (
         ("clean", clean, attention_mask, prompts.longest),

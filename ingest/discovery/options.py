@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ingest.discovery.ablation import Ablation
 from ingest.discovery.metrics import Progress
+from ingest.discovery.texts import Prompts
 
 __all__ = ["EvaluationOptions"]
 
@@ -16,7 +17,7 @@ class EvaluationOptions(TypedDict, total=False):
     """Passed on to :func:`ingest.discovery.evaluate_circuits`, which explains them."""
 
     ablation: Ablation
-    reference: Tensor | None
+    reference: Prompts | None
     kv_heads: str
     batch_size: int | None
     attention_mask: Tensor | None

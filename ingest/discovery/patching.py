@@ -22,12 +22,13 @@ from ingest.discovery.guard import require_known_arithmetic
 from ingest.discovery.inputs import read_inputs
 from ingest.discovery.metrics import Metric, Progress
 from ingest.discovery.prompts import PromptBatch
+from ingest.discovery.texts import Prompts
 from registry.errors import BadInput, NonFiniteScores
 
 __all__ = ["PatchEffects", "patch_effects"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PatchEffects:
     """What patching each edge or node takes from the metric, mean over prompts.
 
@@ -43,17 +44,23 @@ class PatchEffects:
     full: Tensor
     empty: Tensor
 
+    def __repr__(self) -> str:
+        return (
+            f"<PatchEffects of {len(self.edges)} edges and {len(self.nodes)} nodes on "
+            f"{len(self.full)} prompts>"
+        )
+
 
 def patch_effects(
     model: Any,
-    clean: Tensor,
-    corrupt: Tensor | None,
+    clean: Prompts,
+    corrupt: Prompts | None,
     metric: Metric,
     *,
     edges: Iterable[str] = (),
     nodes: Iterable[str] = (),
     ablation: Ablation = "resample",
-    reference: Tensor | None = None,
+    reference: Prompts | None = None,
     kv_heads: str = "grouped",
     batch_size: int | None = None,
     attention_mask: Tensor | None = None,
@@ -67,14 +74,14 @@ def patch_effects(
 
     Args:
         model: A TransformerLens ``TransformerBridge``. Its weights are frozen meanwhile.
-        clean: Token ids ``[prompt, position]``.
-        corrupt: Token ids of the same shape: each pair's counterpart, token by token. None where
-            the ablation is not ``resample``.
+        clean: Texts, or token ids ``[prompt, position]``.
+        corrupt: Each pair's counterpart, of as many tokens. None where the ablation is not
+            ``resample``.
         metric: One number per prompt from the logits at its last real position.
         edges: Ids like ``input->a0.h0<q>``.
         nodes: Names like ``a0.h0``, ``m1``, ``input``, in a grouped-query model also ``a0.kv1``.
         ablation: ``resample``, ``mean`` or ``zero``, as in ``attribute_edges``.
-        reference: Token ids whose mean is taken for ``mean``.
+        reference: Prompts whose mean is taken for ``mean``.
         kv_heads: ``grouped`` or ``per-query-head``, as edges and nodes are named.
         batch_size: Prompts run at once; None: as memory allows.
         attention_mask: 1 at real tokens, 0 at padding on either side, ``[prompt, position]``.

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ingest.discovery.edge_space import EdgeSpace
+from ingest.discovery.origin import Origin
 from registry.errors import BadInput
 from registry.identifiers import Port
 
-__all__ = ["By", "EdgeScores", "PrunedCircuit", "ScoredEdge", "ScoredNode", "edge_mask"]
+__all__ = ["By", "EdgeScores", "PrunedCircuit", "Rule", "ScoredEdge", "ScoredNode", "edge_mask"]
 
 By = Literal["absolute", "signed"]
+Rule = Literal["top", "greedy"]
 _INPUT, _LOGITS = "input", "logits"
 
 
@@ -55,9 +57,11 @@ class ScoredNode:
     effect: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PrunedCircuit:
     """Edges chosen by score, without those that lie on no path from ``input`` to ``logits``.
+
+    ``Registry.record(circuit, task=..., title=...)`` keeps one, with the scores it was chosen from.
 
     Attributes:
         edges: In the order in which they were chosen, which for a greedy choice need not be best
@@ -66,6 +70,9 @@ class PrunedCircuit:
         by: Whether size or signed value decided.
         n_selected: Edges chosen by score.
         n_pruned: How many of these lay on no path and were taken out again.
+        rule: How they were chosen.
+        threshold: Least score, in units of the metric; None where a number of edges decided.
+        scores: What they were chosen from, where that is known.
     """
 
     edges: tuple[ScoredEdge, ...]
@@ -73,9 +80,26 @@ class PrunedCircuit:
     by: By
     n_selected: int
     n_pruned: int
+    rule: Rule = "top"
+    threshold: float | None = None
+    scores: EdgeScores | None = field(default=None, compare=False)
+
+    @property
+    def selection(self) -> Mapping[str, Any]:
+        """How the edges were chosen, as a record keeps it."""
+        found = {"by": self.by, "dangling_removed": self.n_pruned}
+        if self.threshold is not None:
+            return {"threshold": self.threshold, "selected": self.n_selected, **found}
+        return {self.rule: self.n_selected, **found}
+
+    def __repr__(self) -> str:
+        return (
+            f"<PrunedCircuit of {len(self.edges)} edges and {len(self.nodes)} nodes, {self.rule} "
+            f"{self.n_selected} by {self.by} score>"
+        )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EdgeScores:
     """A score for every edge of a model.
 
@@ -85,12 +109,20 @@ class EdgeScores:
         space: Names of rows and columns, and which cells are edges.
         clean_metric: The metric of each clean prompt, ``[prompt]``.
         corrupt_metric: The metric of each corrupt prompt, ``[prompt]``; None where none were run.
+        origin: What they came from; None where that is not known, as of a mean of several.
     """
 
     matrix: Tensor
     space: EdgeSpace
     clean_metric: Tensor
     corrupt_metric: Tensor | None
+    origin: Origin | None = None
+
+    def __repr__(self) -> str:
+        how = "" if self.origin is None else f" by {self.origin}"
+        return (
+            f"<EdgeScores of {self.space.n_edges} edges on {len(self.clean_metric)} prompts{how}>"
+        )
 
     @property
     def senders(self) -> tuple[str, ...]:
@@ -106,6 +138,23 @@ class EdgeScores:
     def mask(self) -> Tensor:
         """Which cells are edges, ``[sender, receiver]``."""
         return edge_mask(self.space)
+
+    def to_safetensors(self, unit: str | None, **others: Tensor) -> bytes:
+        """The whole matrix as the registry keeps it, with the names of its rows and columns.
+
+        Args:
+            unit: The metric's name, where it has one.
+            others: Further matrices over the same senders and receivers, by name.
+        """
+        from safetensors.torch import save
+
+        from ingest.score_files import score_metadata
+
+        matrices = {"scores": self.matrix, **others}
+        tensors = {name: each.to(torch.float32).contiguous() for name, each in matrices.items()}
+        metadata = score_metadata(self.senders, self.receivers, unit)
+        data: bytes = save(tensors, metadata)
+        return data
 
     def to_dict(self) -> dict[str, float]:
         """Scores by edge: ``{"input->a0.h0<q>": 0.12, ...}``, receiver by receiver."""
@@ -169,7 +218,7 @@ class EdgeScores:
             _, row, column = heapq.heappop(open_edges)
             chosen.append((row, column))
             waiting = [node for node in self._reached_with(row) if node not in reached]
-        return self._pruned(chosen, by)
+        return self._pruned(chosen, by, "greedy")
 
     def threshold(self, x: float, by: By = "absolute") -> PrunedCircuit:
         """All edges that score at least ``x``, in size or signed, without dangling ones.
@@ -189,7 +238,7 @@ class EdgeScores:
             raise BadInput(
                 f"no edge scores {x:g} or more ({by}); the best scores {float(keys.max()):.4g}"
             )
-        return self.top(n, by)
+        return replace(self.top(n, by), threshold=x)
 
     def _check_size(self, n: int) -> None:
         if not isinstance(n, int) or not 1 <= n <= self.space.n_edges:
@@ -224,13 +273,16 @@ class EdgeScores:
             score=float(self.matrix[row, column]),
         )
 
-    def _pruned(self, cells: Iterable[tuple[int, int]], by: By) -> PrunedCircuit:
+    def _pruned(
+        self, cells: Iterable[tuple[int, int]], by: By, rule: Rule = "top"
+    ) -> PrunedCircuit:
         chosen = [self._edge(row, column) for row, column in cells]
         kept = _on_a_path(chosen, self.space)
         edges = tuple(edge for edge in chosen if edge.source in kept and edge.target in kept)
         effects = self.node_effects()
         nodes = tuple(ScoredNode(name, effects[name]) for name in _forward_order(self.space, kept))
-        return PrunedCircuit(edges, nodes, by, len(chosen), len(chosen) - len(edges))
+        n_pruned = len(chosen) - len(edges)
+        return PrunedCircuit(edges, nodes, by, len(chosen), n_pruned, rule, scores=self)
 
 
 def edge_mask(space: EdgeSpace) -> Tensor:

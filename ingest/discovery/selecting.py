@@ -24,7 +24,7 @@ _FINEST = 0.05
 """Two sizes closer than this share of the larger one are not told apart."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaithfulCircuit:
     """The smallest circuit found to be faithful enough.
 
@@ -37,6 +37,9 @@ class FaithfulCircuit:
     chosen: PrunedCircuit
     measured: CircuitEvaluation
     tried: tuple[tuple[int, float], ...]
+
+    def __repr__(self) -> str:
+        return f"<FaithfulCircuit of {len(self.tried)} tried: {self.chosen!r}, {self.measured!r}>"
 
 
 def grid_of_sizes(n_edges: int) -> tuple[int, ...]:

@@ -2,21 +2,24 @@
 
 One row an edge, in the circuit's order, with the columns ``source``, ``target``, ``port``,
 ``effect`` and ``rank``, and ``source_position`` and ``target_position`` where any edge has one.
-Parts are named as :mod:`registry.identifiers` has them. Parquet also says what the circuit is
-about, in the file's metadata; CSV has no place for it. Neither holds nodes without edges nor what
-is known of single nodes.
+Parts are named as :mod:`registry.identifiers` has them. In CSV, a position that a spreadsheet would
+take for a formula has an apostrophe in front, which our importer takes back. Parquet also says what
+the circuit is about, in the file's metadata; CSV has no place for it. Neither holds nodes without
+edges nor what is known of single nodes.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ingest.circuit_facts import facts_of
 from ingest.exporters.base import Exporting
 from ingest.formats.parquet import METADATA
 from ingest.formats.table import COLUMNS
+from registry.csv_cells import guarded_cell
 from registry.errors import BadInput, MissingExtra
 from registry.identifiers import parse_node_key
 from registry.records import Circuit, canonical_json
@@ -46,7 +49,8 @@ class CsvTable:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow(row | {name: guarded_cell(row[name]) for name in _texts(row)})
         return text.getvalue().encode()
 
 
@@ -83,6 +87,11 @@ class ParquetTable:
 
 CSV = CsvTable()
 PARQUET = ParquetTable()
+
+
+def _texts(row: Mapping[str, Any]) -> Iterator[str]:
+    """Columns that hold other people's text; names of parts cannot begin as a formula does."""
+    return (name for name in _POSITIONS if row.get(name) is not None)
 
 
 def _rows(circuit: Circuit) -> list[dict[str, Any]]:

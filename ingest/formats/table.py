@@ -30,6 +30,7 @@ from ingest.formats.contraction import (
 )
 from ingest.formats.reading import check_lines, read_text
 from ingest.formats.spelling import notes_on_names, read_name
+from registry.csv_cells import unguarded_cell
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
 from registry.limits import check_length
@@ -196,6 +197,8 @@ def _json_rows(text: str, name: str, said: Said) -> Iterator[tuple[str, Mapping[
 def _csv_rows(text: str, path: Path, said: Said) -> Iterator[tuple[str, Mapping[str, Any]]]:
     names = column_names(said)
     reader = csv.reader(io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    # Our own tables guard against spreadsheets so; most hold nothing to take back.
+    guarded = "'" in text
     try:
         header = next(reader, [])
         if len(header) > _MAX_COLUMNS:
@@ -210,7 +213,8 @@ def _csv_rows(text: str, path: Path, said: Said) -> Iterator[tuple[str, Mapping[
                 raise BadInput(f"{path.name}, {where}: more values than columns")
             _check_needed(places, names, said, f"{path.name}, {where}")
             # A line may be shorter than the header, and only what it has is looked at.
-            yield where, {ours: row[at] if at < len(row) else None for ours, at in known.items()}
+            cells = [unguarded_cell(cell) for cell in row] if guarded else row
+            yield where, {o: cells[at] if at < len(row) else None for o, at in known.items()}
     except csv.Error as error:
         raise BadInput(f"{path.name}, line {reader.line_num}: {error}") from error
 

@@ -37,10 +37,9 @@ class PromptTensors:
 
     def logit_difference(self, logits: Tensor, index: Tensor) -> Tensor:
         """Correct answer minus wrong one, ``[batch]``, of the prompts ``index``."""
-        answers = logits.float() if logits.element_size() < 4 else logits
-        correct, wrong = (ids[index].to(logits.device) for ids in (self.correct, self.wrong))
-        both = answers.gather(1, correct[:, None]) - answers.gather(1, wrong[:, None])
-        return both[:, 0]
+        from ingest.discovery.metrics import LogitDifference
+
+        return LogitDifference(self.correct, self.wrong)(logits, index)
 
 
 def as_tensors(pairs: Sequence[TokenPair]) -> PromptTensors:

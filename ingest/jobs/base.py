@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict
 
 from ingest.jobs.progress import Progress, Silent
 from registry import plugins
+from registry.credentials import scrubbed
 from registry.errors import BadInput, LedgerError, MissingExtra, NotFound
 from registry.ledger.base import Batch
 from registry.records import Run, RunStatus
-from registry.settings_table import redacted
 
 if TYPE_CHECKING:
     from registry.registry import Registry
@@ -78,12 +78,14 @@ class Finding:
         summary: The result in a few fields.
         rows: The result as a table, all rows with the same fields; () where one row, the summary,
             says it all.
+        notes: The result in words, and what is to be known besides.
     """
 
     batch: Batch
     artifacts: tuple[bytes, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     rows: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def _package_versions() -> dict[str, str]:
 def _ended(run: Run, status: RunStatus, error: BaseException | None = None) -> Run:
     text = None
     if error is not None:
-        text = redacted(f"{type(error).__name__}: {error}")[:_LONGEST_ERROR]
+        text = scrubbed(f"{type(error).__name__}: {error}")[:_LONGEST_ERROR]
     changes = {"status": status, "finished_at": datetime.now(UTC), "error": text}
     return run.model_copy(update=changes)
 

@@ -74,7 +74,7 @@ def discover(
     if isinstance(work, Campaign):
         return work.run(configuration, registry, progress or Silent())
     finding = run_job(work, configuration, registry, progress=progress).finding
-    return Account(finding.rows or (finding.summary,))
+    return Account(finding.rows or (finding.summary,), finding.notes)
 
 
 class NumberedRuns:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingest.jobs.edge_records import RecordedCircuit, edge_circuit, scores_file
+from ingest.jobs.edge_records import METRIC, RecordedCircuit, edge_circuit
 from ingest.jobs.edge_search import Found, Prepared, choose_edges, score
 from ingest.jobs.progress import Progress
 from registry.errors import BadInput
@@ -106,7 +106,7 @@ def consensus_circuit(
         prompt_set: Id of the prompts that were resampled; None where prompts were drawn anew.
         parameters: Of the method, and which circuits these were.
     """
-    matrix = scores_file(agreement.scores, frequency=agreement.frequency)
+    matrix = agreement.scores.to_safetensors(METRIC, frequency=agreement.frequency)
     space, chosen = agreement.scores.space, agreement.chosen
     counts = Counter(
         round(float(agreement.frequency[space.locate(edge.id)]) * agreement.n_circuits)

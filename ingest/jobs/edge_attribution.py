@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ingest.discovery.origin import VERSION
 from ingest.jobs.base import Finding
 from ingest.jobs.consensus import agree, resampled
 from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
@@ -26,7 +27,6 @@ from ingest.jobs.edge_prompts import (
     prompt_source,
     read_reference,
 )
-from ingest.jobs.edge_records import VERSION
 from ingest.jobs.edge_search import Found, Prepared, n_edges, search
 from ingest.jobs.model_place import LoadModel, ModelPlace, load_place
 from ingest.jobs.progress import Progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingest.jobs.base import Finding
@@ -10,6 +10,7 @@ from ingest.jobs.consensus import Agreement, consensus_circuit, stability
 from ingest.jobs.edge_measurements import further_measurements
 from ingest.jobs.edge_prompts import task_record
 from ingest.jobs.edge_records import (
+    METRIC,
     RecordedCircuit,
     faithfulness,
     found_circuit,
@@ -19,6 +20,7 @@ from ingest.jobs.edge_search import Found, Prepared, measure
 from ingest.jobs.progress import Progress
 from registry.ledger.base import Batch, NewCircuit
 from registry.records import Circuit, CircuitLabels, Evaluation, PromptSet
+from registry.words import faithfulness_in_words
 
 if TYPE_CHECKING:
     from ingest.discovery import CircuitEvaluation
@@ -96,14 +98,21 @@ class Findings:
             circuits=tuple({new.circuit.id: new for new in self._circuits}.values()),
             evaluations=tuple(self._evaluations),
         )
-        rows = self._rows
+        rows, notes = self._rows, tuple(self._in_words())
         if len(rows) == 1:
             (row,) = rows
             del row["of"]
         else:
             columns = dict.fromkeys(name for row in rows for name in row)
             rows = [{name: row.get(name) for name in columns} for row in rows]
-        return Finding(batch, tuple(self._artifacts), rows[-1], tuple(rows))
+        return Finding(batch, tuple(self._artifacts), rows[-1], tuple(rows), notes)
+
+    def _in_words(self) -> Iterator[str]:
+        """What the last row's faithfulness says: of the one circuit, or of the consensus."""
+        row = self._rows[-1]
+        if row["faithfulness"] is not None:
+            whose = "" if len(self._rows) == 1 else f"{row['of']}: "
+            yield whose + faithfulness_in_words(row["faithfulness"], METRIC)
 
     def _consensus_parameters(self, prompt_set: str | None) -> dict[str, Any]:
         found = method_parameters(self._prepared, prompt_set or "each circuit's own prompts")
@@ -124,12 +133,10 @@ class Findings:
             measure(self._prepared, as_tensors(found.kept.pairs), agreement.chosen, progress, stage)
             for found in self._found
         ]
-        return CircuitEvaluation(
-            *(
-                torch.cat([getattr(one, end) for one in each])
-                for end in ("circuit", "empty", "full")
-            )
+        circuit, empty, full = (
+            torch.cat([getattr(one, end) for one in each]) for end in ("circuit", "empty", "full")
         )
+        return CircuitEvaluation(circuit, empty, full, each[0].ablation)
 
     def _add(
         self, recorded: RecordedCircuit, evaluations: Sequence[Evaluation], of: str | None

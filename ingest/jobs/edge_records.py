@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ingest.discovery.origin import Origin
 from ingest.jobs.edge_search import Found, Prepared
-from ingest.score_files import score_metadata
-from registry.records import Ablation, Circuit, Edge, Evaluation, Level, Node, PromptSet, Sign
+from registry.findings import ranked_edges, ranked_nodes
+from registry.records import Ablation, Circuit, Evaluation, Level, PromptSet, Sign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRIC",
-    "VERSION",
     "Baselines",
     "RecordedCircuit",
     "edge_circuit",
@@ -26,20 +26,9 @@ __all__ = [
     "faithfulness",
     "found_circuit",
     "method_parameters",
-    "scores_file",
 ]
 
 METRIC = "logit_difference"
-VERSION = "2"
-"""Of the job's arithmetic; part of what a circuit's id is made of."""
-
-_GRADIENT = {
-    "eap": "clean",
-    "eap-ig-inputs": "between inputs",
-    "eap-ig-activations": "between activations",
-    "clean-corrupted": "clean and corrupt",
-    "exact": "none",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +41,7 @@ class RecordedCircuit:
 
 def found_circuit(prepared: Prepared, found: Found) -> RecordedCircuit:
     """The record of a circuit found on one set of prompts."""
-    matrix = scores_file(found.scores)
+    matrix = found.scores.to_safetensors(METRIC)
     prompt_set = found.kept.record.id
     reference = prompt_set if prepared.reference is None else prepared.reference[1].record.id
     circuit = edge_circuit(
@@ -105,8 +94,8 @@ def edge_circuit(
         kv_heads=prepared.configuration.kv_heads,
         selection=selection,
         universe_size=scores.space.n_edges,
-        nodes=_nodes(chosen),
-        edges=_edges(chosen),
+        nodes=ranked_nodes(chosen),
+        edges=ranked_edges(chosen),
         scores=address,
     )
 
@@ -119,49 +108,26 @@ def method_parameters(prepared: Prepared, reference: str) -> dict[str, Any]:
         reference: Id of the prompts whose mean was taken, if one was.
     """
     configuration = prepared.configuration
-    found: dict[str, Any] = {
-        "method": configuration.method,
-        "gradient": _GRADIENT[configuration.method],
-        "positions": "summed",
-        "version": VERSION,
-    }
-    if configuration.is_integrated:
-        found["steps"] = configuration.n_steps
+    origin = Origin(
+        model=prepared.model.slug,
+        method=configuration.method,
+        steps=configuration.n_steps if configuration.is_integrated else None,
+        ablation=configuration.ablation,
+        kv_heads=configuration.kv_heads,
+        metric=METRIC,
+    )
+    found = dict(origin.parameters)
     if configuration.ablation == "mean":
         found["reference"] = reference
     return found
 
 
-def _selection(prepared: Prepared, chosen: PrunedCircuit) -> dict[str, Any]:
+def _selection(prepared: Prepared, chosen: PrunedCircuit) -> Mapping[str, Any]:
     """How edges were chosen. A share is the number it came to: what is found is the same."""
-    configuration = prepared.configuration
-    found: dict[str, Any] = {"by": chosen.by, "dangling_removed": chosen.n_pruned}
-    if configuration.threshold is not None:
-        return {"threshold": configuration.threshold, "selected": chosen.n_selected, **found}
-    if configuration.faithfulness is not None:
-        found |= {"faithfulness": configuration.faithfulness, "rule": "smallest found"}
-    return {configuration.choose: chosen.n_selected, **found}
-
-
-def _edges(chosen: PrunedCircuit) -> tuple[Edge, ...]:
-    """Edges ranked by the size or the value that chose them, whatever order they came in."""
-    signed = chosen.by == "signed"
-    ranked = sorted(chosen.edges, key=lambda e: -(e.score if signed else abs(e.score)))
-    return tuple(
-        Edge(source=edge.source, target=edge.target, port=edge.port, effect=edge.score, rank=rank)
-        for rank, edge in enumerate(ranked, 1)
-    )
-
-
-def _nodes(chosen: PrunedCircuit) -> tuple[Node, ...]:
-    """Nodes with their own effect; ranks go by its size, and to those that have one."""
-    with_effect = [node for node in chosen.nodes if node.effect is not None]
-    by_size = sorted(with_effect, key=lambda node: -abs(node.effect or 0.0))
-    ranks = {node.id: rank for rank, node in enumerate(by_size, 1)}
-    return tuple(
-        Node(component=node.id, effect=node.effect, rank=ranks.get(node.id))
-        for node in chosen.nodes
-    )
+    wanted = prepared.configuration.faithfulness
+    if wanted is None:
+        return chosen.selection
+    return {**chosen.selection, "faithfulness": wanted, "rule": "smallest found"}
 
 
 def faithfulness(
@@ -221,20 +187,3 @@ def evaluation(
         n_prompts=len(baselines.full),
         parameters={"metric": METRIC, **parameters},
     )
-
-
-def scores_file(scores: EdgeScores, **others: Tensor) -> bytes:
-    """The whole matrix as safetensors, with the names of its rows and columns.
-
-    Args:
-        scores: The matrix, kept as ``scores``.
-        others: Further matrices over the same senders and receivers, by name.
-    """
-    import torch
-    from safetensors.torch import save
-
-    metadata = score_metadata(scores.senders, scores.receivers, METRIC, Sign.HELPS_POSITIVE)
-    named: Iterable[tuple[str, Tensor]] = [("scores", scores.matrix), *others.items()]
-    tensors = {name: matrix.to(torch.float32).contiguous() for name, matrix in named}
-    data: bytes = save(tensors, metadata)
-    return data

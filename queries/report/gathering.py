@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "gather_report"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What circuits of several tasks have in common.
 
@@ -41,6 +41,9 @@ class Report:
     reuse: Reuse
     families: tuple[Resemblance, ...]
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        return f"<Report on {self.matrix!r}>"
 
     @cached_property
     def circuits(self) -> Mapping[str, Circuit]:

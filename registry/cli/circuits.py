@@ -11,6 +11,7 @@ from registry.cli.output import Format, FormatOption, Section, notice, show_rows
 from registry.cli.session import open_registry
 from registry.errors import BadInput
 from registry.rows import Rows
+from registry.words import faithfulness_in_words
 
 if TYPE_CHECKING:
     from registry.ledger.base import CircuitEntry
@@ -131,6 +132,7 @@ def show(
         Section("runs", _run_rows(entry, runs)),
         Section("files", _file_rows(entry)),
         Section("evaluations", _evaluation_rows(stored.evaluations, whole=format is Format.JSON)),
+        Section("in words", _in_words(entry)),
         Section("nodes", _node_rows(_strongest(content.nodes, top))),
         Section("edges", _edge_rows(_strongest(content.edges, top))),
     ]
@@ -280,6 +282,12 @@ def _evaluation_rows(evaluations: Sequence[Evaluation], *, whole: bool) -> Rows:
             said = record["parameters"].items()
             record["parameters"] = {k: v for k, v in said if not isinstance(v, list | dict)}
     return _rows(records, fields)
+
+
+def _in_words(entry: CircuitEntry) -> dict[str, Any]:
+    if entry.faithfulness is None:
+        return {}
+    return {"faithfulness": faithfulness_in_words(entry.faithfulness, entry.metric)}
 
 
 def _node_rows(nodes: Sequence[Node]) -> Rows:

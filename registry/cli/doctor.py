@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import random
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from registry.errors import CircuitsError
 from registry.rows import Rows
 
 if TYPE_CHECKING:
-    from registry.registry import Registry
-    from registry.settings import Settings
+    from registry.registry import Registry, Status
+    from registry.settings import LocalSettings, Settings
 
 __all__ = ["Check", "State", "commands", "examine"]
 
@@ -33,6 +33,7 @@ _EXTRAS = {
     "parquet": ("pyarrow",),
 }
 _SAMPLE = 50
+_NAMED = 3
 _LOW_BYTES, _TOO_LOW_BYTES = 2_000_000_000, 200_000_000
 
 
@@ -74,14 +75,14 @@ def doctor(
     circuits doctor
     circuits doctor --thorough --format json
     """
-    checks = list(examine(session(context).settings, thorough=thorough))
+    checks = list(examine(session(context).local_settings, thorough=thorough))
     rows = tuple((check.part, check.state, check.finding, check.advice) for check in checks)
     show_rows(Rows(("part", "state", "finding", "advice"), rows), format)
     if any(check.state is State.FAIL for check in checks):
         raise typer.Exit(1)
 
 
-def examine(settings: Callable[[], Settings], *, thorough: bool = False) -> Iterator[Check]:
+def examine(settings: Callable[[], LocalSettings], *, thorough: bool = False) -> Iterator[Check]:
     """Check the installation, then as much of the registry as can be reached.
 
     Args:
@@ -95,22 +96,28 @@ def examine(settings: Callable[[], Settings], *, thorough: bool = False) -> Iter
     yield _queries()
     yield from _plugins()
     try:
-        found = settings()
+        local = settings()
     except CircuitsError as error:
         yield Check("settings", State.FAIL, str(error))
         return
+    found, refused = local.settings, local.refused_stores
     yield Check("settings", State.OK, f"home {found.home}")
+    yield _trust(local)
     yield _permissions(found.home)
     yield _disk(found.home)
+    if "ledger" in refused:
+        return
     schema = _schema(found)
     yield schema
     if schema.state is State.FAIL:
         return
     try:
         with Registry.open(settings=found) as registry:
-            yield _artifacts(registry, thorough=thorough)
-            yield _pending(registry)
-            yield _graph(registry)
+            yield _pages(registry)
+            if "artifacts" not in refused:
+                yield _artifacts(registry, thorough=thorough)
+            if "graph" not in refused:
+                yield from _graph(registry)
     except CircuitsError as error:
         yield Check("registry", State.FAIL, str(error))
 
@@ -156,9 +163,19 @@ def _plugins() -> Iterator[Check]:
 # -- the registry ----------------------------------------------------------------------------------
 
 
+def _trust(local: LocalSettings) -> Check:
+    if local.refused:
+        advice = f"circuits trust {shlex.quote(str(local.settings.home))}"
+        return Check("trust", State.FAIL, local.refusal(), advice)
+    return Check("trust", State.OK, "leads nowhere that you did not name or accept")
+
+
 def _permissions(home: Path) -> Check:
     if os.access(home, os.R_OK | os.W_OK | os.X_OK):
         return Check("permissions", State.OK, f"{home} is readable and writable")
+    if os.access(home, os.R_OK | os.X_OK):
+        advice = "to record, make the folder or its mount writable"
+        return Check("permissions", State.WARN, f"{home} can only be read", advice)
     advice = f"make it yours: chown -R {_user()} {home}"
     return Check("permissions", State.FAIL, f"{home} is not writable for {_user()}", advice)
 
@@ -192,42 +209,82 @@ def _schema(settings: Settings) -> Check:
     return Check("ledger", State.OK, f"{where} is up to date")
 
 
+def _pages(registry: Registry) -> Check:
+    try:
+        registry.ledger.require_sound()
+    except CircuitsError as error:
+        return Check("ledger pages", State.FAIL, str(error), "restore a backup into a new folder")
+    return Check("ledger pages", State.OK, "sound")
+
+
 def _artifacts(registry: Registry, *, thorough: bool) -> Check:
-    known = sorted(registry.ledger.artifacts())
-    chosen = known if thorough else random.Random().sample(known, min(_SAMPLE, len(known)))
-    faults = []
-    for address in chosen:
-        try:
-            registry.artifact(address)
-        except CircuitsError as error:
-            faults.append(str(error))
-    if faults:
-        finding = f"{len(faults)} of {len(chosen)} artifacts are bad; the first: {faults[0]}"
-        return Check("artifacts", State.FAIL, finding, "restore them from a backup")
-    return Check("artifacts", State.OK, f"verified {len(chosen)} of {len(known)}")
+    n_known = len(registry.ledger.artifacts())
+    n_read = n_known if thorough else min(_SAMPLE, n_known)
+    try:
+        found = registry.damage(sample=None if thorough else _SAMPLE)
+    except CircuitsError as error:
+        return Check("artifacts", State.FAIL, str(error), "see --artifacts and CIRCUITS_ARTIFACTS")
+    if found:
+        first = "; ".join(str(damage) for damage in found[:_NAMED])
+        more = f" (and {len(found) - _NAMED} more)" if len(found) > _NAMED else ""
+        finding = f"{len(found)} of {n_known} artifacts are bad: {first}{more}"
+        return Check("artifacts", State.FAIL, finding, _MEND)
+    return Check("artifacts", State.OK, f"verified {n_read} of {n_known}, all are there")
 
 
-def _pending(registry: Registry) -> Check:
-    if pending := registry.ledger.pending_count():
-        return Check("outbox", State.WARN, f"{pending} changes are not in the graph", _SYNC)
-    return Check("outbox", State.OK, "nothing is pending")
-
-
+_MEND = "circuits mend BACKUP.zip, a bundle, or the original files"
 _SYNC = "circuits sync"
 _REBUILD = "circuits rebuild"
 
 
-def _graph(registry: Registry) -> Check:
-    state = registry.status().graph
-    if not state.startswith("ready"):
-        return Check("graph", State.FAIL, state, f"recording goes on; then {_SYNC}")
-    rows = registry.cypher("MATCH (c:Circuit) RETURN c.id AS id ORDER BY id")
+def _graph(registry: Registry) -> Iterator[Check]:
+    status = registry.status()
+    if status.pending:
+        yield Check("pending", State.WARN, f"{status.pending} changes are not in the graph", _SYNC)
+    else:
+        yield Check("pending", State.OK, "nothing is pending")
+    for one in status.put_aside[:_NAMED]:
+        yield Check("put aside", State.WARN, str(one), f"mend what it says, then {_SYNC}")
+    if not status.graph.startswith("ready"):
+        yield Check("graph", State.FAIL, status.graph, f"recording goes on; then {_SYNC}")
+        return
+    yield _circuits_in_graph(registry, status)
+    if not registry.settings.graph_is_embedded:
+        yield _graph_limits(registry)
+
+
+def _circuits_in_graph(registry: Registry, status: Status) -> Check:
+    rows = registry.cypher("MATCH (c:Circuit) RETURN c.id AS id ORDER BY id").expecting(id="string")
     in_graph = {row["id"] for row in rows}
     # Superseded circuits stay in the graph, retracted ones leave it.
     kept = {entry.id for entry in registry.circuits() if entry.labels.state != "retracted"}
+    kept -= {one.change.key for one in status.put_aside}
     if in_graph == kept:
-        return Check("graph", State.OK, f"{state}; holds all {len(kept)} circuits")
+        return Check("graph", State.OK, f"{status.graph}; holds all {len(kept)} circuits")
     finding = f"{len(kept - in_graph)} circuits are missing, {len(in_graph - kept)} too many"
-    if registry.ledger.pending_count():
+    if status.pending:
         return Check("graph", State.WARN, finding, _SYNC)
     return Check("graph", State.FAIL, finding, _REBUILD)
+
+
+_OF_ALL, _OF_ONE = "dbms.memory.transaction.total.max", "db.memory.transaction.max"
+_JAVA, _ENDS_WITHOUT_MEMORY = "server.jvm.additional", "-XX:+ExitOnOutOfMemoryError"
+
+
+def _graph_limits(registry: Registry) -> Check:
+    """Whether one statement can take all of the server's memory, and what happens if it does."""
+    part, advice = "graph limits", "see 'Limits' in docs/production.md"
+    try:
+        limits = registry.graph_limits()
+    except CircuitsError as error:
+        return Check(part, State.WARN, str(error), advice)
+    if not limits:
+        return Check(part, State.WARN, "the server does not let us see its memory limits", advice)
+    open_ended = [name for name in (_OF_ALL, _OF_ONE) if limits.get(name, "0")[:1] in ("0", "")]
+    if open_ended:
+        return Check(part, State.WARN, f"no limit is set by {' and '.join(open_ended)}", advice)
+    if _ENDS_WITHOUT_MEMORY not in limits.get(_JAVA, ""):
+        finding = f"the server goes on without memory: {_JAVA} lacks {_ENDS_WITHOUT_MEMORY}"
+        return Check(part, State.WARN, finding, advice)
+    finding = f"{limits[_OF_ONE]} of memory for a statement, {limits[_OF_ALL]} for all"
+    return Check(part, State.OK, finding)

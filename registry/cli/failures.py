@@ -12,8 +12,9 @@ import os
 import sys
 from dataclasses import dataclass
 
+from registry.cli.printable import one_line
+from registry.credentials import redacted, scrubbed
 from registry.errors import BadInput, CircuitsError
-from registry.settings_table import redacted
 
 __all__ = ["Failure", "describe", "first_problem", "report"]
 
@@ -65,12 +66,12 @@ def describe(error: BaseException) -> Failure:
 
 
 def _failure(text: str, exit_code: int) -> Failure:
-    line = " ".join(redacted(text).split())
+    line = one_line(" ".join(redacted(text).split()))
     return Failure(f"error: {line}", exit_code)
 
 
 def _unexpected(error: BaseException) -> Failure:
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = scrubbed(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     hint = "a fault of this program; 'circuits --log-level debug ...' shows where"
     return _failure(f"{text} ({hint})", 1)
 
@@ -80,7 +81,7 @@ def _system_text(error: OSError) -> str:
     where = f": {name}" if name else ""
     if error.errno == errno.ENOSPC:
         return f"no space left on the device{where}; free some and run the command again"
-    return f"{error.strerror or error}{where}"
+    return f"{scrubbed(str(error.strerror or error))}{where}"
 
 
 def _is_validation_error(error: BaseException) -> bool:

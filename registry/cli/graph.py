@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli.output import Format, FormatOption, Section, show_rows, show_sections
+from registry.cli.output import (
+    Format,
+    FormatOption,
+    Section,
+    notice,
+    show_rows,
+    show_sections,
+)
 from registry.cli.session import open_registry
 from registry.cli.values import assignments, split_assignment
 from registry.errors import BadInput, NotFound
@@ -57,6 +64,7 @@ def query(
         given = _given(parameters or ())
         with open_registry(context) as registry:
             rows = registry.query(name, **given)
+        _say_models(_known(name), given, rows)
         show_rows(rows, format)
 
 
@@ -76,6 +84,10 @@ def cypher(
     max_rows: Annotated[
         int, typer.Option(min=1, help="At most so many rows.", metavar="NUMBER")
     ] = 100_000,
+    max_memory: Annotated[
+        float,
+        typer.Option(min=0.001, help="Memory it may take here, beside the graph.", metavar="GB"),
+    ] = 2.0,
     format: FormatOption = Format.TABLE,
 ) -> None:
     r"""Answer a Cypher statement of your own, which can only read.
@@ -90,7 +102,13 @@ def cypher(
         raise BadInput("the statement is empty; give one Cypher statement, such as RETURN 1 AS one")
     parameters = assignments(param, "--param")
     with open_registry(context) as registry:
-        rows = registry.cypher(text, parameters, timeout_seconds=timeout, max_rows=max_rows)
+        rows = registry.cypher(
+            text,
+            parameters,
+            timeout_seconds=timeout,
+            max_rows=max_rows,
+            memory_bytes=round(max_memory * 1e9),
+        )
     show_rows(rows, format)
 
 
@@ -106,6 +124,19 @@ def _given(texts: Sequence[str]) -> dict[str, Any]:
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def _say_models(query: NamedQuery, given: Mapping[str, Any], rows: Rows) -> None:
+    """Tell that rows are of several models, where the query could be told to take one alone."""
+    takes_model = any(p.name == "model" and not p.required for p in query.parameters)
+    if not takes_model or given.get("model") or "model" not in rows.columns:
+        return
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    if len(models) > 1:
+        notice(
+            f"note: rows of {len(models)} models, each counted on its own: {', '.join(models)};"
+            " model=NAME shows one of them"
+        )
 
 
 def _list_queries(format: Format) -> None:

@@ -6,9 +6,11 @@ import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
+from registry.cli.printable import escaped, one_line
+from registry.credentials import redacted, scrubbed
 from registry.errors import BadInput
-from registry.settings_table import redacted
 
 __all__ = ["LogLevel", "start_logging"]
 
@@ -24,26 +26,53 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class _Line(logging.Formatter):
-    """``warning: text`` without passwords; tracebacks only where debugging asks for them."""
+class _WithoutSecrets(logging.Formatter):
+    """Blots out passwords; in what is not our own words, everything that could be one."""
+
+    def formatException(self, ei: Any) -> str:
+        return scrubbed(super().formatException(ei))
+
+    def cleaned(self, record: logging.LogRecord, text: str) -> str:
+        return redacted(text) if _is_ours(record) else scrubbed(text)
+
+
+class _Line(_WithoutSecrets):
+    """``warning: text`` on a line without passwords; tracebacks only where debugging asks."""
 
     def __init__(self, *, tracebacks: bool) -> None:
         super().__init__()
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record) if self._tracebacks else record.getMessage()
-        return redacted(f"{record.levelname.lower()}: {text}")
+        if self._tracebacks:
+            text = escaped(super().format(record), keep="\n\t")
+        else:
+            text = one_line(record.getMessage())
+        return self.cleaned(record, f"{record.levelname.lower()}: {text}")
 
 
-class _Full(logging.Formatter):
+class _Full(_WithoutSecrets):
     """Time, level, logger, message and traceback, without passwords."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        # A log is read on terminals, too.
+        return self.cleaned(record, escaped(super().format(record), keep="\n\t"))
+
+
+class _Once:
+    """Lets a warning through once: a command that asks thirty questions warns of each."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_new = record.levelno != logging.WARNING or text not in self._seen
+        self._seen.add(text)
+        return is_new
 
 
 def start_logging(level: LogLevel, file: Path | None = None) -> None:
@@ -61,6 +90,7 @@ def start_logging(level: LogLevel, file: Path | None = None) -> None:
     short.setLevel(number)
     if level is not LogLevel.DEBUG:
         short.addFilter(_is_ours)
+        short.addFilter(_Once())
     handlers: list[logging.Handler] = [short]
     if file is not None:
         handlers.append(_file_handler(file))

@@ -63,10 +63,12 @@ COMMANDS = (
     Command("query", _GRAPH, "Answer a named query; without a name, list them."),
     Command("cypher", _GRAPH, "Answer a Cypher statement of your own, which can only read."),
     Command("edits", "registry.cli.edits:commands", "Attach knowledge edits, list and show them."),
-    Command("sync", _UPKEEP, "Project what is recorded and not yet in the graph."),
+    Command("sync", _UPKEEP, "Bring the graph up to date with the record."),
     Command("rebuild", _UPKEEP, "Make the graph again from the record."),
+    Command("trust", "registry.cli.trust:commands", "Accept where a registry's stores are."),
     Command("migrate", _STORES, "Bring the record's schema up to date."),
     Command("backup", _UPKEEP, "Write record and artifacts into one file."),
+    Command("mend", _UPKEEP, "Put back damaged or missing artifacts from files that hold them."),
     Command("restore", _UPKEEP, "Fill a new registry from a backup."),
     Command("gc", _UPKEEP, "Delete artifacts that nothing refers to; first only lists them."),
 )

@@ -3,6 +3,10 @@
 An answer is a table for people, JSON or CSV for programs. Standard output carries the answer
 alone, so that it can be piped. Tables shorten ids to the 12 digits that commands accept; JSON and
 CSV keep them whole.
+
+Much of it is other people's text: what would redraw a terminal is shown as an escape, JSON says it
+with escapes of its own, and CSV keeps it, with an apostrophe before what a spreadsheet would take
+for a formula.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from typing import Annotated, Any
 
 import typer
 
+from registry.cli.printable import escaped, escaped_json, one_line
+from registry.csv_cells import guarded_cell
 from registry.rows import Rows
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "FormatOption",
     "Section",
     "notice",
+    "one_line",
     "progress_line",
     "show_record",
     "show_rows",
@@ -38,7 +45,6 @@ __all__ = [
 ]
 
 _ID = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SHOWN_DIGITS = 12
 _SLICE = 32_768  # characters
 _GAP = 2  # columns between two of a table
@@ -124,7 +130,7 @@ def show_sections(sections: Sequence[Section], format: Format, *, csv: str) -> N
 
 def notice(text: str) -> None:
     """Tell the user something that is not the answer, on standard error."""
-    sys.stderr.write(f"{_one_line(text)}\n")
+    sys.stderr.write(f"{one_line(text)}\n")
 
 
 def progress_line(doing: str) -> Callable[[int, int], None]:
@@ -178,12 +184,12 @@ def _table(rows: Rows, *, header: bool = True) -> str:
     needed = 0
     for index, column in enumerate(rows.columns):
         values = [row[index] for row in rows.values]
-        texts = [*(cell_text(value) for value in values), _one_line(column) if header else ""]
+        texts = [*(cell_text(value) for value in values), one_line(column) if header else ""]
         width = max(map(cell_len, texts))
         least = min(width, _FOLDED)
         needed += least + _GAP
         table.add_column(
-            Text(_one_line(column), style="bold"),
+            Text(one_line(column), style="bold"),
             justify="right" if _is_numeric(values) else "left",
             min_width=least,
             no_wrap=not interactive or width <= _FOLDED,
@@ -215,15 +221,7 @@ def cell_text(value: Any) -> str:
         return between.join(cell_text(item) for item in value)
     if isinstance(value, dict):
         return ", ".join(f"{key}={cell_text(item)}" for key, item in value.items())
-    return _one_line(_ID.sub(lambda match: match[0][:_SHOWN_DIGITS], str(value)))
-
-
-def _one_line(text: str) -> str:
-    # Titles and notes are other people's: control characters could redraw the terminal.
-    # Spaces stay: for a token, one in front makes a difference.
-    return _UNPRINTABLE.sub(
-        lambda match: f"\\x{ord(match[0]):02x}", re.sub(r"[\r\n\t]+", " ", text)
-    )
+    return one_line(_ID.sub(lambda match: match[0][:_SHOWN_DIGITS], str(value)))
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:
@@ -244,16 +242,17 @@ def _narrowed(rows: Rows, columns: Sequence[str] | None) -> Rows:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return escaped_json(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _csv(rows: Rows) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(rows.columns)
+    writer.writerow([guarded_cell(column) for column in rows.columns])
     for row in rows.values:
         writer.writerow([_csv_cell(_plain(value)) for value in row])
-    return buffer.getvalue()
+    # A file gets the text as it is; a terminal would obey it.
+    return escaped(buffer.getvalue(), keep="\n") if sys.stdout.isatty() else buffer.getvalue()
 
 
 def _csv_cell(value: Any) -> Any:
@@ -261,7 +260,7 @@ def _csv_cell(value: Any) -> Any:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value
+    return guarded_cell(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

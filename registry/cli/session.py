@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from registry.registry import Registry
-    from registry.settings import Settings
+    from registry.settings import LocalSettings, Settings
 
 __all__ = ["Session", "open_registry", "session"]
 
@@ -33,10 +33,21 @@ class Session:
 
         Raises:
             RegistryNotFound: There is none.
+            HomeNotTrusted: It leads where nobody accepted that it does.
         """
         from registry.settings import load_settings
 
         return load_settings(self.home, **self.overrides)
+
+    def local_settings(self) -> LocalSettings:
+        """The same, without the stores that nobody accepted.
+
+        Raises:
+            RegistryNotFound: There is none.
+        """
+        from registry.settings import local_settings
+
+        return local_settings(self.home, **self.overrides)
 
 
 def session(context: typer.Context) -> Session:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,13 +20,15 @@ from registry.cli.output import (
     show_rows,
     show_sections,
 )
-from registry.cli.session import open_registry, session
+from registry.cli.session import Session, session
 from registry.rows import Rows
 
 if TYPE_CHECKING:
     from registry.settings import Settings
 
-__all__ = ["commands", "init", "migrate", "new_home", "status"]
+__all__ = ["commands", "init", "keep_or_tell", "migrate", "new_home", "status"]
+
+_ADDRESSES = ("ledger", "graph", "graph_user", "graph_database", "artifacts")
 
 
 def commands(app: typer.Typer) -> None:
@@ -56,6 +59,33 @@ def init(context: typer.Context, folder: FolderArgument = None) -> None:
 
     with new_home(context, folder) as settings, Registry.init(settings=settings):
         notice(f"registry in {settings.home}")
+    keep_or_tell(settings.home, session(context), names=_ADDRESSES, save=False)
+
+
+def keep_or_tell(home: Path, options: Session, *, names: Sequence[str], save: bool) -> None:
+    """Keep addresses given as options in ``circuits.toml``, or say that they were not kept.
+
+    Args:
+        home: Whose file.
+        options: The root options of the command.
+        names: Which of them.
+        save: Keep them; otherwise those that the file lacks are named.
+    """
+    from registry.settings import FILE_NAME, keep_settings, not_kept
+
+    given = {name: options.overrides.get(name) for name in names}
+    if save:
+        said = {
+            name: value or os.environ.get(f"CIRCUITS_{name.upper()}")
+            for name, value in given.items()
+        }
+        keep_settings(home, said)
+        return
+    for name, value in not_kept(home, given).items():
+        notice(
+            f"{name} = {value!r} is not in {home / FILE_NAME}: commands without that option go on"
+            " using what is there; 'circuits rebuild --save' keeps a graph's address"
+        )
 
 
 @contextmanager
@@ -71,7 +101,8 @@ def new_home(context: typer.Context, folder: Path | None) -> Iterator[Settings]:
     )
 
     options = session(context)
-    home = home_path(folder / HOME_NAME if folder else options.home)
+    # What a "~" stands for, the shell has said: here it is part of a name.
+    home = home_path(folder.absolute() / HOME_NAME if folder else options.home)
     is_new = not (home / FILE_NAME).exists()
     create_home(home, **options.overrides)
     try:
@@ -89,23 +120,40 @@ def status(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
     circuits status
     circuits status --format json
     """
-    with open_registry(context) as registry:
+    from registry.registry import Registry
+
+    local = session(context).local_settings()
+    if local.refused:
+        notice(local.refusal())
+    if "ledger" in local.refused_stores:
+        general = _general({"home": local.settings.home, **local.describe()})
+        show_sections([Section("registry", general)], format, csv="registry")
+        return
+    with Registry.open(settings=local.settings) as registry:
         found = registry.status()
-    general: dict[str, Any] = {
-        "home": found.home,
-        "registry": found.registry_id,
-        **found.stores,
+    graph = {
         "graph_state": found.graph,
         "pending_projections": found.pending,
-        "version": __version__,
-        "python": platform.python_version(),
+        "put_aside": [str(one) for one in found.put_aside],
     }
+    general = _general(
+        {
+            "home": found.home,
+            "registry": found.registry_id,
+            **local.describe(),
+            **({} if "graph" in local.refused_stores else graph),
+        }
+    )
     sections = [
         Section("registry", general),
         Section("records", {kind.replace(" ", "_"): n for kind, n in found.counts.items()}),
         Section("runs", found.runs),
     ]
     show_sections(sections, format, csv="registry")
+
+
+def _general(of_registry: dict[str, Any]) -> dict[str, Any]:
+    return {**of_registry, "version": __version__, "python": platform.python_version()}
 
 
 def migrate(

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from registry.cli.output import Format, FormatOption, notice, progress_line, show_rows
-from registry.cli.session import open_registry
-from registry.cli.stores import new_home
+from registry.cli.session import open_registry, session
+from registry.cli.stores import keep_or_tell, new_home
 from registry.rows import Rows
 
 __all__ = ["commands"]
@@ -19,36 +19,56 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 def commands(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for command in (sync, rebuild, backup, restore, gc):
+    for command in (sync, rebuild, backup, mend, restore, gc):
         app.command()(command)
 
 
 def sync(context: typer.Context) -> None:
-    r"""Project what is recorded and not yet in the graph.
+    r"""Bring the graph up to date with the record.
 
-    Needed only after the graph was out of reach or locked while something was recorded.
+    Needed only after the graph was out of reach or locked while something was recorded, or where a
+    registry has several graphs: each is brought up to date by itself. A graph that is ahead of the
+    record, which was put back to an older state, is made again.
 
     \b
     circuits sync
+    circuits --graph bolt://localhost:7687 sync
     """
     with open_registry(context) as registry:
         done = registry.sync(progress=progress_line("projecting"))
+        aside = registry.put_aside()
     notice(f"projected {done} changes" if done else "nothing was pending")
+    for one in aside:
+        notice(f"not in the graph: {one}")
 
 
-def rebuild(context: typer.Context) -> None:
+def rebuild(
+    context: typer.Context,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the address of --graph in circuits.toml.")
+    ] = False,
+    overwrite_graph: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-graph",
+            help="Also a graph that was made from another copy of this registry.",
+        ),
+    ] = False,
+) -> None:
     r"""Make the graph again from the record.
 
     The record is not touched, and the new graph gives the same answers. With another --graph, this
-    is how to move to another engine.
+    is how to move to another engine; --save makes commands without --graph use it from then on.
 
     \b
     circuits rebuild
-    circuits --graph neo4j://localhost:7687 rebuild
+    circuits --graph neo4j://localhost:7687 rebuild --save
     """
     with open_registry(context) as registry:
-        done = registry.rebuild(progress=progress_line("projecting"))
+        done = registry.rebuild(progress=progress_line("projecting"), overwrite=overwrite_graph)
+        home = registry.settings.home
     notice(f"projected {done} changes")
+    keep_or_tell(home, session(context), names=("graph", "graph_user", "graph_database"), save=save)
 
 
 def backup(
@@ -56,6 +76,12 @@ def backup(
     file: Annotated[
         Path, typer.Argument(help="File to write; it must not exist yet.", metavar="FILE")
     ],
+    skip_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--skip-damaged", help="Leave out artifacts that are missing or damaged, and name them."
+        ),
+    ] = False,
 ) -> None:
     r"""Write record and artifacts into one file.
 
@@ -63,13 +89,41 @@ def backup(
 
     \b
     circuits backup circuits-2026-01-31.zip
+    circuits backup --skip-damaged what-is-left.zip
     """
     with open_registry(context) as registry:
-        report = registry.backup(file)
+        report = registry.backup(file, skip_damaged=skip_damaged)
+    for damage in report.left_out:
+        notice(f"left out: {damage}")
     notice(
         f"wrote {report.path}: {report.n_rows} rows, {report.n_artifacts} artifacts, "
         f"{_size(report.size_bytes)}"
     )
+
+
+def mend(
+    context: typer.Context,
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Backups, bundles, original files, or folders.", metavar="FILE..."),
+    ],
+) -> None:
+    r"""Put back damaged or missing artifacts from files that hold them.
+
+    An artifact is named by the hash of its content, so a backup, a bundle, an original that was
+    imported, or a copy of the artifacts' folder will do. 'circuits doctor --thorough' finds damage.
+
+    \b
+    circuits mend circuits-2026-01-31.zip
+    circuits mend everything.zip results/ioi.json
+    """
+    with open_registry(context) as registry:
+        mended, left = registry.mend(*sources)
+    for damage in left:
+        notice(f"still {damage}")
+    notice(f"mended {len(mended)} artifacts" if mended or left else "no artifact is damaged")
+    if left:
+        raise typer.Exit(1)
 
 
 def restore(
@@ -83,10 +137,17 @@ def restore(
             help="Folder to make .circuits in; default: the current one.", metavar="FOLDER"
         ),
     ] = None,
+    overwrite_graph: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-graph", help="Empty the graph first, if it is one of this registry."
+        ),
+    ] = False,
 ) -> None:
     r"""Fill a new registry from a backup.
 
-    The stores may be others than those the backup was made from.
+    The stores may be others than those the backup was made from. A graph that is not empty is left
+    alone unless --overwrite-graph is given. A restore that was broken off goes on where it was.
 
     \b
     circuits restore circuits-2026-01-31.zip
@@ -96,10 +157,12 @@ def restore(
 
     with (
         new_home(context, folder) as settings,
-        Registry.restore(file, settings=settings) as registry,
+        Registry.restore(file, settings=settings, overwrite_graph=overwrite_graph) as registry,
     ):
         n_circuits = len(registry.circuits())
         notice(f"restored {n_circuits} circuits into {settings.home}")
+        if damage := registry.damage(sample=0):
+            notice(f"{len(damage)} artifacts are not in the backup; 'circuits doctor' names them")
 
 
 def gc(
@@ -111,6 +174,13 @@ def gc(
             min=0, help="Leave younger files alone: a running job may need them.", metavar="MINUTES"
         ),
     ] = 60.0,
+    sole_copy: Annotated[
+        bool,
+        typer.Option(
+            "--sole-copy",
+            help="No other copy of this registry, restored from a backup, uses these artifacts.",
+        ),
+    ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
     r"""Delete artifacts that nothing refers to; first only lists them.
@@ -120,7 +190,7 @@ def gc(
     circuits gc --apply
     """
     with open_registry(context) as registry:
-        garbage = registry.gc(apply=apply, grace_seconds=60 * grace_minutes)
+        garbage = registry.gc(apply=apply, grace_seconds=60 * grace_minutes, sole_copy=sole_copy)
     rows = Rows(("artifact",), tuple((address,) for address in garbage.addresses))
     show_rows(rows, format, empty="every artifact is in use")
     if garbage.addresses:

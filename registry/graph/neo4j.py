@@ -1,55 +1,66 @@
-"""The production graph: Neo4j 5.26 or later through the official driver."""
+"""The production graph: Neo4j 5.26 or later through the official driver, in a process of its own.
+
+What a server does is not ours to trust: it may be frozen, answer slowly, without end, or with what
+no Neo4j sends. So the driver runs in a process that is ended when a call has lasted too long or has
+taken too much memory (:mod:`registry.graph.neo4j_worker`); its connections go with it, and the
+server stops what was asked on them. A call without a time limit, such as the projection's, goes on
+for as long as the server shows on another connection that it lives.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import logging
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import neo4j
-from neo4j.exceptions import (
-    AuthError,
-    ClientError,
-    ConfigurationError,
-    DriverError,
-    Neo4jError,
-    ServiceUnavailable,
-    SessionExpired,
-)
-from neo4j.graph import Node, Path, Relationship
-from neo4j.spatial import Point
-from neo4j.time import Date, DateTime, Duration, Time
 from pydantic import SecretStr
 
 from registry.errors import (
     BadInput,
+    CircuitsError,
     GraphError,
     GraphRefused,
     GraphUnavailable,
     QueryFailed,
     QueryTimeout,
+    QueryTooLarge,
 )
 from registry.graph.base import GraphStore, Statement
 from registry.graph.guard import guarded
+from registry.graph.process import EngineProcess, deadline, seconds_left
 from registry.graph.values import checked_parameters
 from registry.rows import Rows
 
 __all__ = ["Neo4jGraph"]
 
-# Its errors reach us as exceptions; without a handler Python would also print them.
-logging.getLogger("neo4j").addHandler(logging.NullHandler())
-
-_CONNECT_SECONDS = 5.0
-_RETRY_SECONDS = 10.0
+_OPEN_SECONDS = 20.0
+_CLOSE_SECONDS = 2.0
+_GRACE_SECONDS = 1.0
+"""How long the server may take to notice a time limit before the connection to it is ended."""
+_LONGEST_SECONDS = 900.0
+"""A call without a limit of its own ends then; the server ends such a transaction before."""
+_DRIVER_BYTES = 100_000_000
+_ANSWER_BYTES = 2_000_000_000
+"""Memory for an answer, where the caller sets no limit, beside the driver's own."""
 _CLEAR_BATCH = 10_000
+_RETRY_SECONDS = 10.0
+_RETRY_PAUSE_SECONDS = 0.2
 _SCHEMA = {
     "CONSTRAINT": "SHOW CONSTRAINTS YIELD name RETURN name",
     # A constraint's index goes with it, and token lookup indexes belong to the server.
     "INDEX": "SHOW INDEXES YIELD name, type, owningConstraint"
     " WHERE type <> 'LOOKUP' AND owningConstraint IS NULL RETURN name",
 }
-_TIMED_OUT = "Neo.ClientError.Transaction.TransactionTimedOut"
+_COMPONENTS = (
+    "CALL dbms.components() YIELD name, versions, edition"
+    " RETURN versions[0] AS version, edition ORDER BY name"
+)
+_LIMITS = (
+    "SHOW SETTINGS 'dbms.memory.transaction.total.max', 'db.memory.transaction.max',"
+    " 'server.jvm.additional' YIELD name, value RETURN name, value"
+)
 
 
 class Neo4jGraph(GraphStore):
@@ -63,7 +74,7 @@ class Neo4jGraph(GraphStore):
         writing: Whether :meth:`write` and :meth:`clear` may be used.
 
     Raises:
-        GraphUnavailable: The server does not answer.
+        GraphUnavailable: The server does not answer, or not as a Neo4j server does.
         GraphRefused: It does not accept the credentials, or has no such database.
     """
 
@@ -81,23 +92,10 @@ class Neo4jGraph(GraphStore):
         self._url = url
         self._writing = writing
         self._database = database
-        with self._foreign_errors():
-            self._driver = neo4j.GraphDatabase.driver(
-                url,
-                auth=None if user is None else (user, _revealed(password)),
-                connection_timeout=_CONNECT_SECONDS,
-                connection_acquisition_timeout=_CONNECT_SECONDS + _RETRY_SECONDS,
-                max_transaction_retry_time=_RETRY_SECONDS,
-                notifications_min_severity="OFF",
-                telemetry_disabled=True,
-                user_agent="circuit-registry",
-            )
-        try:
-            with self._session(neo4j.READ_ACCESS) as session:
-                session.run("RETURN 1").consume()
-        except BaseException:
-            self._driver.close()
-            raise
+        self._user = user
+        self._password = password
+        # Kept only once it has connected.
+        self._driver: EngineProcess | None = self._opened(None)
 
     def __repr__(self) -> str:
         return f"Neo4jGraph({self._url!r}, database={self._database!r}, writing={self._writing})"
@@ -109,27 +107,19 @@ class Neo4jGraph(GraphStore):
         *,
         timeout_seconds: float | None = None,
         max_rows: int | None = None,
+        memory_bytes: int | None = None,
     ) -> Rows:
         """Answer a statement in a transaction of read access mode."""
-        text, values = guarded(text), checked_parameters(parameters or {})
-
-        @neo4j.unit_of_work(timeout=timeout_seconds)
-        def answer(transaction: neo4j.ManagedTransaction) -> Rows:
-            return _rows(transaction.run(_literal(text), values), max_rows)
-
-        with self._session(neo4j.READ_ACCESS) as session:
-            return session.execute_read(answer)
+        ends_at = deadline(timeout_seconds)
+        return self._read(
+            guarded(text), checked_parameters(parameters or {}),
+            ends_at=ends_at, max_rows=max_rows, memory_bytes=memory_bytes,
+        )  # fmt: skip
 
     def write(self, statements: Iterable[Statement]) -> None:
         """Run statements in one transaction, again where the server says it may help."""
         self._refuse_reader()
-
-        def run_all(transaction: neo4j.ManagedTransaction) -> None:
-            for one in statements:
-                transaction.run(_literal(one.text), dict(one.parameters)).consume()
-
-        with self._session(neo4j.WRITE_ACCESS) as session:
-            session.execute_write(run_all)
+        self._write(statements)
 
     def clear(self) -> None:
         """Delete everything in batches; the marker goes last, so that a killed clear is known."""
@@ -145,129 +135,200 @@ class Neo4jGraph(GraphStore):
 
     def version(self) -> str:
         """Product, version and edition of the server."""
-        found = self.read("CALL dbms.components() YIELD name, versions, edition RETURN *")
-        component = next(iter(found))
-        return f"Neo4j {component['versions'][0]} {component['edition']}"
+        rows = self._read(_COMPONENTS).expecting(version="string", edition="string")
+        return " ".join(["Neo4j", *(part for row in rows.values[:1] for part in row)])
+
+    def limits(self) -> Mapping[str, str]:
+        """Memory limits of transactions, and options of the server's Java machine."""
+        rows = self._read(_LIMITS).expecting(name="string", value="string?")
+        return {name: value or "" for name, value in rows.values}
 
     def close(self) -> None:
         """Close the connections."""
-        self._driver.close()
-
-    def _ask_once(self) -> None:
-        # Outside a managed transaction: a server that is down is not tried again for ten seconds.
-        with self._session(neo4j.READ_ACCESS) as session:
-            session.run("RETURN 1 AS alive").consume()
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            _let_go(driver)
 
     def _refuse_reader(self) -> None:
         if not self._writing:
             raise GraphError(f"the graph {self._url} is open for reading only")
 
     def _delete_in_batches(self, text: str) -> None:
-        def run(transaction: neo4j.ManagedTransaction) -> bool:
-            summary = transaction.run(_literal(text), batch=_CLEAR_BATCH).consume()
-            return bool(summary.counters.nodes_deleted or summary.counters.relationships_deleted)
-
-        with self._session(neo4j.WRITE_ACCESS) as session:
-            while session.execute_write(run):
-                pass
+        while self._write([Statement(text, {"batch": _CLEAR_BATCH})]):
+            pass
 
     def _drop_all(self, kind: str) -> None:
-        names = [str(row["name"]).replace("`", "``") for row in self.read(_SCHEMA[kind])]
+        rows = self._read(_SCHEMA[kind]).expecting(name="string")
+        names = [row["name"].replace("`", "``") for row in rows]
         if names:
-            self.write([Statement(f"DROP {kind} `{name}` IF EXISTS") for name in names])
+            self._write([Statement(f"DROP {kind} `{name}` IF EXISTS") for name in names])
 
-    @contextlib.contextmanager
-    def _session(self, access: str) -> Iterator[neo4j.Session]:
-        with (
-            self._foreign_errors(),
-            self._driver.session(database=self._database, default_access_mode=access) as session,
-        ):
-            yield session
+    # -- the driver's process ------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _foreign_errors(self) -> Iterator[None]:
+    def _read(
+        self,
+        text: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        ends_at: float | None = None,
+        max_rows: int | None = None,
+        memory_bytes: int | None = None,
+    ) -> Rows:
+        request = {"text": text, "parameters": parameters or {}, "max_rows": max_rows}
+        reply = self._ask("read", ends_at=ends_at, memory_bytes=memory_bytes, **request)
+        return Rows(tuple(reply["columns"]), tuple(map(tuple, reply["values"])), reply["truncated"])
+
+    def _write(self, statements: Iterable[Statement]) -> bool:
+        """Run statements in one transaction, and tell whether they changed anything."""
+        ends_at = time.monotonic() + _RETRY_SECONDS
+        while True:
+            try:
+                return self._write_once(statements)
+            except _Transient as error:
+                if time.monotonic() > ends_at:
+                    raise GraphUnavailable(str(error)) from None
+                time.sleep(_RETRY_PAUSE_SECONDS)
+
+    def _write_once(self, statements: Iterable[Statement]) -> bool:
+        if self.before_writing is not None:
+            self.before_writing()
+        self._ask("begin")
         try:
-            yield
-        except GraphError:  # among them QueryTimeout, which is an OSError too
+            for one in statements:
+                self._ask("run", text=one.text, parameters=dict(one.parameters))
+            return bool(self._ask("commit")["changed"])
+        except BaseException:
+            if self._driver is not None:
+                with contextlib.suppress(GraphError):
+                    self._ask("rollback")
             raise
-        except (OverflowError, TypeError, ValueError) as error:
-            raise QueryFailed(f"a parameter is no value of the graph: {_line(error)}") from None
-        except Neo4jError as error:
-            raise self._translated(error) from None
-        except (ServiceUnavailable, SessionExpired, OSError) as error:
-            raise GraphUnavailable(
-                f"the graph {self._url} does not answer: {_line(error)}"
-            ) from None
-        except ConfigurationError as error:
-            raise BadInput(
-                f"the graph {self._url} is no address of a server: {_line(error)}"
-            ) from None
-        except DriverError as error:
-            raise GraphUnavailable(
-                f"the graph {self._url} cannot be used: {_line(error)}"
-            ) from None
 
-    def _translated(self, error: Neo4jError) -> GraphError:
-        code, message = error.code or "", _line(error.message or error)
-        if isinstance(error, AuthError) or code.startswith("Neo.ClientError.Security."):
-            return GraphRefused(
-                f"the graph {self._url} refuses us ({code.rpartition('.')[2]}); check"
-                f" CIRCUITS_GRAPH_USER and CIRCUITS_GRAPH_PASSWORD"
-            )
-        if code.startswith("Neo.ClientError.Database."):
-            return GraphRefused(f"the graph {self._url}: {message}")
-        if code.startswith(_TIMED_OUT):
-            return QueryTimeout("the query was stopped at its time limit")
-        if isinstance(error, ClientError):
-            return QueryFailed(message)
-        return GraphUnavailable(f"the graph {self._url} does not answer: {message}")
+    def _ask(
+        self,
+        do: str,
+        *,
+        ends_at: float | None = None,
+        memory_bytes: int | None = None,
+        **request: Any,
+    ) -> dict[str, Any]:
+        driver = self._driver = self._driver or self._opened(ends_at)
+        limits: dict[str, Any] = {"ends_at": deadline(_LONGEST_SECONDS)}
+        if ends_at is None:
+            limits["meanwhile"] = self._see_that_it_lives
+        else:
+            request["timeout_seconds"] = seconds_left(ends_at)
+            limits["ends_at"] = ends_at + _GRACE_SECONDS
+        if do == "read":
+            limits["most_bytes"] = _DRIVER_BYTES + (memory_bytes or _ANSWER_BYTES)
+        try:
+            return self._checked(driver.ask({"do": do, **request}, **limits), driver)
+        except QueryTimeout:
+            if ends_at is None and not driver.alive():
+                raise self._silent(_LONGEST_SECONDS) from None
+            raise
+        finally:
+            if not driver.alive():
+                driver.stop()
+                self._driver = None
+
+    def _opened(self, ends_at: float | None) -> EngineProcess:
+        driver = _take_idle() or EngineProcess("registry.graph.neo4j_worker", "the Neo4j driver")
+        opening = {
+            "do": "open", "url": self._url, "user": self._user, "database": self._database,
+            "password": "" if self._password is None else self._password.get_secret_value(),
+        }  # fmt: skip
+        soon = time.monotonic() + _OPEN_SECONDS
+        try:
+            limit = soon if ends_at is None else min(soon, ends_at)
+            self._checked(driver.ask(opening, ends_at=limit), driver)
+        except QueryTimeout:
+            driver.stop()
+            if ends_at is not None and ends_at <= soon:
+                raise
+            raise self._silent(_OPEN_SECONDS) from None
+        except BaseException:
+            driver.stop()
+            raise
+        return driver
+
+    def _silent(self, seconds: float) -> GraphUnavailable:
+        return GraphUnavailable(f"the graph {self._url} has not answered for {seconds:g} s")
+
+    def _see_that_it_lives(self) -> None:
+        """Ask on another connection whether the server answers; a frozen one does not."""
+        with contextlib.suppress(GraphRefused):  # an answer, too
+            _let_go(self._opened(None))
+
+    def _checked(self, reply: dict[str, Any], driver: EngineProcess) -> dict[str, Any]:
+        if "error" not in reply:
+            return reply
+        if reply["error"] == "odd":
+            # What state the driver is in after that, nobody knows.
+            driver.kill()
+        raise self._translated(reply["error"], reply["text"])
+
+    def _translated(self, kind: str, text: str) -> CircuitsError:
+        where = f"the graph {self._url}"
+        match kind:
+            case "query":
+                return QueryFailed(text)
+            case "timeout":
+                return QueryTimeout(text)
+            case "transient":
+                return _Transient(f"{where} asks to try again: {text}")
+            case "large":
+                return QueryTooLarge(text)
+            case "memory":
+                return QueryTooLarge(f"the query took more memory than the server has: {text}")
+            case "credentials":
+                return GraphRefused(
+                    f"{where} refuses us ({text}); check CIRCUITS_GRAPH_USER and"
+                    f" CIRCUITS_GRAPH_PASSWORD"
+                )
+            case "database":
+                return GraphRefused(f"{where}: {text}")
+            case "address":
+                return BadInput(f"{where} is no address of a server: {text}")
+            case "odd":
+                return GraphUnavailable(f"{where} answers as no Neo4j server does: {text}")
+            case _:
+                return GraphUnavailable(f"{where} does not answer: {text}")
 
 
-def _line(said: object) -> str:
-    return (str(said).strip() or type(said).__name__).splitlines()[0]
+class _Transient(GraphError):
+    """The server says that the same transaction may succeed when it is tried again."""
 
 
-def _revealed(password: SecretStr | None) -> str:
-    return "" if password is None else password.get_secret_value()
+# -- processes without a graph ---------------------------------------------------------------------
+
+_idle: list[EngineProcess] = []
+"""At most one: starting a process and its driver takes as long as writing a small circuit."""
 
 
-def _literal(text: str) -> Any:
-    # The driver asks for literal text to keep values out of it; ours come from files, with
-    # parameters, and users' own are guarded and read-only.
-    return text
+def _take_idle() -> EngineProcess | None:
+    with contextlib.suppress(IndexError):
+        driver = _idle.pop()
+        if driver.alive():
+            return driver
+    return None
 
 
-def _rows(result: neo4j.Result, max_rows: int | None) -> Rows:
-    columns: tuple[str, ...] = tuple(result.keys())
-    values: list[tuple[Any, ...]] = []
-    for record in result:
-        if max_rows is not None and len(values) == max_rows:
-            return Rows(columns, tuple(values), truncated=True)
-        values.append(tuple(_plain(value) for value in record.values()))
-    return Rows(columns, tuple(values))
+def _let_go(driver: EngineProcess) -> None:
+    """Close a process's connections and keep it for the next graph, or end it."""
+    try:
+        closing = deadline(_CLOSE_SECONDS)
+        kept = not _idle and driver.alive() and "error" not in driver.ask(
+            {"do": "close"}, ends_at=closing
+        )  # fmt: skip
+    except GraphError:
+        kept = False
+    if kept:
+        _idle.append(driver)
+    else:
+        driver.stop()
 
 
-def _plain(value: Any) -> Any:
-    """Turn a driver's value into scalars, lists and maps, as the embedded engine returns them."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case Node():
-            return {"labels": sorted(value.labels), "properties": _plain(dict(value))}
-        case Relationship():
-            return {"type": value.type, "properties": _plain(dict(value))}
-        case Path():
-            return {
-                "nodes": [_plain(node) for node in value.nodes],
-                "relationships": [_plain(link) for link in value.relationships],
-            }
-        case Duration() | Date() | Time() | DateTime():
-            return value.iso_format()
-        case Mapping():
-            return {key: _plain(item) for key, item in value.items()}
-        case bytes() | bytearray():
-            return value.hex()
-        case list() | tuple() | set() | Point():
-            return [_plain(item) for item in value]
-        case _:
-            return str(value)
+@atexit.register
+def _stop_idle() -> None:
+    while _idle:
+        _idle.pop().stop()

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from registry.errors import BadInput, GraphRefused
+from registry.credentials import has_stray_password, shown_url
+from registry.errors import BadInput, GraphRefused, GraphUnavailable
+from registry.file_urls import read_path
 from registry.graph.base import GraphStore
 
-__all__ = ["discard_embedded", "open_graph"]
+__all__ = ["open_graph", "set_embedded_aside"]
 
 _MAGIC = b"RGF"
 
@@ -51,36 +53,42 @@ def open_graph(
 
         return Neo4jGraph(url, user=user, password=password, database=database, writing=writing)
     raise BadInput(
-        f"{_without_credentials(url)!r} is not a graph; give kglite:///ABSOLUTE/PATH, or the"
+        f"{shown_url(url)!r} is not a graph; give kglite:///ABSOLUTE/PATH, or the"
         f" address of a Neo4j server such as bolt://localhost:7687 or neo4j+s://HOST"
     )
 
 
-def discard_embedded(url: str) -> None:
-    """Delete an embedded graph's file, which is made again from the ledger.
+def set_embedded_aside(url: str) -> None:
+    """Rename an embedded graph's file to ``NAME.old``, as it is made again from the ledger.
 
-    For a file that this version of the engine cannot read; one that it can is emptied by
-    :func:`registry.graph.schema.begin_rebuild`, which refuses another registry's.
+    For a file that this version of the engine cannot read. It is not deleted: whose it is cannot be
+    told. One that can be read is emptied by :func:`registry.graph.schema.begin_filling`.
 
     Raises:
-        GraphRefused: The file is no graph, whatever it is.
+        GraphRefused: The file is no graph, whatever it is, or is damaged from its first bytes on.
+        GraphUnavailable: It cannot be renamed.
     """
     path = _embedded_path(url.partition("://")[2])
     try:
         with path.open("rb") as file:
             start = file.read(len(_MAGIC))
+        if start and start != _MAGIC:
+            raise GraphRefused(
+                f"{path} is not a graph file, or a damaged one, and is left alone; move it away,"
+                " then 'circuits sync' makes the graph again"
+            )
+        path.replace(path.with_name(path.name + ".old"))
     except FileNotFoundError:
         return
-    if start and start != _MAGIC:
-        raise GraphRefused(f"{path} is not a graph file and is left alone; name another path")
-    path.unlink(missing_ok=True)
+    except OSError as error:
+        raise GraphUnavailable(f"{path} cannot be set aside: {error.strerror or error}") from error
 
 
 def _embedded_path(rest: str) -> Path:
     if _DRIVE.match(rest):
         rest = rest[1:]
     # Four slashes, as SQLAlchemy's URLs have them, mean the same as three.
-    path = Path(re.sub("^/+", "/", rest))
+    path = read_path(rest, Path())
     if not path.is_absolute() or path.is_dir():
         raise BadInput(f"kglite://{rest} does not name a file; give kglite:///ABSOLUTE/PATH")
     return path
@@ -88,18 +96,13 @@ def _embedded_path(rest: str) -> Path:
 
 def _refuse_credentials(url: str, scheme: str) -> None:
     try:
-        parts = urlsplit(url)
-        has_host, has_credentials = bool(parts.hostname), "@" in parts.netloc
+        has_host = bool(urlsplit(url).hostname)
     except ValueError:
-        has_host, has_credentials = False, "@" in url
-    if has_credentials:
+        has_host = False
+    if "@" in url or has_stray_password(url):
         raise BadInput(
             f"a graph's address may not carry a user or password; give {scheme}://HOST:PORT and set"
             f" CIRCUITS_GRAPH_USER and CIRCUITS_GRAPH_PASSWORD"
         )
     if not has_host:
-        raise BadInput(f"{url!r} names no host; give {scheme}://HOST:PORT")
-
-
-def _without_credentials(url: str) -> str:
-    return re.sub(r".*@", "...@", url)
+        raise BadInput(f"{shown_url(url)!r} names no host; give {scheme}://HOST:PORT")

@@ -38,6 +38,7 @@ from registry.graph.rows import (
     run_row,
     task_row,
 )
+from registry.graph.schema import PutAside
 from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger
 from registry.records import Circuit, CircuitState, Edit, Evaluation, Run
 
@@ -78,7 +79,7 @@ def project(
     source: RecordSource,
     *,
     progress: Progress | None = None,
-) -> set[str]:
+) -> list[PutAside]:
     """Make the graph agree with the ledger for each of ``changes``.
 
     Args:
@@ -88,9 +89,10 @@ def project(
         progress: Told after each transaction.
 
     Returns:
-        Ids of circuits that are left out because their document cannot be read.
+        What was put aside: circuits whose document cannot be read, and why.
 
     Raises:
+        QueryFailed: The engine refuses what one of the records would write. Otherwise as below.
         GraphError: The graph cannot be written. Some transactions may have taken effect; projecting
             the same changes again completes them.
     """
@@ -104,7 +106,7 @@ def project(
         done += count
         if progress is not None:
             progress(done, total)
-    return projection.unreadable
+    return projection.put_aside
 
 
 @dataclass
@@ -131,7 +133,7 @@ class _Projection:
         self._store = store
         self._source = source
         self._records = _Records(source.ledger, many=circuits > _SINGLE_LOOKUPS)
-        self.unreadable: set[str] = set()
+        self.put_aside: list[PutAside] = []
         self._seen_evaluations: set[str] = set()
         # Ids known to be in the graph: circuits of a model share most of their parts.
         self._components: set[str] = set()
@@ -209,8 +211,9 @@ class _Projection:
                 try:
                     document = self._source.document(entry.id)
                 except StorageError as error:
-                    log.warning("circuit %s stays out of the graph: %s", entry.id[:12], error)
-                    self.unreadable.add(entry.id)
+                    aside = PutAside(Change(ChangeKind.CIRCUIT, entry.id), str(error))
+                    log.warning("left out of the graph: %s", aside)
+                    self.put_aside.append(aside)
                     continue
                 rows = circuit_rows(entry.id, document)
                 batch.new.append((entry, rows))
@@ -336,7 +339,8 @@ class _Projection:
     def _present(self, text: str, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
         for part in _chunks(ids, self._store.rows_per_transaction):
-            found.update(row[0] for row in self._store.read(text, {"ids": part}).values)
+            rows = self._store.read(text, {"ids": part}).expecting(id="string")
+            found.update(row["id"] for row in rows)
         return found
 
     def _write(self, *parts: tuple[str, Collection[Any]]) -> None:

@@ -1,43 +1,114 @@
-"""A graph's marker and schema: whose it is, which version, and whether it is being rebuilt.
+"""A graph's marker and schema: whose it is, what of the ledger it holds, and whether it is whole.
 
-One node ``(:Registry {id, schema_version, state})`` marks a graph as belonging to one registry.
-Numbered files ``migrations/graph/NNNN_what.cypher`` make and change constraints and indexes, the
-same text on every engine; each may be repeated without harm. ``schema_version`` is the number of
-the last one applied.
+One node ``(:Registry {id, instance, schema_version, state, revision, token, n_put_aside})`` marks a
+graph as made from one ledger and says which revision of it the graph holds. Numbered files
+``migrations/graph/NNNN_what.cypher`` make and change constraints and indexes, the same text on
+every engine; each may be repeated without harm. ``schema_version`` is the number of the last one
+applied.
+
+Records that the graph could not take are named by ``(:PutAside {id, kind, key, reason})``.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
+from typing import Any
 
 from registry.errors import GraphOutdated, GraphRefused
 from registry.graph.base import GraphStore, Statement
+from registry.ledger.base import Change, ChangeKind, Revision
+from registry.records import content_hash
 from registry.resources import migrations_folder
 
-__all__ = ["GraphState", "begin_rebuild", "check", "prepare", "schema_version"]
+__all__ = [
+    "GraphState",
+    "Marker",
+    "Owner",
+    "PutAside",
+    "begin_filling",
+    "holds_nothing",
+    "identify",
+    "mark",
+    "migrate",
+    "put_aside",
+    "require_whole",
+    "schema_version",
+]
 
-_READY, _REBUILDING = "ready", "rebuilding"
 _MARKER = """
 MATCH (r:Registry)
-RETURN r.id AS id, r.schema_version AS schema_version, r.state AS state
+RETURN r.id AS id, r.instance AS instance, r.schema_version AS schema_version, r.state AS state,
+  r.revision AS revision, r.token AS token, r.n_put_aside AS n_put_aside
 ORDER BY id
 """
 _ANYTHING = "MATCH (n) RETURN 1 AS something LIMIT 1"
 _MARK = "MERGE (r:Registry {id: $id}) SET r += $properties"
+_PUT_ASIDE = """
+MATCH (p:PutAside)
+RETURN p.kind AS kind, p.key AS key, p.reason AS reason
+ORDER BY kind, key
+"""
+_FORGET_PUT_ASIDE = "MATCH (p:PutAside) DETACH DELETE p"
+_ADD_PUT_ASIDE = "UNWIND $rows AS row MERGE (p:PutAside {id: row.id}) SET p += row.properties"
+_LONGEST_REASON = 500
 
 
 class GraphState(StrEnum):
-    """What a graph was found to be."""
+    """What a marked graph says of itself."""
 
     READY = "ready"
-    """Belongs to this registry and is of this program's version."""
-    EMPTY = "empty"
-    """Holds nothing: a new database, or one that was dropped."""
-    REBUILDING = "rebuilding"
-    """A rebuild was begun and never ended: what it holds is not to be trusted."""
+    """It holds the revision it names, whole."""
+    WRITING = "writing"
+    """Changes after that revision are being written, or whoever wrote them died."""
+    FILLING = "filling"
+    """It was emptied and is being made again: much is not there yet."""
+    EMPTYING = "rebuilding"
+    """It is being emptied: what it still holds is not to be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The ledger that a graph is made from: the registry's id and the ledger's instance."""
+
+    registry: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a graph says of itself.
+
+    Attributes:
+        registry: Id of the registry.
+        instance: The ledger it is made from; None in graphs of schema version 1.
+        schema_version: Number of the last migration applied.
+        state: Whether it is whole.
+        revision: What of the ledger it holds.
+        n_put_aside: How many records it could not take.
+    """
+
+    registry: str
+    instance: str | None
+    schema_version: int
+    state: GraphState
+    revision: Revision = field(default_factory=Revision)
+    n_put_aside: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PutAside:
+    """A record that the graph could not take, and why."""
+
+    change: Change
+    reason: str
+
+    def __str__(self) -> str:
+        kind = self.change.kind.value.replace("_", " ")
+        return f"{kind} {self.change.key[:12]}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,90 +117,48 @@ class _Migration:
     statements: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Marker:
-    schema_version: int
-    state: str
-
-
 def schema_version() -> int:
     """Version of the schema that this program writes."""
     return _migrations()[-1].number
 
 
-def check(store: GraphStore, registry_id: str) -> GraphState:
-    """Tell a reader whether the graph can be used, without changing it.
+def identify(store: GraphStore, owner: Owner, *, of_any_instance: bool = False) -> Marker | None:
+    """Return the graph's marker, None for an empty graph; changes nothing.
+
+    Args:
+        store: Open for reading or writing.
+        owner: Whose graph it has to be.
+        of_any_instance: Accept a graph that was made from another copy of the registry.
 
     Raises:
-        GraphRefused: It holds another registry's data, or data of no registry.
-        GraphOutdated: It was written by an older or newer version of the schema.
-    """
-    marker = _marker(store, registry_id)
-    if marker is not None and marker.schema_version < schema_version():
-        raise GraphOutdated(
-            f"the graph has schema version {marker.schema_version}, this program needs"
-            f" {schema_version()}; run 'circuits sync'"
-        )
-    return _state(marker)
-
-
-def look(store: GraphStore, registry_id: str) -> GraphState:
-    """Tell a writer what the graph is, without changing it; errors as in :func:`prepare`."""
-    return _state(_marker(store, registry_id))
-
-
-def prepare(store: GraphStore, registry_id: str) -> GraphState:
-    """Make the graph ready to be written, and tell what it was found to be.
-
-    An empty graph gets the schema and the marker, an older one the missing migrations. Where the
-    answer is ``EMPTY``, everything recorded has to be projected; where it is ``REBUILDING``,
-    nothing was changed and :func:`begin_rebuild` has to be called again first.
-
-    Raises:
-        GraphRefused: It holds another registry's data, or data of no registry.
+        GraphRefused: It holds another registry's data, that of another copy of this registry, or
+            data of no registry.
         GraphOutdated: It was written by a newer version of the schema.
     """
-    marker = _marker(store, registry_id)
-    found = _state(marker)
-    if found is not GraphState.REBUILDING:
-        _migrate(store, registry_id, after=0 if marker is None else marker.schema_version)
-    return found
-
-
-def begin_rebuild(store: GraphStore, registry_id: str) -> None:
-    """Empty the graph and make its schema again; everything has to be projected afterwards.
-
-    Killed in between, the graph is found ``REBUILDING`` or ``EMPTY``, never half there.
-
-    Raises:
-        GraphRefused: It holds another registry's data, or data of no registry.
-        GraphOutdated: It was written by a newer version of the schema.
-    """
-    marker = _marker(store, registry_id)
-    if marker is not None:
-        _mark(store, registry_id, _Marker(marker.schema_version, _REBUILDING))
-        store.checkpoint()
-    store.clear()
-    _migrate(store, registry_id, after=0)
-    store.checkpoint()
-
-
-def _marker(store: GraphStore, registry_id: str) -> _Marker | None:
     rows = store.read(_MARKER).to_dicts()
     if not rows:
-        if len(store.read(_ANYTHING)):
-            raise GraphRefused(
-                "the graph holds data that no registry wrote; give an empty database, or empty"
-                " this one yourself"
-            )
-        return None
-    ids = [str(row["id"]) for row in rows]
-    if ids != [registry_id]:
+        if holds_nothing(store):
+            return None
+        # A rebuild may have begun to fill the graph between the two questions.
+        rows = store.read(_MARKER).to_dicts()
+    if not rows:
         raise GraphRefused(
-            f"the graph belongs to registry {', '.join(ids)}, not to {registry_id}; each registry"
-            f" needs a database of its own"
+            "the graph holds data that no registry wrote; give an empty database, or empty this one"
+            " yourself"
         )
-    marker = _Marker(int(rows[0]["schema_version"]), str(rows[0]["state"]))
+    ids = [str(row.get("id")) for row in rows]
+    if ids != [owner.registry]:
+        raise GraphRefused(
+            f"the graph belongs to registry {', '.join(ids)}, not to {owner.registry}; each"
+            f" registry needs a database of its own"
+        )
+    marker = _read_marker(rows[0])
+    if marker.instance not in (None, owner.instance) and not of_any_instance:
+        raise GraphRefused(
+            "the graph was made from another copy of this registry (one of the two was restored"
+            " from a backup); give this copy a graph of its own by --graph, or let it have this"
+            " one by 'circuits rebuild --overwrite-graph'"
+        )
     if marker.schema_version > schema_version():
         raise GraphOutdated(
             f"the graph has schema version {marker.schema_version}, newer than this program's"
@@ -138,24 +167,130 @@ def _marker(store: GraphStore, registry_id: str) -> _Marker | None:
     return marker
 
 
-def _state(marker: _Marker | None) -> GraphState:
+def holds_nothing(store: GraphStore) -> bool:
+    """Whether the graph has no node at all."""
+    return not len(store.read(_ANYTHING))
+
+
+def require_whole(marker: Marker | None) -> Marker:
+    """Return the marker of a graph that a reader may ask.
+
+    Raises:
+        GraphOutdated: The graph is empty, is being made again, or is of an older version.
+    """
     if marker is None:
-        return GraphState.EMPTY
-    return GraphState.REBUILDING if marker.state == _REBUILDING else GraphState.READY
+        raise GraphOutdated("the graph is empty; 'circuits sync' fills it")
+    if marker.schema_version < schema_version():
+        raise GraphOutdated(
+            f"the graph has schema version {marker.schema_version}, this program needs"
+            f" {schema_version()}; run 'circuits sync'"
+        )
+    if marker.state in (GraphState.EMPTYING, GraphState.FILLING):
+        raise GraphOutdated(
+            "the graph is being made again and not whole yet; ask again when that is done, or run"
+            " 'circuits sync' if it was broken off"
+        )
+    return marker
 
 
-def _migrate(store: GraphStore, registry_id: str, *, after: int) -> None:
-    pending = [migration for migration in _migrations() if migration.number > after]
-    for migration in pending:
-        # Apart from the marker: Neo4j does not mix changes of schema and data in a transaction.
-        store.write([Statement(text) for text in migration.statements])
-    if pending:
-        _mark(store, registry_id, _Marker(pending[-1].number, _READY))
+def migrate(store: GraphStore, marker: Marker, owner: Owner) -> Marker:
+    """Apply the migrations that a graph lacks and make it this ledger's; returns its marker."""
+    _apply_migrations(store, after=marker.schema_version)
+    current = replace(marker, schema_version=schema_version(), instance=owner.instance)
+    if current != marker:
+        mark(store, current)
+    return current
 
 
-def _mark(store: GraphStore, registry_id: str, marker: _Marker) -> None:
-    properties = {"schema_version": marker.schema_version, "state": marker.state}
-    store.write([Statement(_MARK, {"id": registry_id, "properties": properties})])
+def begin_filling(store: GraphStore, owner: Owner, marker: Marker | None) -> Marker:
+    """Empty the graph and make its schema; everything has to be projected afterwards.
+
+    Killed in between, the graph is found empty or ``EMPTYING``, never half there. An embedded graph
+    keeps its last checkpoint meanwhile, which readers go on seeing.
+
+    Args:
+        store: Open for writing.
+        owner: Whose graph it becomes.
+        marker: What :func:`identify` said.
+
+    Returns:
+        The marker it has now, which says ``FILLING``.
+    """
+    if marker is not None:
+        mark(store, replace(marker, state=GraphState.EMPTYING))
+    # Also one without any node: a server that was killed may have left an index in the way.
+    store.clear()
+    _apply_migrations(store, after=0)
+    made = Marker(owner.registry, owner.instance, schema_version(), GraphState.FILLING)
+    mark(store, made)
+    return made
+
+
+def mark(store: GraphStore, marker: Marker, aside: Sequence[PutAside] | None = None) -> None:
+    """Write the marker, and with it which records were put aside unless that is None."""
+    written = []
+    if aside is not None:
+        written = [Statement(_FORGET_PUT_ASIDE)]
+        if aside:
+            written.append(Statement(_ADD_PUT_ASIDE, {"rows": [_put_aside_row(a) for a in aside]}))
+    properties = {
+        "instance": marker.instance,
+        "schema_version": marker.schema_version,
+        "state": marker.state.value,
+        "revision": marker.revision.number,
+        "token": marker.revision.token,
+        "n_put_aside": marker.n_put_aside,
+    }
+    written.append(Statement(_MARK, {"id": marker.registry, "properties": properties}))
+    store.write(written)
+
+
+def put_aside(store: GraphStore) -> list[PutAside]:
+    """The records that the graph could not take."""
+    rows = store.read(_PUT_ASIDE).expecting(kind="string", key="string", reason="string")
+    known = {kind.value for kind in ChangeKind}
+    return [
+        PutAside(Change(ChangeKind(row["kind"]), row["key"]), row["reason"])
+        for row in rows
+        if row["kind"] in known
+    ]
+
+
+def _put_aside_row(one: PutAside) -> dict[str, Any]:
+    change = one.change
+    # Its own id, as the key may be what the graph could not take.
+    return {
+        "id": content_hash([change.kind.value, change.key]),
+        "properties": {
+            "kind": change.kind.value,
+            "key": change.key,
+            "reason": one.reason[:_LONGEST_REASON],
+        },
+    }
+
+
+def _read_marker(row: Mapping[str, Any]) -> Marker:
+    try:
+        return Marker(
+            registry=str(row["id"]),
+            instance=None if row["instance"] is None else str(row["instance"]),
+            schema_version=int(row["schema_version"]),
+            state=GraphState(row["state"]),
+            revision=Revision(int(row["revision"] or 0), str(row["token"] or "")),
+            n_put_aside=int(row["n_put_aside"] or 0),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise GraphRefused(
+            "the graph's marker cannot be read: somebody else wrote to it; empty the database"
+            " yourself, then run 'circuits sync'"
+        ) from error
+
+
+def _apply_migrations(store: GraphStore, *, after: int) -> None:
+    for migration in _migrations():
+        if migration.number > after:
+            # Apart from the marker: Neo4j does not mix changes of schema and data in a transaction.
+            store.write([Statement(text) for text in migration.statements])
 
 
 @cache

@@ -11,6 +11,7 @@ from registry.errors import QueryFailed
 __all__ = ["checked_parameters"]
 
 _LARGEST = 2**63 - 1
+_MOST_LEVELS = 64
 
 
 def checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -18,12 +19,15 @@ def checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         QueryFailed: A value is NaN or infinite, a whole number beyond 64 bits, text with half a
-            character (a lone surrogate), or of a type other than text, number, boolean, list, map.
+            character (a lone surrogate), lists within lists deeper than engines bear, or of a type
+            other than text, number, boolean, list, map.
     """
-    return {str(name): _checked(name, value) for name, value in parameters.items()}
+    return {str(name): _checked(name, value, 0) for name, value in parameters.items()}
 
 
-def _checked(name: str, value: Any) -> Any:
+def _checked(name: str, value: Any, level: int) -> Any:
+    if level > _MOST_LEVELS:
+        raise QueryFailed(f"parameter {name}: lists and maps are nested over {_MOST_LEVELS} deep")
     match value:
         case None | bool():
             return value
@@ -40,9 +44,9 @@ def _checked(name: str, value: Any) -> Any:
                 raise QueryFailed(f"parameter {name}: {value} is not a finite number")
             return value
         case Mapping():
-            return {str(key): _checked(name, item) for key, item in value.items()}
+            return {str(key): _checked(name, item, level + 1) for key, item in value.items()}
         case Sequence() if not isinstance(value, (bytes, bytearray, memoryview)):
-            return [_checked(name, item) for item in value]
+            return [_checked(name, item, level + 1) for item in value]
         case _:
             raise QueryFailed(
                 f"parameter {name}: a {type(value).__name__} is no text, number, boolean, list"

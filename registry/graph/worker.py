@@ -1,48 +1,33 @@
 """The embedded engine's own process: ``python -m registry.graph.worker``.
 
-Reads requests from standard input and answers on standard output, each a frame of four bytes
-(length, big-endian) and that much JSON. It holds one kglite graph, ends when its input ends, and
-imports nothing but the standard library and kglite, so that it starts in a tenth of a second and
-cannot clash with what a notebook has imported.
+Answers the requests of :class:`registry.graph.embedded.EmbeddedGraph`; how they are written,
+:mod:`registry.graph.frames` tells. It holds one kglite graph, ends when its input ends, and imports
+nothing but the standard library and kglite, so that it starts in a tenth of a second and cannot
+clash with what a notebook has imported.
 
 Opened for writing it holds the writer's lease of the file and works in memory; the file changes
 only at a checkpoint, by an atomic rename. Opened for reading it holds the last checkpoint and takes
 a newer one when there is one.
-
-A failure is answered as ``{"error": KIND, "text": ...}`` with one of the kinds that
-``registry.graph.embedded`` turns into errors.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
-import os
-import struct
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import kglite
 
-_HEADER = struct.Struct(">I")
+from registry.graph.frames import Failure, Reply, serve
+
 _ACTIONS = (
-    "read", "begin", "run", "commit", "rollback", "clear", "checkpoint", "version",
+    "refresh", "read", "begin", "run", "commit", "rollback", "clear", "checkpoint", "version",
 )  # fmt: skip
 # A killed writer's engine ends only when it has done what it was doing; that is waited for.
 _LEASE_PATIENCE_SECONDS = 5.0
 _LEASE_POLL_SECONDS = 0.05
-Reply = dict[str, Any]
-
-
-class Failure(Exception):
-    """An expected failure, with its kind."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(kind, text)
-        self.kind, self.text = kind, text
 
 
 class Engine:
@@ -57,10 +42,13 @@ class Engine:
         self._lease = self._graph
         self._transaction: Any = None
 
+    def refresh(self, request: Reply) -> Reply:
+        """Take the last checkpoint, if it is newer than what is held."""
+        del request
+        return {"loaded": not self._writing and self._take_newer_checkpoint()}
+
     def read(self, request: Reply) -> Reply:
         """Answer a statement in a read transaction."""
-        if not self._writing:
-            self._take_newer_checkpoint()
         transaction = self._graph.begin_read()
         try:
             # The engine's own parser has the last word on what reads a file.
@@ -130,54 +118,36 @@ class Engine:
                     raise
                 time.sleep(_LEASE_POLL_SECONDS)
 
-    def _take_newer_checkpoint(self) -> None:
+    def _take_newer_checkpoint(self) -> bool:
         try:
             status = self._path.stat()
         except FileNotFoundError:
             self._graph, self._seen = kglite.KnowledgeGraph(), None
-            return
+            return True
         # A checkpoint is renamed into place, so a newer one has another inode.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if seen != self._seen:
-            self._graph = kglite.load(str(self._path))
-            self._seen = seen
+        if seen == self._seen:
+            return False
+        self._graph = kglite.load(str(self._path))
+        self._seen = seen
+        return True
 
 
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer requests until there are no more."""
-    engine: Engine | None = None
-    while (request := _receive(requests)) is not None:
-        try:
-            if request["do"] == "open":
-                engine = Engine(request["path"], writing=request["writing"])
-                reply: Reply = {}
-            else:
-                actions: dict[str, Callable[[Reply], Reply]] = {
-                    name: getattr(engine, name) for name in _ACTIONS
-                }
-                reply = actions[request["do"]](request)
-        except Exception as error:  # noqa: BLE001 - whatever happened is the answer
-            reply = {"error": _kind(error), "text": _text(error)}
-        _send(replies, reply)
+class Served:
+    """The engine, once a request has opened it."""
 
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
 
-def _receive(stream: BinaryIO) -> Reply | None:
-    header = stream.read(_HEADER.size)
-    if len(header) < _HEADER.size:
-        return None
-    (length,) = _HEADER.unpack(header)
-    body = stream.read(length)
-    if len(body) < length:
-        return None
-    request: Reply = json.loads(body)
-    return request
-
-
-def _send(stream: BinaryIO, reply: Reply) -> None:
-    body = json.dumps(reply, default=_plain).encode()
-    stream.write(_HEADER.pack(len(body)))
-    stream.write(body)
-    stream.flush()
+    def answer(self, request: Reply) -> Reply:
+        """Do what a request asks."""
+        if self._engine is None:
+            self._engine = Engine(request["path"], writing=request["writing"])
+            return {}
+        actions: dict[str, Callable[[Reply], Reply]] = {
+            name: getattr(self._engine, name) for name in _ACTIONS
+        }
+        return actions[request["do"]](request)
 
 
 def _refuse_file_reading(transaction: Any, request: Reply) -> None:
@@ -211,9 +181,11 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def _kind(error: Exception) -> str:
-    if isinstance(error, Failure):
-        return error.kind
+def _explain(error: BaseException) -> Failure:
+    return Failure(_kind(error), _text(error))
+
+
+def _kind(error: BaseException) -> str:
     for kind, names in _KINDS:
         if isinstance(error, tuple(getattr(kglite, name) for name in names)):
             return kind
@@ -222,11 +194,10 @@ def _kind(error: Exception) -> str:
     return "query"
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     if isinstance(error, kglite.WriterLeaseHeldError):
-        return f"process {error.holder.get('pid')} is writing to it"
-    if isinstance(error, Failure):
-        return error.text
+        holder = error.holder.get("pid")
+        return f"process {holder} is writing to it" if holder else "another process writes to it"
     if isinstance(error, kglite.CypherTimeoutError):
         return "the query was stopped at its time limit; ask for less, or allow more time"
     if isinstance(error, kglite.ReadOnlyError):
@@ -238,10 +209,7 @@ def _text(error: Exception) -> str:
 def main() -> None:
     """Serve on the process's own standard input and output."""
     kglite.set_query_warning_policy("silent")
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    # Whatever else prints must not break a frame.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, replies)
+    serve(Served().answer, _explain, _plain)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What every ledger owes: the record of all that was found, and the outbox of what changed.
+"""What every ledger owes: the record of all that was found, and what changed with each revision.
 
-A ledger writes in single transactions that also append to the outbox, so that a change is either
-recorded together with its pending projection or not at all. Outbox entries name what changed, not
-how: whoever projects reads the present state of the named record and makes the graph agree with
-it, which may be repeated and reordered without harm.
+A ledger writes in single transactions that also note what changed, so that a change is either
+recorded together with what is to be projected or not at all. A change names a record, not what
+became of it: whoever projects reads the present state of the record and makes the graph agree with
+it, which may be repeated and reordered without harm. A graph carries the revision that it holds, so
+any number of graphs may be made from one ledger.
 
 Circuits' nodes and edges are not rows: they lie in the artifact store as ``Circuit.document``
 under the circuit's id. A caller stores artifacts before it records what refers to them.
@@ -17,7 +18,7 @@ Threads and processes: any number may read and write; writers wait for each othe
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,14 +50,16 @@ __all__ = [
     "ChangeKind",
     "CircuitEntry",
     "CircuitFilter",
+    "Delta",
     "Ledger",
     "NewCircuit",
     "Recorded",
+    "Revision",
 ]
 
 
 class ChangeKind(StrEnum):
-    """What an outbox entry names."""
+    """What a change names."""
 
     MODEL = "model"
     TASK = "task"
@@ -69,11 +72,30 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One outbox entry: the record ``key`` of that kind changed and is not yet projected."""
+    """The record ``key`` of that kind changed."""
 
-    sequence: int
     kind: ChangeKind
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A state of the ledger: how many writing transactions led to it.
+
+    ``token`` is drawn at random for each: a ledger put back to an older state and written again
+    comes to the same numbers with other tokens. The empty ledger is at ``Revision()``.
+    """
+
+    number: int = 0
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What changed after one revision, up to another; each record once."""
+
+    changes: tuple[Change, ...]
+    up_to: Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +230,23 @@ class Ledger(Closing):
     @property
     @abc.abstractmethod
     def registry_id(self) -> str:
-        """32 hexadecimal digits, made when the ledger was created; goes into the graph's marker."""
+        """32 hexadecimal digits, made when the registry was; all its stores carry it."""
+
+    @property
+    @abc.abstractmethod
+    def instance(self) -> str:
+        """32 hexadecimal digits of this ledger alone: a restored copy has others."""
+
+    @property
+    @abc.abstractmethod
+    def restored_from(self) -> str | None:
+        """The digest given to :meth:`load`, if the ledger was filled from a backup."""
 
     # -- writing -------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def record(self, batch: Batch) -> Recorded:
-        """Add records in one transaction and append what changed to the outbox.
+        """Add records in one transaction and note what changed, as one revision.
 
         Models, tasks and prompt sets are added or filled in where a field was None; runs are added
         or brought up to date; circuits, evaluations, edits and outcomes are added if new. A known
@@ -237,7 +269,7 @@ class Ledger(Closing):
     def relabel(
         self, circuit: str, labels: CircuitLabels, *, expected: CircuitLabels | None = None
     ) -> bool:
-        """Replace a circuit's labels; its change of state reaches the graph by the outbox.
+        """Replace a circuit's labels, which makes a revision.
 
         Args:
             circuit: Its full id.
@@ -325,40 +357,56 @@ class Ledger(Closing):
     def source_files(self) -> frozenset[str]:
         """Hashes of all files that were imported; importing keeps them as artifacts."""
 
-    # -- outbox --------------------------------------------------------------------------------
+    # -- what graphs lack ----------------------------------------------------------------------
 
     @abc.abstractmethod
-    def pending(self, limit: int | None = None) -> tuple[Change, ...]:
-        """Changes not yet projected, oldest first; a record changed twice is listed twice."""
+    def revision(self) -> Revision:
+        """The revision that the ledger is at."""
 
     @abc.abstractmethod
-    def pending_count(self) -> int:
-        """How many changes wait."""
+    def has_revision(self, revision: Revision) -> bool:
+        """Whether the ledger is at that revision or went through it."""
 
     @abc.abstractmethod
-    def acknowledge(self, changes: Iterable[Change]) -> None:
-        """Forget precisely these changes, which are in the graph and durable there.
+    def changes_since(self, number: int) -> Delta:
+        """All that changed after that revision, as of one moment; what others refer to first.
 
-        What else waits stays, lower sequences too: numbers may be committed out of order.
+        ``changes_since(0)`` names every record that has a place in the graph.
         """
 
     @abc.abstractmethod
-    def requeue_everything(self) -> int:
-        """Make the outbox one change per stored record, in one transaction.
+    def count_since(self, number: int) -> int:
+        """How many changes :meth:`changes_since` would give."""
 
-        In an order that projects first what others refer to. What waited before is covered by it,
-        so repeating does not make the outbox grow. What ``rebuild`` starts with: killed
-        at any later point, the outbox still holds all there is to do.
+    @abc.abstractmethod
+    def note_projected(self, graph: str, number: int) -> None:
+        """Remember that the graph at that address holds that revision, durably there.
 
-        Returns:
-            How many changes wait now.
+        A note for others; what the graph itself says stands over it.
         """
 
     @abc.abstractmethod
-    def projecting(self, *, timeout_seconds: float) -> AbstractContextManager[None]:
+    def projected(self, graph: str) -> int:
+        """The number last noted for that graph, 0 if none was."""
+
+    @abc.abstractmethod
+    def projecting(
+        self, *, timeout_seconds: float, unless: Callable[[], bool] | None = None
+    ) -> AbstractContextManager[Callable[[], None] | None]:
         """Hold the right to project, which one process has at a time.
 
-        Freed when the holder dies.
+        Freed when the holder dies, or the database does.
+
+        Args:
+            timeout_seconds: How long to wait for it.
+            unless: Asked now and then while another process holds the right; once it says True,
+                there is nothing left to wait for.
+
+        Returns:
+            A context whose value is None after ``unless``, without the right. Otherwise it is to
+            be called before each thing that only the holder may do: it raises
+            :class:`registry.errors.LedgerError` where the right was lost with the database's server
+            and may be somebody else's by now.
 
         Raises:
             GraphBusy: Another process held it for the whole time.
@@ -367,18 +415,33 @@ class Ledger(Closing):
     # -- maintenance ---------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def dump(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """All rows as ``(table, row)`` in an order that can be loaded, of one moment.
+    def require_sound(self) -> None:
+        """Let the database check its own pages, where it can: SQLite's ``quick_check``.
 
-        Values are JSON types. Other processes may write meanwhile. The outbox is left out, as it
-        speaks of one graph.
+        Raises:
+            LedgerError: They are damaged; the text says what to do.
         """
 
     @abc.abstractmethod
-    def load(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    def dump(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """All rows as ``(table, row)`` in an order that can be loaded, of one moment.
+
+        Values are JSON types. Other processes may write meanwhile. Revisions are left out: a copy
+        begins its own.
+        """
+
+    @abc.abstractmethod
+    def load(
+        self, rows: Iterable[tuple[str, Mapping[str, Any]]], *, digest: str | None = None
+    ) -> None:
         """Fill an empty ledger from :meth:`dump` of either database, in one transaction.
 
-        The ledger takes over the dumped registry's id, and everything waits to be projected.
+        The ledger takes over the dumped registry's id, keeps its own instance, and is at its first
+        revision, which changed everything. Rows of revision 0002 are taken too.
+
+        Args:
+            rows: What :meth:`dump` gave.
+            digest: Tells the backup from others; kept as :attr:`restored_from`.
 
         Raises:
             LedgerError: The ledger holds records already, or the rows are of another version or

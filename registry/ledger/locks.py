@@ -4,60 +4,109 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from registry.errors import GraphBusy, LedgerError
+from registry.ledger.causes import cause_of_system
 from registry.ledger.engine import foreign_errors, lock_path, shown
 
 __all__ = ["holding_projection"]
 
-_POLL_SECONDS = 0.05
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.1
+"""Looking costs processor time that the holder needs: the longer it takes, the less often."""
 
 
 @contextlib.contextmanager
-def holding_projection(engine: Engine, registry_id: str, timeout_seconds: float) -> Iterator[None]:
+def holding_projection(
+    engine: Engine,
+    registry_id: str,
+    timeout_seconds: float,
+    unless: Callable[[], bool] | None = None,
+) -> Iterator[Callable[[], None] | None]:
     """Hold the lock for projecting this registry; see ``Ledger.projecting``."""
     if engine.dialect.name == "sqlite":
-        with _holding_file(engine, timeout_seconds):
-            yield
+        holding = _holding_file(engine)
     else:
-        with _holding_advisory(engine, registry_id, timeout_seconds):
-            yield
+        holding = _holding_advisory(engine, registry_id)
+    with holding as (attempt, require_held):
+        yield require_held if _acquired(attempt, timeout_seconds, unless) else None
+
+
+def _acquired(
+    attempt: Callable[[], bool], timeout_seconds: float, unless: Callable[[], bool] | None
+) -> bool:
+    """Try until the lock is held, or nothing is left to wait for.
+
+    Raises:
+        GraphBusy: Another process held it for the whole time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while not attempt():
+        if unless is not None and unless():
+            return False
+        if time.monotonic() >= deadline:
+            raise GraphBusy(
+                f"another process has been writing to the graph for {timeout_seconds:g} s;"
+                " what is recorded is kept, 'circuits sync' finishes later"
+            )
+        # Not all at the same moments.
+        time.sleep(pause * random.uniform(0.7, 1.3))
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    return True
+
+
+_Lock = tuple[Callable[[], bool], Callable[[], None]]
+"""Tries to take a lock once; and makes sure that one that was taken is still held."""
 
 
 @contextlib.contextmanager
-def _holding_file(engine: Engine, timeout_seconds: float) -> Iterator[None]:
+def _holding_file(engine: Engine) -> Iterator[_Lock]:
     """Lock a file beside the database; the system frees it with the process."""
     lock = FileLock(lock_path(engine.url))
+
+    def attempt() -> bool:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        except OSError as error:
+            cause = cause_of_system(lock_path(engine.url), error)
+            raise LedgerError(f"{shown(engine.url)}: {cause}") from error
+        return True
+
     try:
-        lock.acquire(timeout=timeout_seconds, poll_interval=_POLL_SECONDS)
-    except Timeout:
-        raise _busy(timeout_seconds) from None
-    except OSError as error:
-        raise LedgerError(f"{shown(engine.url)}: {error}") from error
-    try:
-        yield
+        yield attempt, lambda: None  # the system takes it from nobody who lives
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
-def _holding_advisory(engine: Engine, registry_id: str, timeout_seconds: float) -> Iterator[None]:
+def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[_Lock]:
     """Lock a number on a connection of its own; the server frees it with the connection."""
     key = int.from_bytes(hashlib.sha256(registry_id.encode()).digest()[:8], signed=True)
     with foreign_errors(engine.url):
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         # Not given back to the pool, where the lock would live on if releasing it failed.
         connection.detach()
-    try:
+
+    def attempt() -> bool:
         with foreign_errors(engine.url):
-            _acquire_advisory(connection, key, timeout_seconds)
-        yield
+            return _try_advisory(connection, key)
+
+    def require_held() -> None:
+        with foreign_errors(engine.url):
+            connection.execute(text("SELECT 1"))
+
+    try:
+        yield attempt, require_held
     finally:
         with contextlib.suppress(SQLAlchemyError):  # the server may be gone, and the lock with it
             # Said aloud, as a server notices only some time later that a connection was closed.
@@ -66,17 +115,6 @@ def _holding_advisory(engine: Engine, registry_id: str, timeout_seconds: float) 
             connection.close()
 
 
-def _acquire_advisory(connection: Connection, key: int, timeout_seconds: float) -> None:
-    deadline = time.monotonic() + timeout_seconds
+def _try_advisory(connection: Connection, key: int) -> bool:
     attempt = text("SELECT pg_try_advisory_lock(:key)")
-    while not connection.execute(attempt, {"key": key}).scalar_one():
-        if time.monotonic() >= deadline:
-            raise _busy(timeout_seconds)
-        time.sleep(_POLL_SECONDS)
-
-
-def _busy(timeout_seconds: float) -> GraphBusy:
-    return GraphBusy(
-        f"another process has been writing to the graph for {timeout_seconds:g} s;"
-        " what is recorded is kept, 'circuits sync' finishes later"
-    )
+    return bool(connection.execute(attempt, {"key": key}).scalar_one())

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, insert, inspect, text
 
 from registry.errors import LedgerError, LedgerOutdated
 from registry.ledger import tables
+from registry.ledger.causes import cause_of_sqlite, cause_of_system
 from registry.ledger.engine import (
     BUSY_SECONDS,
     connect,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-__all__ = ["migrate_ledger", "require_current"]
+__all__ = ["is_set_up", "migrate_ledger", "require_current"]
 
 
 def migrate_ledger(url: str, *, check: bool = False) -> tuple[str, ...]:
@@ -57,6 +58,23 @@ def migrate_ledger(url: str, *, check: bool = False) -> tuple[str, ...]:
     engine = connect(where)
     try:
         return _pending(engine) if check else _upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def is_set_up(url: str) -> bool:
+    """Whether there is a ledger, of whatever revision; looking makes nothing.
+
+    Raises:
+        LedgerError: The database holds somebody else's tables, or cannot be reached.
+    """
+    where = parse_url(url)
+    if where.get_backend_name() == "sqlite" and not database_path(where).exists():
+        return False
+    engine = connect(where)
+    try:
+        with reading(engine) as connection:
+            return revision_of(connection) is not None
     finally:
         engine.dispose()
 
@@ -119,7 +137,9 @@ def _upgrade(engine: Engine) -> tuple[str, ...]:
             command.upgrade(_config(connection), "head")
         if found is None:
             connection.execute(
-                insert(tables.registry).values(id=uuid.uuid4().hex, created_at=datetime.now(UTC))
+                insert(tables.registry).values(
+                    id=uuid.uuid4().hex, created_at=datetime.now(UTC), instance=uuid.uuid4().hex
+                )
             )
     return pending
 
@@ -155,7 +175,7 @@ def _make_file(url: URL) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LedgerError(f"{shown(url)}: {error.strerror or error}") from error
+        raise LedgerError(f"{shown(url)}: {cause_of_system(path, error)}") from error
 
 
 @contextlib.contextmanager
@@ -175,8 +195,11 @@ def _alone(url: URL) -> Iterator[None]:
             yield
     except Timeout as error:
         raise LedgerError(f"{shown(url)} is in use by another process; try again") from error
-    except (OSError, sqlite3.Error) as error:
-        raise LedgerError(f"{shown(url)}: {error}") from error
+    except OSError as error:
+        raise LedgerError(f"{shown(url)}: {cause_of_system(lock_path(url), error)}") from error
+    except sqlite3.Error as error:
+        cause = cause_of_sqlite(database_path(url), error) or error
+        raise LedgerError(f"{shown(url)}: {cause}") from error
 
 
 def _journal_ahead(url: URL) -> None:

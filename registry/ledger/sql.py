@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,13 +13,31 @@ from registry.errors import LedgerError
 from registry.ledger import tables
 from registry.ledger.base import (
     Batch,
-    Change,
     CircuitEntry,
     CircuitFilter,
+    Delta,
     Ledger,
     Recorded,
+    Revision,
 )
-from registry.ledger.engine import connect, database_path, parse_url, reading, shown, writing
+from registry.ledger.changes import (
+    append_everything,
+    changes_since,
+    count_since,
+    has_revision,
+    newest_revision,
+    note_projected,
+    projected,
+)
+from registry.ledger.engine import (
+    connect,
+    database_path,
+    parse_url,
+    reading,
+    require_sound,
+    shown,
+    writing,
+)
 from registry.ledger.locks import holding_projection
 from registry.ledger.looking_up import (
     artifact_addresses,
@@ -29,8 +47,7 @@ from registry.ledger.looking_up import (
     resolve,
     source_file_hashes,
 )
-from registry.ledger.migrate import migrate_ledger, require_current
-from registry.ledger.outbox import acknowledge, pending, pending_count, requeue_everything
+from registry.ledger.migrate import is_set_up, migrate_ledger, require_current
 from registry.ledger.transfer import dump_rows, is_empty, load_rows
 from registry.ledger.writing import relabel, write_batch
 from registry.records import (
@@ -45,7 +62,7 @@ from registry.records import (
     Task,
 )
 
-__all__ = ["SqlLedger", "migrate_ledger", "open_ledger"]
+__all__ = ["SqlLedger", "is_set_up", "migrate_ledger", "open_ledger"]
 
 
 def open_ledger(url: str) -> Ledger:
@@ -75,7 +92,7 @@ class SqlLedger(Ledger):
         self._engine = engine
         with reading(engine) as connection:
             require_current(connection)
-            self._registry_id = str(connection.execute(select(tables.registry.c.id)).scalar_one())
+            self._identity = connection.execute(select(tables.registry)).one()
 
     def __repr__(self) -> str:
         return f"SqlLedger({shown(self._engine.url)!r})"
@@ -83,7 +100,18 @@ class SqlLedger(Ledger):
     @property
     @override
     def registry_id(self) -> str:
-        return self._registry_id
+        return str(self._identity.id)
+
+    @property
+    @override
+    def instance(self) -> str:
+        return str(self._identity.instance)
+
+    @property
+    @override
+    def restored_from(self) -> str | None:
+        found: str | None = self._identity.restored_from
+        return found
 
     @override
     def record(self, batch: Batch) -> Recorded:
@@ -212,29 +240,45 @@ class SqlLedger(Ledger):
             return source_file_hashes(connection)
 
     @override
-    def pending(self, limit: int | None = None) -> tuple[Change, ...]:
+    def revision(self) -> Revision:
         with reading(self._engine) as connection:
-            return pending(connection, limit)
+            return newest_revision(connection)
 
     @override
-    def pending_count(self) -> int:
+    def has_revision(self, revision: Revision) -> bool:
         with reading(self._engine) as connection:
-            return pending_count(connection)
+            return has_revision(connection, revision)
 
     @override
-    def acknowledge(self, changes: Iterable[Change]) -> None:
-        done = [change.sequence for change in changes]
+    def changes_since(self, number: int) -> Delta:
+        with reading(self._engine) as connection:
+            return changes_since(connection, number)
+
+    @override
+    def count_since(self, number: int) -> int:
+        with reading(self._engine) as connection:
+            return count_since(connection, number)
+
+    @override
+    def note_projected(self, graph: str, number: int) -> None:
         with writing(self._engine) as connection:
-            acknowledge(connection, done)
+            note_projected(connection, graph, number)
 
     @override
-    def requeue_everything(self) -> int:
-        with writing(self._engine) as connection:
-            return requeue_everything(connection)
+    def projected(self, graph: str) -> int:
+        with reading(self._engine) as connection:
+            return projected(connection, graph)
 
     @override
-    def projecting(self, *, timeout_seconds: float) -> AbstractContextManager[None]:
-        return holding_projection(self._engine, self._registry_id, timeout_seconds)
+    def projecting(
+        self, *, timeout_seconds: float, unless: Callable[[], bool] | None = None
+    ) -> AbstractContextManager[Callable[[], None] | None]:
+        return holding_projection(self._engine, self.registry_id, timeout_seconds, unless)
+
+    @override
+    def require_sound(self) -> None:
+        with reading(self._engine) as connection:
+            require_sound(connection)
 
     @override
     def dump(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -242,15 +286,17 @@ class SqlLedger(Ledger):
             yield from dump_rows(connection)
 
     @override
-    def load(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    def load(
+        self, rows: Iterable[tuple[str, Mapping[str, Any]]], *, digest: str | None = None
+    ) -> None:
         with writing(self._engine) as connection:
             if not is_empty(connection):
                 where = shown(self._engine.url)
                 raise LedgerError(f"{where} holds records already; restore into a new ledger")
-            load_rows(connection, rows)
-            requeue_everything(connection)
-            taken_over = str(connection.execute(select(tables.registry.c.id)).scalar_one())
-        self._registry_id = taken_over
+            load_rows(connection, rows, instance=self.instance, digest=digest)
+            append_everything(connection)
+            identity = connection.execute(select(tables.registry)).one()
+        self._identity = identity
 
     @override
     def close(self) -> None:

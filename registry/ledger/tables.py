@@ -27,6 +27,7 @@ from sqlalchemy import (
 __all__ = [
     "REVISION",
     "REVISION_TABLE",
+    "changes",
     "circuit_files",
     "circuit_runs",
     "circuit_tags",
@@ -34,18 +35,19 @@ __all__ = [
     "edit_files",
     "edits",
     "evaluations",
+    "graphs",
     "imported_files",
     "metadata",
     "models",
-    "outbox",
     "outcomes",
     "prompt_sets",
     "registry",
+    "revisions",
     "runs",
     "tasks",
 ]
 
-REVISION = "0002"
+REVISION = "0003"
 """Newest revision in ``migrations/ledger``; what this program reads and writes."""
 
 REVISION_TABLE = "ledger_revision"
@@ -89,6 +91,10 @@ registry = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("created_at", UtcDateTime, nullable=False),
+    # Of this ledger alone: a copy restored from a backup bears the same id and another instance.
+    Column("instance", Text, nullable=False),
+    # Digest of the backup that it was filled from.
+    Column("restored_from", Text),
 )
 
 models = Table(
@@ -276,17 +282,30 @@ outcomes = Table(
     Column("position", Integer, nullable=False),
 )
 
-outbox = Table(
-    "outbox",
+# One row for each writing transaction that changed what a graph shows, oldest first from 1. The
+# random token tells two histories apart that have come to the same number.
+revisions = Table(
+    "revisions",
     metadata,
-    Column(
-        "sequence",
-        BigInteger().with_variant(Integer, "sqlite"),
-        primary_key=True,
-        autoincrement=True,
-    ),
-    Column("kind", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    # A number is never given out twice: who acknowledges late must not hit a newer change.
-    sqlite_autoincrement=True,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("token", Text, nullable=False),
+)
+
+# One row for each record that has a place in the graph: the revision that changed it last.
+changes = Table(
+    "changes",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False, index=True),
+)
+
+# How far each graph was when it was last written. The graph's own marker has the last word: this
+# tells who waits for the writer of a graph that it is done, and what waits while a graph is down.
+graphs = Table(
+    "graphs",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("noted_at", UtcDateTime, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""What a ledger does in one writing transaction: add a batch, replace labels, fill the outbox."""
+"""What a ledger does in one writing transaction: add a batch, replace labels, note what changed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sqlalchemy import (
 from registry.errors import BadInput, NotFound
 from registry.ledger import tables
 from registry.ledger.base import Batch, ChangeKind, NewCircuit, Recorded
+from registry.ledger.changes import append_changes
 from registry.ledger.looking_up import circuit_entries
 from registry.ledger.merging import fill_in, merge_models
-from registry.ledger.outbox import append_changes
 from registry.ledger.record_rows import label_row, record_from_row, row_from_record
 from registry.records import (
     CircuitLabels,
@@ -47,7 +47,7 @@ _KEYS_A_STATEMENT = 500
 
 
 def write_batch(connection: Connection, batch: Batch) -> Recorded:
-    """Add a batch's records and name what changed in the outbox; see ``Ledger.record``."""
+    """Add a batch's records and note what changed; see ``Ledger.record``."""
     now = datetime.now(UTC)
     changes = [
         *_write_described(connection, batch),

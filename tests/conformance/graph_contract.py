@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,21 @@ import pytest
 from registry.errors import GraphError, GraphOutdated, GraphRefused, QueryFailed, QueryTimeout
 from registry.graph.base import GraphStore, Statement
 from registry.graph.projection import project
-from registry.graph.schema import GraphState, begin_rebuild, check, prepare, schema_version
-from registry.ledger.base import Batch, Change, ChangeKind, Ledger, NewCircuit
+from registry.graph.schema import (
+    GraphState,
+    Marker,
+    Owner,
+    PutAside,
+    begin_filling,
+    holds_nothing,
+    identify,
+    mark,
+    migrate,
+    put_aside,
+    require_whole,
+    schema_version,
+)
+from registry.ledger.base import Batch, Change, ChangeKind, Ledger, NewCircuit, Revision
 from registry.ledger.sql import migrate_ledger, open_ledger
 from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Evaluation, Level, Node
 from tests import examples
@@ -90,8 +104,12 @@ class Records:
 
     def changes(self) -> list[Change]:
         """One change for every record."""
-        self.ledger.requeue_everything()
-        return list(self.ledger.pending())
+        return list(self.ledger.changes_since(0).changes)
+
+    @property
+    def owner(self) -> Owner:
+        """Whose graph it is."""
+        return Owner(self.ledger.registry_id, self.ledger.instance)
 
 
 def filled(records: Records) -> tuple[Circuit, Circuit]:
@@ -154,8 +172,11 @@ def records(tmp_path: Path) -> Iterable[Records]:
 
 @pytest.fixture
 def prepared(graph: GraphStore, records: Records) -> GraphStore:
-    prepare(graph, records.ledger.registry_id)
+    begin_filling(graph, records.owner, None)
     return graph
+
+
+MINE = Owner("mine", "a")
 
 
 class GraphContract:
@@ -299,50 +320,89 @@ class GraphContract:
 
     # -- marker and schema -----------------------------------------------------------------------
 
-    def test_an_empty_graph_is_prepared_and_marked(self, graph: GraphStore) -> None:
-        assert check(graph, "mine") is GraphState.EMPTY
-        assert prepare(graph, "mine") is GraphState.EMPTY
-        assert check(graph, "mine") is prepare(graph, "mine") is GraphState.READY
+    def test_a_new_graph_is_marked_and_not_whole_until_it_says_so(self, graph: GraphStore) -> None:
+        assert holds_nothing(graph)
+        assert identify(graph, MINE) is None
+        with pytest.raises(GraphOutdated, match="is empty"):
+            require_whole(None)
+        marker = begin_filling(graph, MINE, None)
+        assert marker == Marker("mine", "a", schema_version(), GraphState.FILLING)
+        assert identify(graph, MINE) == marker
+        with pytest.raises(GraphOutdated, match="made again and not whole yet"):
+            require_whole(marker)
+        whole = replace(marker, state=GraphState.READY, revision=Revision(7, "token"))
+        mark(graph, whole, [])
+        assert require_whole(identify(graph, MINE)) == whole
 
     def test_another_registrys_graph_is_refused(self, graph: GraphStore) -> None:
-        prepare(graph, "mine")
+        begin_filling(graph, MINE, None)
         before = dump(graph)
-        for touch in (check, prepare, begin_rebuild):
-            with pytest.raises(GraphRefused, match="belongs to registry mine, not to yours"):
-                touch(graph, "yours")
+        with pytest.raises(GraphRefused, match="belongs to registry mine, not to yours"):
+            identify(graph, Owner("yours", "a"), of_any_instance=True)
         assert dump(graph) == before
+
+    def test_the_graph_of_another_copy_of_the_registry_is_refused(self, graph: GraphStore) -> None:
+        marker = begin_filling(graph, MINE, None)
+        with pytest.raises(GraphRefused, match="another copy of this registry"):
+            identify(graph, Owner("mine", "b"))
+        assert identify(graph, Owner("mine", "b"), of_any_instance=True) == marker
 
     def test_a_graph_that_nobody_marked_is_refused(self, graph: GraphStore) -> None:
         graph.write([Statement("CREATE (n:Something {id: 'x'})")])
-        for touch in (check, prepare, begin_rebuild):
-            with pytest.raises(GraphRefused, match="no registry wrote"):
-                touch(graph, "mine")
-        assert count(graph) == 1
+        with pytest.raises(GraphRefused, match="no registry wrote"):
+            identify(graph, MINE)
+        assert not holds_nothing(graph)
+
+    @pytest.mark.parametrize(
+        "change",
+        ["r.state = 'made up'", "r.revision = 'seven'", "r.schema_version = null"],
+    )
+    def test_a_marker_that_cannot_be_read_is_refused(self, graph: GraphStore, change: str) -> None:
+        begin_filling(graph, MINE, None)
+        graph.write([Statement(f"MATCH (r:Registry) SET {change}")])
+        with pytest.raises(GraphRefused, match="marker cannot be read"):
+            identify(graph, MINE)
 
     def test_a_newer_schema_is_refused(self, graph: GraphStore) -> None:
-        prepare(graph, "mine")
+        begin_filling(graph, MINE, None)
         graph.write([Statement("MATCH (r:Registry) SET r.schema_version = 999")])
-        for touch in (check, prepare, begin_rebuild):
-            with pytest.raises(GraphOutdated, match="version 999, newer"):
-                touch(graph, "mine")
+        with pytest.raises(GraphOutdated, match="version 999, newer"):
+            identify(graph, MINE)
 
     def test_an_older_schema_is_refused_to_readers_and_migrated_by_writers(
         self, graph: GraphStore
     ) -> None:
-        graph.write([Statement("CREATE (r:Registry {id: 'mine', schema_version: 0})")])
+        graph.write(
+            [Statement("CREATE (r:Registry {id: 'mine', schema_version: 0, state: 'ready'})")]
+        )
+        marker = identify(graph, MINE)
+        assert marker == Marker("mine", None, 0, GraphState.READY)
         with pytest.raises(GraphOutdated, match="version 0, this program needs"):
-            check(graph, "mine")
-        assert prepare(graph, "mine") is GraphState.READY
-        version = graph.read("MATCH (r:Registry) RETURN r.schema_version AS v").values
-        assert version == ((schema_version(),),)
+            require_whole(marker)
+        assert migrate(graph, marker, MINE) == Marker(
+            "mine", "a", schema_version(), GraphState.READY
+        )
+        assert require_whole(identify(graph, MINE)).revision == Revision()
 
     def test_a_rebuild_that_was_killed_is_found(self, graph: GraphStore) -> None:
-        prepare(graph, "mine")
-        graph.write([Statement("MATCH (r:Registry) SET r.state = 'rebuilding'")])
-        assert check(graph, "mine") is GraphState.REBUILDING
-        assert prepare(graph, "mine") is GraphState.REBUILDING
-        begin_rebuild(graph, "mine")
-        assert check(graph, "mine") is GraphState.READY
+        marker = begin_filling(graph, MINE, None)
+        mark(graph, replace(marker, state=GraphState.EMPTYING))
+        found = identify(graph, MINE)
+        with pytest.raises(GraphOutdated, match="made again"):
+            require_whole(found)
+        assert begin_filling(graph, MINE, found) == marker
+
+    def test_what_is_put_aside_is_named_until_it_is_not(self, graph: GraphStore) -> None:
+        marker = begin_filling(graph, MINE, None)
+        long = PutAside(Change(ChangeKind.TASK, "x" * 20_000), "too long " * 200)
+        other = PutAside(Change(ChangeKind.CIRCUIT, "a" * 64), "damaged")
+        mark(graph, marker, [long, other])
+        mark(graph, marker)  # says nothing of them
+        first, second = put_aside(graph)
+        assert (first, second.change) == (other, long.change)
+        assert long.reason.startswith(second.reason)
+        mark(graph, marker, [])
+        assert put_aside(graph) == []
 
     def test_clearing_leaves_nothing(self, prepared: GraphStore, records: Records) -> None:
         filled(records)
@@ -383,7 +443,7 @@ class GraphContract:
         changes = records.changes()
         project(prepared, changes, records)
         forwards = dump(prepared)
-        begin_rebuild(prepared, records.ledger.registry_id)
+        begin_filling(prepared, records.owner, identify(prepared, records.owner))
         for change in reversed(changes):
             project(prepared, [change], records)
         assert dump(prepared) == forwards
@@ -438,7 +498,7 @@ class GraphContract:
             second.id
         ]
         assert len(prepared.read("MATCH (e:Evaluation) RETURN e.id AS id")) == 0
-        begin_rebuild(prepared, records.ledger.registry_id)
+        begin_filling(prepared, records.owner, identify(prepared, records.owner))
         project(prepared, records.changes(), records)
         assert dump(prepared) == after
 
@@ -479,7 +539,7 @@ class GraphContract:
         project(prepared, records.changes(), records)
         later = Evaluation(circuit=first.id, task="ioi", measure="faithfulness", value=0.5)
         records.ledger.record(Batch(evaluations=[later]))
-        project(prepared, [Change(1, ChangeKind.EVALUATION, later.id)], records)
+        project(prepared, [Change(ChangeKind.EVALUATION, later.id)], records)
         rows = prepared.read(
             "MATCH (e:Evaluation)-[:OF]->(c:Circuit) RETURN e.value AS value,"
             " c.faithfulness AS latest ORDER BY value"

@@ -10,7 +10,16 @@ from datetime import timedelta
 import pytest
 
 from registry.errors import BadInput, GraphBusy, NotFound
-from registry.ledger.base import Batch, ChangeKind, CircuitFilter, Ledger, NewCircuit
+from registry.ledger.base import (
+    Batch,
+    Change,
+    ChangeKind,
+    CircuitFilter,
+    Delta,
+    Ledger,
+    NewCircuit,
+    Revision,
+)
 from registry.records import (
     CircuitLabels,
     CircuitState,
@@ -179,56 +188,74 @@ class LedgerContract(RecordingContract):
         found = circuit()
         assert ledger.artifacts() == {found.id, found.scores, PROMPTS.artifact}
 
-    # -- the outbox --------------------------------------------------------------------------
+    # -- what graphs lack --------------------------------------------------------------------
 
-    def test_every_change_waits_in_the_order_of_reference(self, ledger: Ledger) -> None:
+    def test_every_change_is_named_in_the_order_of_reference(self, ledger: Ledger) -> None:
         batch = everything()
         ledger.record(batch)
-        waiting = ledger.pending()
-        assert [(c.kind, c.key) for c in waiting] == [
-            (ChangeKind.MODEL, "gpt2"),
-            (ChangeKind.TASK, "ioi"),
-            (ChangeKind.TASK, "sequence/numerals"),
-            (ChangeKind.PROMPT_SET, PROMPTS.id),
-            (ChangeKind.RUN, RUN.id),
-            (ChangeKind.CIRCUIT, circuit().id),
-            (ChangeKind.EVALUATION, batch.evaluations[0].id),
-            (ChangeKind.EDIT, batch.edits[0].id),
-        ]
-        assert ledger.pending(limit=3) == waiting[:3]
-        assert ledger.pending_count() == len(waiting)
+        assert ledger.changes_since(0).changes == (
+            Change(ChangeKind.MODEL, "gpt2"),
+            Change(ChangeKind.TASK, "ioi"),
+            Change(ChangeKind.TASK, "sequence/numerals"),
+            Change(ChangeKind.PROMPT_SET, PROMPTS.id),
+            Change(ChangeKind.RUN, RUN.id),
+            Change(ChangeKind.CIRCUIT, circuit().id),
+            Change(ChangeKind.EDIT, batch.edits[0].id),
+            Change(ChangeKind.EVALUATION, batch.evaluations[0].id),
+        )
+        assert ledger.count_since(0) == 8
 
-    def test_acknowledging_takes_precisely_what_is_named(self, ledger: Ledger) -> None:
+    def test_each_writing_transaction_is_a_revision(self, ledger: Ledger) -> None:
+        assert ledger.revision() == Revision()
         ledger.record(everything())
-        waiting = ledger.pending()
-        ledger.acknowledge(waiting[2:4])
-        assert ledger.pending() == (*waiting[:2], *waiting[4:])
-        ledger.acknowledge(waiting[2:4])
-        ledger.acknowledge([])
-        assert ledger.pending() == (*waiting[:2], *waiting[4:])
+        first = ledger.revision()
+        ledger.record(everything())  # which changes nothing
+        assert ledger.revision() == first
+        ledger.relabel(circuit().id, CircuitLabels(title="new"))
+        second = ledger.revision()
+        assert (first.number, second.number) == (1, 2)
+        assert len({first.token, second.token, ""}) == 3
+        changed = (Change(ChangeKind.CIRCUIT, circuit().id),)
+        assert ledger.changes_since(first.number) == Delta(changed, second)
+        assert ledger.changes_since(second.number) == Delta((), second)
+        assert (ledger.count_since(1), ledger.count_since(2)) == (1, 0)
 
-    def test_a_change_during_projection_is_not_acknowledged_with_it(self, ledger: Ledger) -> None:
+    def test_a_record_that_changed_twice_is_named_once(self, ledger: Ledger) -> None:
         key = record_circuit(ledger)
-        projected = ledger.pending()
-        ledger.relabel(key, CircuitLabels(title="meanwhile"))
-        ledger.acknowledge(projected)
-        assert [change.key for change in ledger.pending()] == [key]
-
-    def test_a_number_is_never_given_to_a_second_change(self, ledger: Ledger) -> None:
-        key = record_circuit(ledger)
-        stale = ledger.pending()
-        ledger.acknowledge(stale)
         ledger.relabel(key, CircuitLabels(title="new"))
-        ledger.acknowledge(stale)
-        assert [change.key for change in ledger.pending()] == [key]
+        named = [change for change in ledger.changes_since(0).changes if change.key == key]
+        assert named == [Change(ChangeKind.CIRCUIT, key)]
 
-    def test_requeueing_makes_every_record_wait_once(self, ledger: Ledger) -> None:
-        ledger.record(everything())
-        waiting = [(change.kind, change.key) for change in ledger.pending()]
-        assert ledger.requeue_everything() == len(waiting)
-        ledger.acknowledge(ledger.pending()[:3])
-        assert ledger.requeue_everything() == len(waiting)
-        assert [(change.kind, change.key) for change in ledger.pending()] == waiting
+    def test_a_ledger_knows_the_revisions_it_went_through(self, ledger: Ledger) -> None:
+        key = record_circuit(ledger)
+        first = ledger.revision()
+        ledger.relabel(key, CircuitLabels(title="new"))
+        for revision in (Revision(), first, ledger.revision()):
+            assert ledger.has_revision(revision)
+        assert not ledger.has_revision(Revision(first.number, "another token"))
+        assert not ledger.has_revision(Revision(99, first.token))
+
+    def test_how_far_graphs_are_is_remembered_by_address(self, ledger: Ledger) -> None:
+        assert ledger.projected("kglite:///a") == 0
+        ledger.note_projected("kglite:///a", 3)
+        ledger.note_projected("bolt://b#c", 1)
+        ledger.note_projected("kglite:///a", 4)
+        assert (ledger.projected("kglite:///a"), ledger.projected("bolt://b#c")) == (4, 1)
+
+    def test_waiting_for_the_projector_ends_when_there_is_no_need(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        with reopen() as other, ledger.projecting(timeout_seconds=0) as held:
+            assert held is not None
+            held()
+            asked = iter([False, False, True])
+            with other.projecting(timeout_seconds=60, unless=lambda: next(asked)) as held:
+                assert held is None
+            assert next(asked, "asked until it said so") == "asked until it said so"
+            with pytest.raises(GraphBusy), ledger.projecting(timeout_seconds=0):
+                pytest.fail("who did not wait had taken the right away")
+        with ledger.projecting(timeout_seconds=0, unless=lambda: True) as held:
+            assert held is not None  # nobody to wait for
 
     def test_one_projects_at_a_time(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         with reopen() as other:

@@ -12,7 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from registry.errors import BadInput, CircuitsError, IncompatibleModel, NotFound
-from registry.ledger.base import Batch, ChangeKind, Ledger, NewCircuit, Recorded
+from registry.ledger.base import (
+    Batch,
+    Change,
+    ChangeKind,
+    Delta,
+    Ledger,
+    NewCircuit,
+    Recorded,
+    Revision,
+)
 from registry.records import (
     CircuitLabels,
     CircuitState,
@@ -67,7 +76,7 @@ class RecordingContract:
         assert int(ledger.registry_id, 16) > 0
         assert (ledger.models(), ledger.tasks(), ledger.prompt_sets(), ledger.runs()) == ((),) * 4
         assert (ledger.circuits(), ledger.evaluations(), ledger.edits()) == ((),) * 3
-        assert (ledger.pending(), ledger.pending_count()) == ((), 0)
+        assert ledger.changes_since(0) == Delta((), Revision())
         assert ledger.artifacts() == frozenset()
 
     def test_records_as_long_as_may_be_come_back_equal(self, ledger: Ledger) -> None:
@@ -120,10 +129,10 @@ class RecordingContract:
 
     def test_recording_twice_changes_nothing(self, ledger: Ledger) -> None:
         ledger.record(everything())
-        once, waiting = contents(ledger), ledger.pending()
+        once, revision = contents(ledger), ledger.revision()
         ledger.record(everything())
         assert contents(ledger) == once
-        assert ledger.pending() == waiting
+        assert ledger.revision() == revision
 
     def test_a_batch_may_repeat_itself(self, ledger: Ledger) -> None:
         batch = everything()
@@ -185,17 +194,17 @@ class RecordingContract:
 
     def test_a_circuit_found_again_gains_the_run_and_keeps_its_labels(self, ledger: Ledger) -> None:
         ledger.record(everything())
-        ledger.acknowledge(ledger.pending())
+        before = ledger.revision().number
         again = RUN.model_copy(update={"id": "1" * 32, "started_at": NOON - timedelta(days=1)})
         new = NewCircuit(circuit(), again.id, labels=CircuitLabels(title="another"))
         assert ledger.record(Batch(runs=[again], circuits=[new])).circuits == ()
         entry = ledger.circuit(circuit().id)
         assert entry.runs == (RUN.id, again.id)
         assert entry.labels.title == "IOI"
-        assert [(c.kind, c.key) for c in ledger.pending()] == [
-            (ChangeKind.RUN, again.id),
-            (ChangeKind.CIRCUIT, entry.id),
-        ]
+        assert ledger.changes_since(before).changes == (
+            Change(ChangeKind.RUN, again.id),
+            Change(ChangeKind.CIRCUIT, entry.id),
+        )
 
     def test_a_circuit_imported_again_gains_the_file_once(self, ledger: Ledger) -> None:
         ledger.record(everything())
@@ -207,7 +216,7 @@ class RecordingContract:
     def test_an_edit_imported_again_gains_the_file_once(self, ledger: Ledger) -> None:
         batch = everything()
         ledger.record(batch)
-        before, waiting = contents(ledger), ledger.pending()
+        before, revision = contents(ledger), ledger.revision()
         (edit,) = batch.edits
         renamed = EDITS_FILE.model_copy(update={"name": "copy.json"})
         ledger.record(Batch(edits=[edit], edit_files={edit.id: renamed}))
@@ -219,7 +228,7 @@ class RecordingContract:
         ledger.record(Batch(edit_files={edit.id: [other, third, third]}))
         assert ledger.edit_files(edit.id) == (EDITS_FILE, other, third)
         assert ledger.edit_files("0" * 64) == ()
-        assert ledger.pending() == waiting
+        assert ledger.revision() == revision
 
     def test_every_imported_file_is_known_by_its_hash(self, ledger: Ledger) -> None:
         assert ledger.source_files() == frozenset()
@@ -313,12 +322,12 @@ class RecordingContract:
         self, ledger: Ledger, kind: str, batch: Batch
     ) -> None:
         ledger.record(DESCRIBED)
-        before, waiting = contents(ledger), ledger.pending()
+        before, revision = contents(ledger), ledger.revision()
         added = replace(batch, tasks=[Task(slug="capitals", family="capitals")])
         with pytest.raises(NotFound, match=f"no {kind} '(nowhere|e+)'"):
             ledger.record(added)
         assert contents(ledger) == before
-        assert ledger.pending() == waiting
+        assert ledger.revision() == revision
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
     def test_a_number_that_is_none_is_refused_however_it_got_into_a_record(
@@ -354,7 +363,7 @@ class RecordingContract:
     def test_labels_are_replaced_and_the_change_waits(self, ledger: Ledger) -> None:
         old = record_circuit(ledger, 0, title="first", tags=("x", "y"))
         new = record_circuit(ledger, 1)
-        ledger.acknowledge(ledger.pending())
+        before = ledger.revision().number
         labels = CircuitLabels(
             tags=("z", "x"),
             notes=("注記", "נ"),
@@ -365,11 +374,11 @@ class RecordingContract:
         )
         ledger.relabel(old, labels)
         assert ledger.circuit(old).labels == labels
-        assert [(c.kind, c.key) for c in ledger.pending()] == [(ChangeKind.CIRCUIT, old)]
+        assert ledger.changes_since(before).changes == (Change(ChangeKind.CIRCUIT, old),)
 
     def test_labels_of_or_by_an_unknown_circuit_are_refused(self, ledger: Ledger) -> None:
         known = record_circuit(ledger, 0, title="first")
-        ledger.acknowledge(ledger.pending())
+        revision = ledger.revision()
         with pytest.raises(NotFound, match="no circuit 'ffff"):
             ledger.relabel("f" * 64, CircuitLabels())
         with pytest.raises(NotFound, match="no circuit 'eeee"):
@@ -377,7 +386,7 @@ class RecordingContract:
         with pytest.raises(BadInput, match="cannot supersede itself"):
             ledger.relabel(known, CircuitLabels(superseded_by=known))
         assert ledger.circuit(known).labels == CircuitLabels(title="first")
-        assert ledger.pending_count() == 0
+        assert ledger.revision() == revision
 
     def test_circuits_of_one_batch_may_supersede_each_other(self, ledger: Ledger) -> None:
         newer = circuit(1)

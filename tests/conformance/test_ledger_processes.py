@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from registry.errors import GraphBusy
+from registry.errors import GraphBusy, LedgerError
 from registry.ledger.base import Batch, ChangeKind, Ledger
+from registry.ledger.engine import connect, parse_url
 from registry.ledger.sql import migrate_ledger, open_ledger
 from registry.records import Task
 from tests.conformance.ledger_examples import circuit
@@ -76,8 +78,8 @@ def test_processes_that_record_at_once_are_all_kept(
         assert {entry.id for entry in ledger.circuits()} == {circuit(n).id for n in numbers}
         assert len(ledger.models()) == 1
         assert len(ledger.runs()) == len(numbers) + 1
-        # Whoever came second with a circuit changed nothing, so each waits once.
-        waiting = [c.key for c in ledger.pending() if c.kind is ChangeKind.CIRCUIT]
+        # Whoever came second with a circuit changed nothing: one revision for each.
+        waiting = [c.key for c in ledger.changes_since(0).changes if c.kind is ChangeKind.CIRCUIT]
         assert sorted(waiting) == sorted(circuit(n).id for n in numbers)
 
 
@@ -124,7 +126,8 @@ def check_whole(ledger: Ledger, acknowledged: set[str]) -> None:
         assert len(entry.runs) == 1
         assert entry.faithfulness == 0.5
     assert {run for entry in entries for run in entry.runs} < {run.id for run in ledger.runs()}
-    waiting = {change.key for change in ledger.pending() if change.kind is ChangeKind.CIRCUIT}
+    changes = ledger.changes_since(0).changes
+    waiting = {change.key for change in changes if change.kind is ChangeKind.CIRCUIT}
     assert waiting == stored
 
 
@@ -187,3 +190,29 @@ def check_one_ledger(start: Callable[..., subprocess.Popen[str]], url: str) -> N
     assert int(applied[2]) > 0
     with open_ledger(url) as ledger:
         assert len(ledger.registry_id) == 32
+
+
+@pytest.mark.postgres
+def test_the_right_to_project_that_is_lost_with_its_connection_is_noticed(
+    empty_postgres: str,
+) -> None:
+    migrate_ledger(empty_postgres)
+    end_others = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with (
+        open_ledger(empty_postgres) as ledger,
+        open_ledger(empty_postgres) as other,
+        ledger.projecting(timeout_seconds=0) as held,
+    ):
+        assert held is not None
+        held()
+        engine = connect(parse_url(empty_postgres))
+        with engine.connect() as connection:
+            assert connection.execute(text(end_others)).scalar_one() > 0
+        engine.dispose()
+        with other.projecting(timeout_seconds=5) as taken_over:
+            assert taken_over is not None
+        with pytest.raises(LedgerError):
+            held()

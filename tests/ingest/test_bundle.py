@@ -362,6 +362,37 @@ class TestChoosing:
         with pytest.raises(StorageError, match="0000"):
             bundled(registry)
 
+    def test_what_is_damaged_is_left_out_with_what_refers_to_it(
+        self, registry: Registry, elsewhere: Registry
+    ) -> None:
+        fill(registry)
+        folder = Path(registry.settings.artifacts)
+        (folder / NEW.id[:2] / NEW.id[2:]).write_bytes(b"x")
+        (folder / address(ORIGINAL)[:2] / address(ORIGINAL)[2:]).unlink()
+        everything_ = [entry.id for entry in registry.circuits()]
+        with pytest.raises(StorageError, match="has been changed"):
+            gather(registry, everything_, everything=True)
+        contents = gather(registry, everything_, everything=True, skip_damaged=True)
+        assert [damage.address for damage in contents.left_out] == [NEW.id]
+        # OLD names NEW as the one that superseded it, so it would hang in the air.
+        (kept_,) = contents.circuits
+        assert kept_ not in (NEW.id, OLD.id)
+        assert address(ORIGINAL) in contents.lost
+        file = io.BytesIO()
+        write(file, registry, contents)
+        take_in(elsewhere, file.getvalue())
+        assert [entry.id for entry in elsewhere.circuits()] == [kept_]
+        assert elsewhere.edits() == registry.edits()
+
+    def test_an_edit_of_a_circuit_that_is_damaged_is_left_out(self, registry: Registry) -> None:
+        fill(registry)
+        folder = Path(registry.settings.artifacts)
+        (folder / address(SCORES)[:2] / address(SCORES)[2:]).unlink()
+        ids = [entry.id for entry in registry.circuits()]
+        contents = gather(registry, ids, everything=True, skip_damaged=True)
+        assert set(contents.circuits) == {NEW.id, OLD.id}
+        assert contents.batch.edits == []
+
     def test_nothing_of_this_registry_s_settings_is_in_it(
         self, registry: Registry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -516,6 +547,10 @@ SEALED: dict[str, tuple[Change, str]] = {
     "a number that is none": (
         lambda m: m.update({RECORDS: m[RECORDS].replace(b'"value":0.5', b'"value":NaN')}),
         "value: Input should be a finite number",
+    ),
+    "a time before the first": (
+        _lines(lambda x: _first(x, "run")["record"].update(started_at="0001-01-01T00:00+14:00")),
+        "is no moment between 0001-01-02",
     ),
     "no record": (_lines(lambda x: _first(x, "edit").pop("record")), "Input should be"),
     "no files": (_lines(lambda x: _first(x, "edit").pop("files")), "Input should be"),

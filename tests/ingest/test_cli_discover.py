@@ -14,6 +14,7 @@ import pytest
 from ingest.tasks import all_tasks
 from registry import Registry
 from registry.cli.main import main
+from registry.words import faithfulness_in_words
 from tests.ingest.jobs.tiny_words import save_tiny_model
 
 _JOB = ("discover", "edge-attribution")
@@ -38,8 +39,11 @@ def test_a_discovery_is_summed_up_on_standard_output_and_stored(
         ["--home", home, *_JOB, "--model", tiny_model, "--task", "ioi", *options,
          "--format", "json"]
     ) == 0  # fmt: skip
-    (row,) = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    (row,) = json.loads(said.out)
     assert row["prompts"] == 8
+    in_words = faithfulness_in_words(row["faithfulness"], "logit_difference")
+    assert said.err.splitlines()[-1] == f"note: {in_words}"
     with Registry.open(home) as registry:
         stored = registry.circuit(row["circuit"][:12])
         assert stored.entry.labels.tags == ("a", "b")
@@ -53,8 +57,12 @@ def test_several_seeds_are_a_table_with_a_row_for_each_and_for_their_consensus(
     options = ["--prompts", "8", "--share", "40%", "--seeds", "2", "--batch-size", "auto"]
     command = ["--home", home, *_JOB, "--model", tiny_model, "--task", "ioi", *options]
     assert main([*command, "--format", "csv"]) == 0
-    header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
+    said = capsys.readouterr()
+    header, *rows = csv.reader(io.StringIO(said.out))
     assert [row[0] for row in rows] == ["seed 0", "seed 1", "consensus"]
+    value = float(rows[-1][header.index("faithfulness")])
+    in_words = faithfulness_in_words(value, "logit_difference")
+    assert said.err.splitlines()[-1] == f"note: consensus: {in_words}"
     with Registry.open(home) as registry:
         stored = {entry.id for entry in registry.circuits()}
     assert {row[header.index("circuit")] for row in rows} == stored

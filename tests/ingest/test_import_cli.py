@@ -121,7 +121,7 @@ def test_one_file_needs_no_line_of_its_own(
 def test_the_graph_knows_all_of_them_at_the_end(home: str, folder: Path) -> None:
     assert main(["--home", home, "import", str(folder), *SAID]) == 1
     with Registry.open(home) as registry:
-        assert registry.ledger.pending_count() == 0
+        assert registry.status().pending == 0
         rows = registry.cypher("MATCH (c:Circuit) RETURN c.id AS id ORDER BY id")
         assert [row["id"] for row in rows] == sorted(entry.id for entry in registry.circuits())
         assert len(rows) == 2
@@ -182,7 +182,7 @@ def test_what_was_stored_before_an_interruption_is_told(
     assert [row["outcome"] for row in json.loads(answer.out)] == ["stored"]
     assert answer.err.splitlines()[-1] == "interrupted"
     with Registry.open(home) as registry:
-        assert (len(registry.circuits()), registry.ledger.pending_count()) == (1, 0)
+        assert (len(registry.circuits()), registry.status().pending) == (1, 0)
 
 
 def test_a_path_that_is_not_there_is_one_line(

@@ -185,14 +185,20 @@ EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"tasks": TASKS, "min_tasks": 2, "model": "gpt2"},
         {"tasks": TASKS[:2], "circuits": [IOI_AT_POSITIONS.id, NUMERALS.id[:9]]},
         {"tasks": TASKS, "min_tasks": 1, "max_tasks": 1},
+        {"tasks": ["ioi"]},  # circuits of two models
     ),
     "shared-connections": (
         {"tasks": TASKS},
         {"tasks": TASKS, "min_tasks": 1},
         {"tasks": TASKS[:2], "circuits": [IOI_AT_POSITIONS.id, NUMERALS.id[:9]]},
         {"tasks": TASKS, "min_tasks": 1, "max_tasks": 1},
+        {"tasks": ["ioi"]},
     ),
-    "reused-connections": ({}, {"min_circuits": 4, "limit": 2}),
+    "reused-connections": (
+        {},
+        {"min_circuits": 4, "limit": 2},
+        {"min_circuits": 1, "model": "smollm2"},
+    ),
     "pair-intersection": ({"a": IOI.id[:8], "b": IOI_AT_POSITIONS.id[:8]},),
     "where-used": ({"component": "gpt2/a9.h6"}, {"component": "smollm2/a4.kv2"}),
     "circuits-of-task": ({"task": "ioi"}, {"task": "ioi", "model": "smollm2"}),

@@ -185,6 +185,61 @@ def test_of_several_models_one_has_to_be_named(small: Registry) -> None:
     assert choose_circuits(small, ["ioi"], model="smollm2").ids == ids(GROUPED)
 
 
+# Of one kind and size, of one kind alone, and of two kinds; each for the same two tasks.
+ALIKE = [circuit(60, "ioi", 20), circuit(61, NUMERALS_TASK, 20)]
+OF_TWO_SIZES = [circuit(62, "ioi", 20), circuit(63, NUMERALS_TASK, 40)]
+OF_TWO_KINDS = [circuit(64, "ioi", 20), circuit(65, NUMERALS_TASK, 20, ablation=Ablation.ZERO)]
+
+
+def registry_of(home: Path, **of_models: list[Circuit]) -> Registry:
+    """A registry with these circuits, as they would be in models of these names."""
+    registry = Registry.init(home)
+    for model, found in of_models.items():
+        registry.record(*(Circuit(**{**one.model_dump(), "model": model}) for one in found))
+    return registry
+
+
+@pytest.mark.parametrize("circuits", ["best", "all"])
+@pytest.mark.parametrize(
+    "of_models",
+    [
+        {"one": OF_TWO_KINDS, "two": ALIKE},
+        {"one": OF_TWO_KINDS, "two": OF_TWO_SIZES},
+        {"one": OF_TWO_SIZES, "two": ALIKE, "zero": OF_TWO_KINDS},
+    ],
+)
+def test_the_only_model_whose_circuits_compare_is_taken_and_a_note_says_so(
+    tmp_path: Path, of_models: dict[str, list[Circuit]], circuits: Any
+) -> None:
+    with registry_of(tmp_path, **of_models) as registry:
+        found = choose_circuits(registry, ["ioi", NUMERALS_TASK], circuits=circuits)
+        named = choose_circuits(registry, ["ioi", NUMERALS_TASK], circuits=circuits, model="two")
+    others = ", ".join(sorted(set(of_models) - {"two"}))
+    note, *rest = found.notes
+    assert note.startswith(f"circuits of two are taken: those of {others} were not found the same")
+    assert (found.model, found.by_task, found.size) == ("two", named.by_task, named.size)
+    assert tuple(rest) == named.notes
+
+
+@pytest.mark.parametrize(
+    "of_models",
+    [
+        {"one": ALIKE, "two": ALIKE, "zero": OF_TWO_KINDS},
+        {"one": OF_TWO_SIZES, "two": OF_TWO_SIZES},
+        {"one": OF_TWO_KINDS, "two": OF_TWO_KINDS},
+    ],
+)
+def test_where_circuits_of_several_models_compare_or_of_none_one_has_to_be_named(
+    tmp_path: Path, of_models: dict[str, list[Circuit]]
+) -> None:
+    message = rf"^{len(of_models)} models have .*\({', '.join(sorted(of_models))}\); .*--model$"
+    with (
+        registry_of(tmp_path, **of_models) as registry,
+        pytest.raises(BadInput, match=message),
+    ):
+        choose_circuits(registry, ["ioi", NUMERALS_TASK])
+
+
 @pytest.mark.parametrize(
     ("tasks", "limits", "message"),
     [

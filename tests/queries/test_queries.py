@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests import examples
 from tests.queries import small_registry
 
 SLUGS = [task.slug for task in examples.TASKS]
+MODELS = ("gpt2", small_registry.SMOLLM2.slug)
 CIRCUITS = [examples.circuit(seed, task=SLUGS[seed % 3]) for seed in range(24)]
 
 
@@ -121,6 +123,26 @@ def test_positions_of_one_component_add_up(small: Registry) -> None:
     rows = small.query("shared-components", tasks=["ioi"], method="published")
     (head,) = (row for row in rows if row["component"] == "gpt2/a9.h6")
     assert head["tasks"] == [{"task": "ioi", "n_circuits": 1, "effect": 0.875, "magnitude": 0.875}]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("shared-components", {"tasks": ["ioi"]}),
+        ("shared-connections", {"tasks": ["ioi"]}),
+        ("reused-connections", {"min_circuits": 1}),
+    ],
+)
+def test_models_are_counted_apart_and_every_row_says_whose_it_is(
+    small: Registry, name: str, given: dict[str, Any]
+) -> None:
+    part = name.partition("-")[2].removesuffix("s")
+    both = small.query(name, **given).to_dicts()
+    assert [row["model"] for row in both] == [row[part].partition("/")[0] for row in both]
+    of_each = [small.query(name, model=slug, **given).to_dicts() for slug in MODELS]
+    assert all(of_each)
+    assert sorted(row[part] for row in both) == sorted(row[part] for own in of_each for row in own)
+    assert all(row in both for own in of_each for row in own)
 
 
 def test_a_model_alias_is_understood(small: Registry) -> None:

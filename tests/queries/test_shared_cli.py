@@ -90,6 +90,14 @@ def test_a_table_names_the_tasks_and_counts_signs_and_csv_holds_connections(home
     }  # fmt: skip
 
 
+def test_a_drawing_shows_as_many_connections_as_are_asked_for(home: Path, tmp_path: Path) -> None:
+    for edges, told in (("2", "the strongest 2 of 4 shared edges"), ("9", "all 4 shared edges")):
+        out = tmp_path / f"{edges}.svg"
+        ran = shared(home, *PAIR, "--edges", edges, "--out", out)
+        assert ran.returncode == 0, ran.stderr
+        assert told in out.read_text(encoding="utf-8")
+
+
 def test_a_table_shows_the_strongest_and_says_so(home: Path) -> None:
     ran = shared(home, *PAIR, "--top", "1")
     assert sum(line.startswith("gpt2/") for line in ran.stdout.splitlines()) == 2

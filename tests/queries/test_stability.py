@@ -263,13 +263,33 @@ def test_a_share_that_is_none_is_refused(registry: Registry, share: float) -> No
 def test_circuits_of_two_models_are_not_mixed(tmp_path: Any) -> None:
     with Registry.init(tmp_path / "registry") as registry:
         small_registry.fill(registry)
-        with pytest.raises(BadInput, match=r"circuits in 2 models .*--model"):
-            stability(registry, "ioi")
-        of_one = stability(registry, "ioi", model="gpt2")
+        of_one = stability(registry, "ioi")  # the other model has a single circuit of it
+        note = f"circuits of gpt2 are taken: those of {small_registry.SMOLLM2.slug} cannot be"
+        assert of_one.notes[0].startswith(note)
+        named = stability(registry, "ioi", model="gpt2")
+        assert (named.circuits, named.notes) == (of_one.circuits, of_one.notes[1:])
         assert len(of_one.groups) == 2
         assert of_one.connections == ()
         assert of_one.overlaps is None
         assert any("compare them by methods" in note for note in of_one.notes)
+
+
+def test_the_model_in_which_circuits_were_found_again_is_taken_and_of_several_none(
+    tmp_path: Any,
+) -> None:
+    # Built anew: a copy would keep the id of what it was copied from.
+    again = [Circuit(**{**one.model_dump(), "model": "pythia-70m"}) for one in EAP[:2]]
+    with Registry.init(tmp_path / "registry") as registry:
+        small_registry.fill(registry)
+        registry.record(*PROMPTS, *again)
+        found = stability(registry, "ioi")
+        assert found.model == "pythia-70m"
+        assert f"those of gpt2, {small_registry.SMOLLM2.slug} cannot" in found.notes[0]
+        with pytest.raises(BadInput, match=r"^ioi has circuits in 3 models \(gpt2, .*--model$"):
+            stability(registry, "ioi", by="methods")  # any two circuits with edges would do
+        registry.record(*EAP[:2])
+        with pytest.raises(BadInput, match=r"circuits in 3 models .*--model"):
+            stability(registry, "ioi")
 
 
 def test_a_frame_has_a_row_for_each_connection_and_a_figure_shows_all_pairs(

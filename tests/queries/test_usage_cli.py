@@ -123,7 +123,7 @@ def test_reuse_shows_what_so_many_tasks_use_and_says_what_it_leaves_out(home: Pa
         (["reuse", "--circuits", THREE, "--out", "a.gif"], "name a file that ends in .svg"),
         (["reuse", "--model", "gpt9"], "no model 'gpt9'; nearest: gpt2"),
         (["stability", "iou"], "no task 'iou'; nearest: ioi"),
-        (["stability", "ioi"], "ioi has circuits in 2 models"),
+        (["stability", "ioi", "--method", "edge-attribution"], "ioi has circuits in 2 models"),
         (["stability", "capitals"], "two or more; capitals has 1"),
         (["nearest", "beef"], "no circuit 'beef'"),
         (["nearest", RETRACTED.id[:9]], "is retracted, and the graph holds it no longer"),

@@ -29,7 +29,7 @@ from registry.errors import (
 )
 from registry.graph.base import Statement
 from registry.graph.embedded import EmbeddedGraph
-from registry.graph.open import discard_embedded, open_graph
+from registry.graph.open import open_graph, set_embedded_aside
 
 pytestmark = pytest.mark.slow
 
@@ -210,17 +210,19 @@ def test_a_damaged_or_foreign_file_is_outdated(path: Path, writing: bool) -> Non
             store.read(COUNT)
 
 
-def test_only_a_graph_file_is_discarded(path: Path) -> None:
+def test_only_a_graph_file_is_set_aside(path: Path) -> None:
     url = f"kglite://{path}"
-    discard_embedded(url)
+    set_embedded_aside(url)
     with EmbeddedGraph(path, writing=True) as store:
         store.write([Statement(ADD, {"n": 3})])
         store.checkpoint()
-    discard_embedded(url)
+    content = path.read_bytes()
+    set_embedded_aside(url)
     assert not path.exists()
+    assert path.with_name(path.name + ".old").read_bytes() == content
     path.write_text("dear diary")
-    with pytest.raises(GraphRefused, match="not a graph file and is left alone"):
-        discard_embedded(url)
+    with pytest.raises(GraphRefused, match="not a graph file, or a damaged one, and is left"):
+        set_embedded_aside(url)
     assert path.read_text() == "dear diary"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry.graph.embedded import EmbeddedGraph
 from registry.graph.projection import project
-from registry.graph.schema import begin_rebuild, prepare
+from registry.graph.schema import begin_filling
 from tests import strategies
 from tests.conformance.graph_contract import Records, dump
 
@@ -37,12 +37,12 @@ def test_any_order_and_repetition_gives_the_graph_of_a_rebuild(data: st.DataObje
         changes = records.changes()
         shuffled = data.draw(st.permutations([*changes, *changes]))
         with EmbeddedGraph(Path(folder) / "graph.kgl", writing=True) as store:
-            prepare(store, records.ledger.registry_id)
+            marker = begin_filling(store, records.owner, None)
             cut = data.draw(st.integers(0, len(shuffled)))
             for part in (shuffled[:cut], shuffled[cut:]):
                 project(store, part, records)
             in_any_order = dump(store)
-            begin_rebuild(store, records.ledger.registry_id)
+            begin_filling(store, records.owner, marker)
             project(store, changes, records)
             assert dump(store) == in_any_order
         records.ledger.close()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -39,6 +39,8 @@ from tests import strategies
 
 NOT_NUMBERS = [math.nan, math.inf, -math.inf]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LOWEST_SURE = datetime.fromisoformat("0001-01-03")
+HIGHEST_SURE = datetime.fromisoformat("9999-12-29")
 CIRCUIT: dict[str, Any] = {
     "model": "gpt2",
     "task": "ioi",
@@ -253,6 +255,37 @@ class TestRefusals:
         run = Run(id="0" * 32, job="j", version="1", started_at=there)
         assert run.started_at == NOON
         assert run.started_at.utcoffset() == timedelta(0)
+
+    @given(
+        moment=st.datetimes(max_value=LOWEST_SURE) | st.datetimes(min_value=HIGHEST_SURE),
+        minutes=st.integers(-1439, 1439),
+    )
+    def test_a_time_that_some_zone_cannot_write_is_refused(
+        self, moment: datetime, minutes: int
+    ) -> None:
+        there = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+        for given_as in (there, there.isoformat()):
+            run = {"id": "0" * 32, "job": "j", "version": "1", "started_at": given_as}
+            try:
+                kept = Run.model_validate(run).started_at
+            except ValidationError as error:
+                (fault,) = error.errors()
+                assert "no moment between 0001-01-02 and 9999-12-30" in fault["msg"]
+                continue
+            assert kept == there
+            for hours in (-23, 23):
+                assert kept.astimezone(timezone(timedelta(hours=hours))) == there
+
+    @pytest.mark.parametrize("moment", [LOWEST_SURE, HIGHEST_SURE])
+    @pytest.mark.parametrize("hours", [-23, 0, 23])
+    def test_a_time_two_days_from_the_limits_is_kept(self, moment: datetime, hours: int) -> None:
+        there = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
+        assert Run(id="0" * 32, job="j", version="1", started_at=there).started_at == there
+
+    def test_a_time_before_the_first_is_a_fault_of_one_field(self) -> None:
+        there = datetime.fromisoformat("0001-01-01T00:00+14:00")
+        with pytest.raises(ValidationError, match=r"1 validation error for Run\nstarted_at\n"):
+            Run(id="0" * 32, job="j", version="1", started_at=there)
 
     @pytest.mark.parametrize("slug", ["", "IOI", "sequence/", "/ioi", "a b", "日本"])
     def test_a_tasks_name_is_a_slug(self, slug: str) -> None:

@@ -44,7 +44,7 @@ def registry(home: Path) -> Iterator[Registry]:
         yield registry
 
 
-def _killed(ledger: object) -> int:
+def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -113,17 +113,17 @@ class TestRecording:
         count = "MATCH (c:Circuit) RETURN count(c) AS n"
         with registry.projecting_later():
             registry.record(examples.circuit(1))
-            waiting = registry.ledger.pending_count()
+            waiting = registry.status().pending
             registry.record(examples.circuit(2))
-            assert registry.ledger.pending_count() > waiting > 0
-        assert registry.ledger.pending_count() == 0
+            assert registry.status().pending > waiting > 0
+        assert registry.status().pending == 0
         assert registry.cypher(count).values == ((2,),)
         with suppress(ZeroDivisionError), registry.projecting_later():
             registry.record(examples.circuit(3))
             raise ZeroDivisionError
         assert registry.cypher(count).values == ((3,),)
         registry.record(examples.circuit(4))
-        assert registry.ledger.pending_count() == 0
+        assert registry.status().pending == 0
 
     def test_an_evaluation_of_an_unknown_circuit_is_refused(self, registry: Registry) -> None:
         with pytest.raises(NotFound, match="circuit"):
@@ -251,7 +251,7 @@ class TestGraphOutOfReach:
         url = registry.settings.graph
         with open_graph(url, writing=True):
             registry.record(examples.circuit(1))
-            assert registry.ledger.pending_count() > 0
+            assert registry.status().pending > 0
         registry.sync()
         assert len(registry.cypher(CIRCUITS_IN_GRAPH)) == 1
 
@@ -261,7 +261,7 @@ class TestGraphOutOfReach:
             other.record(examples.GPT2, examples.circuit(5))
         with Registry.open(settings=foreign) as registry_there:
             registry_there.record(examples.circuit(1))
-            assert registry_there.ledger.pending_count() > 0
+            assert registry_there.status().pending > 0
             with pytest.raises(GraphRefused, match="belongs to registry"):
                 registry_there.sync()
             with pytest.raises(GraphRefused, match="belongs to registry"):
@@ -303,7 +303,7 @@ class TestGraphOutOfReach:
         (home / "graph.kgl").unlink()
         with Registry.open(home) as reopened:
             with monkeypatch.context() as killed:
-                killed.setattr(type(reopened.ledger), "requeue_everything", _killed)
+                killed.setattr("registry.syncing.project", _killed)
                 with pytest.raises(KeyboardInterrupt):
                     reopened.sync()
             assert reopened.sync() > 0
@@ -323,7 +323,7 @@ class TestGraphOutOfReach:
         (home / "graph.kgl").write_bytes(b"somebody's thesis")
         with Registry.open(home) as reopened:
             reopened.record(examples.circuit(1))
-            with pytest.raises(GraphRefused, match="not a graph file"):
+            with pytest.raises(GraphRefused, match="not a graph file, or a damaged one"):
                 reopened.cypher(CIRCUITS_IN_GRAPH)
         assert (home / "graph.kgl").read_bytes() == b"somebody's thesis"
 
@@ -406,8 +406,10 @@ class TestUpkeep:
         registry.record(later)
         found = {row["id"] for row in registry.cypher(CIRCUITS_IN_GRAPH)}
         assert found == {whole.id, later.id}
-        assert f"circuit {damaged.id[:12]} stays out of the graph" in caplog.text
-        assert registry.ledger.pending_count() == 1
+        assert f"left out of the graph: circuit {damaged.id[:12]}: artifact" in caplog.text
+        (aside,) = registry.status().put_aside
+        assert (aside.change.key, registry.status().pending) == (damaged.id, 0)
+        assert "has been changed" in aside.reason
         registry.record(damaged)  # puts the content back
         assert len(registry.cypher(CIRCUITS_IN_GRAPH)) == 3
 
@@ -422,7 +424,11 @@ class TestUpkeep:
         shutil.move(registry.settings.home / "graph.kgl", tmp_path / "graph.kgl")
         home = create_home(tmp_path / "elsewhere")
         settings = load_settings(home, graph=f"kglite:///{tmp_path}/graph.kgl")
-        with Registry.restore(tmp_path / "all.zip", settings=settings) as restored:
+        with pytest.raises(GraphRefused, match=r"left alone: it is not empty.*--overwrite-graph"):
+            Registry.restore(tmp_path / "all.zip", settings=settings)
+        with Registry.restore(
+            tmp_path / "all.zip", settings=settings, overwrite_graph=True
+        ) as restored:
             assert restored.cypher(CIRCUITS_IN_GRAPH).to_dicts() == [{"id": before.id}]
 
 

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from registry.cli.main import ROOT_OPTIONS
 from registry.errors import BadInput, RegistryNotFound
-from registry.settings import Settings, create_home, find_home, home_path, load_settings
+from registry.settings import (
+    Settings,
+    create_home,
+    find_home,
+    home_path,
+    load_settings,
+    trust,
+)
 from registry.settings_table import PASSWORD, SETTINGS, has_password, redacted
+from tests.environment import without_settings
 
 NEO4J = "neo4j://localhost:7687"
 
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("CIRCUITS_"):
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - without_settings(os.environ).keys():
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -145,6 +155,7 @@ def test_relative_paths_start_at_the_home_in_its_file_and_here_elsewhere(
     home: Path, tmp_path: Path
 ) -> None:
     (home / "circuits.toml").write_text('ledger = "sqlite:///l.db"\nartifacts = "../shared"\n')
+    trust(home)
     settings = load_settings(home, graph="kglite:///g.kgl")
     assert settings.ledger == f"sqlite:///{home}/l.db"
     assert Path(settings.artifacts).resolve() == tmp_path / "shared"
@@ -195,7 +206,7 @@ def test_a_fault_in_the_file_is_named_and_no_password_repeated(
         ({"graph": "graph.kgl"}, "--graph is 'graph.kgl'; it must be kglite:///PATH"),
         ({"graph": "bolt://"}, "--graph is 'bolt://'"),
         ({"graph": "kglite://graph.kgl"}, "it must be kglite:///PATH"),
-        ({"graph": "bolt://neo4j:secret@host"}, "--graph names a user in its URL"),
+        ({"graph": "bolt://neo4j:secret@host"}, "--graph names a user or password in its URL"),
         ({"grpah": "x"}, "no setting 'grpah'"),
     ],
 )
@@ -237,6 +248,70 @@ def test_a_password_file_that_others_can_reach_is_refused(mode: int, home: Path)
     write_secret(home / "graph-password", "secret", mode)
     with pytest.raises(BadInput, match=rf"is open to others \(mode {mode:o}\); run 'chmod 600"):
         load_settings(home, graph=NEO4J)
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir(0o700)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def endless(path: Path) -> None:
+    write_secret(path, "")
+    os.truncate(path, 1 << 40)
+
+
+def bytes_that_are_no_text(path: Path) -> None:
+    path.touch(0o600)
+    path.write_bytes(b"\xff\xfe")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (a_pipe, "is a pipe; name a regular file"),
+        (a_folder, "is a folder; name a regular file"),
+        (a_socket, "is a socket; name a regular file"),
+        (a_device, "is a device; name a regular file"),
+        (endless, "is longer than 4,096 bytes"),
+        (bytes_that_are_no_text, "is not text in UTF-8"),
+    ],
+)
+def test_a_password_file_is_a_small_regular_file(
+    make: Callable[[Path], None], says: str, home: Path, tmp_path: Path
+) -> None:
+    make(tmp_path / "secret")
+    with pytest.raises(BadInput, match=rf"the password file .*secret {says}") as caught:
+        load_settings(home, graph=NEO4J, graph_password_file="secret")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_refused_though_somebody_writes_into_it(home: Path, tmp_path: Path) -> None:
+    a_pipe(tmp_path / "secret")
+    with subprocess.Popen(["sh", "-c", "echo secret > secret"], cwd=tmp_path) as writer:
+        with pytest.raises(BadInput, match="is a pipe"):
+            load_settings(home, graph=NEO4J, graph_password_file="secret")
+        writer.kill()
+
+
+@pytest.mark.parametrize("password", ["p", "ünï ☃", " spaces ", "x" * 4096, "two\nlines"])
+def test_a_password_of_any_letters_is_read_whole(password: str, home: Path) -> None:
+    write_secret(home / "graph-password", password)
+    found = load_settings(home, graph=NEO4J).graph_password
+    assert found is not None
+    assert found.get_secret_value() == password
 
 
 def test_an_embedded_graph_needs_no_password(home: Path) -> None:

@@ -19,12 +19,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import filelock
 import neo4j
+import psutil
 import pytest
 from neo4j.exceptions import DriverError, Neo4jError
 from platformdirs import user_cache_dir
@@ -34,6 +36,10 @@ from registry.graph.neo4j import Neo4jGraph
 from tests.servers import unavailable
 
 VERSION = "5.26.28"
+LONG_RUNNING = ("-Xmx1g",)
+"""Java options of a server whose speed is to be measured."""
+SOON_THERE = (*LONG_RUNNING, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""Of one that lives for minutes: it compiles less, and all that tests do takes half the time."""
 _HERE = Path(__file__).parent / "java"
 _FIRST_PASSWORD = "neo4j"
 _START_SECONDS = 240.0  # 8 s on an idle machine
@@ -51,6 +57,8 @@ class Neo4jServer:
     url: str
     user: str
     password: SecretStr
+    process: psutil.Process | None = None
+    """Its Java machine, where the tests started it."""
 
     def open(self, *, writing: bool = True) -> Neo4jGraph:
         """Open its default database."""
@@ -81,36 +89,124 @@ def empty_neo4j(neo4j_server: Neo4jServer) -> Neo4jServer:
     return neo4j_server
 
 
-@contextlib.contextmanager
-def running_server() -> Iterator[Neo4jServer]:
-    """Start a Neo4j on a free loopback port with a random password; stop it afterwards.
+class Neo4jProcess:
+    """A Neo4j with a data folder of its own, on a free loopback port, with a random password.
+
+    It can be killed and started again on the same data, port and password.
+
+    Args:
+        folder: Where its data and its log go; the caller deletes it.
+        settings: Settings of the server, by the names that ``neo4j.conf`` has for them.
+        java_options: Options of the Java machine.
 
     Raises:
         CannotStart: Java or Maven is missing, or the jars cannot be fetched.
     """
-    java = _tool("java")
-    jars = _jars()
-    folder = Path(tempfile.mkdtemp(prefix="circuits-neo4j-"))
-    port = _free_port()
-    with (folder / "log").open("w+") as log:
-        process = subprocess.Popen(
-            [java, "-Xmx1g", "-cp", f"{jars}/*", str(_HERE / "Neo4jServer.java"),
-             str(folder / "data"), str(port)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C stops the tests, which stop the server.
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            server = Neo4jServer(
-                f"bolt://127.0.0.1:{port}", "neo4j", SecretStr(secrets.token_urlsafe(16))
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        java_options: Sequence[str] = SOON_THERE,
+    ) -> None:
+        self._folder = folder
+        lines = (f"{name}={value}\n" for name, value in settings.items())
+        (folder / "neo4j.conf").write_text("".join(lines), encoding="utf-8")
+        self._port = _free_port()
+        self._has_password = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._command = [
+            _tool("java"), *java_options, "-cp", f"{_jars()}/*", str(_HERE / "Neo4jServer.java"),
+            str(folder / "data"), str(self._port), str(folder / "neo4j.conf"),
+        ]  # fmt: skip
+        self.server = Neo4jServer(
+            f"bolt://127.0.0.1:{self._port}", "neo4j", SecretStr(secrets.token_urlsafe(16))
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            CannotStart: It ended, or does not answer.
+        """
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C stops the tests, which stop the server.
+                start_new_session=True,
             )
-            _wait_until_it_answers(process, server, folder / "log")
-            yield server
+        try:
+            self._wait_until_it_answers(self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def stop(self) -> None:
+        """End it in order; safe to repeat."""
+        if self._process is not None:
+            _stop(self._process)
+            self._process = None
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        ends_at = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                self._ask()
+            except (DriverError, Neo4jError, OSError) as error:
+                if process.poll() is not None or time.monotonic() > ends_at:
+                    log = (self._folder / "log").read_text(errors="replace")
+                    said = " ".join(log.split()[-40:])
+                    raise CannotStart(f"the server did not start ({error}): {said}") from error
+                time.sleep(0.2)
+            else:
+                return
+
+    def _ask(self) -> None:
+        if not self._has_password:
+            _set_first_password(self.server)
+            self._has_password = True
+        auth = self.server.user, self.server.password.get_secret_value()
+        # Not a managed transaction, which would be tried again with longer and longer pauses.
+        with (
+            neo4j.GraphDatabase.driver(self.server.url, auth=auth) as driver,
+            driver.session() as session,
+        ):
+            session.run("RETURN 1").consume()
+
+
+@contextlib.contextmanager
+def running_server(
+    settings: Mapping[str, str] = MappingProxyType({}), java_options: Sequence[str] = SOON_THERE
+) -> Iterator[Neo4jServer]:
+    """Start a Neo4j on a free loopback port with a random password; stop it afterwards.
+
+    Args:
+        settings: Settings of the server, by the names that ``neo4j.conf`` has for them.
+        java_options: Options of the Java machine.
+
+    Raises:
+        CannotStart: Java or Maven is missing, or the jars cannot be fetched.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="circuits-neo4j-"))
+    try:
+        process = Neo4jProcess(folder, settings, java_options)
+        process.start()
+        try:
+            yield process.server
         finally:
-            _stop(process)
-            shutil.rmtree(folder, ignore_errors=True)
+            process.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _jars() -> Path:
@@ -152,22 +248,6 @@ def _free_port() -> int:
     return port
 
 
-def _wait_until_it_answers(
-    process: subprocess.Popen[bytes], server: Neo4jServer, log: Path
-) -> None:
-    ends_at = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            _set_first_password(server)
-        except (DriverError, Neo4jError, OSError) as error:
-            if process.poll() is not None or time.monotonic() > ends_at:
-                said = " ".join(log.read_text(errors="replace").split()[-40:])
-                raise CannotStart(f"the server did not start ({error}): {said}") from error
-            time.sleep(0.2)
-        else:
-            return
-
-
 def _set_first_password(server: Neo4jServer) -> None:
     with (
         neo4j.GraphDatabase.driver(server.url, auth=(server.user, _FIRST_PASSWORD)) as driver,
@@ -182,6 +262,7 @@ def _set_first_password(server: Neo4jServer) -> None:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
+    process.send_signal(signal.SIGCONT)  # where a test that froze it did not come to thaw it
     with contextlib.suppress(OSError):
         process.stdin.close()
     try:

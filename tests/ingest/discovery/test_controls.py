@@ -289,7 +289,7 @@ def test_deciles_are_unknown_where_faithfulness_is() -> None:
 
 def comparison(values: list[float], full: float) -> RandomComparison:
     def one(value: float) -> CircuitEvaluation:
-        means = (value, 0.0, full)
-        return CircuitEvaluation(*(torch.tensor([mean], dtype=torch.float64) for mean in means))
+        circuit, empty, whole = (torch.tensor([mean]).double() for mean in (value, 0.0, full))
+        return CircuitEvaluation(circuit, empty, whole)
 
     return RandomComparison(one(1.0), tuple(map(one, values)), (0.5,) * len(values))

@@ -39,8 +39,8 @@ SHAPES = st.builds(
 
 
 def evaluation(faithfulness: float, full: float = 1.0) -> CircuitEvaluation:
-    means = (faithfulness, 0.0, full)
-    return CircuitEvaluation(*(torch.tensor([mean], dtype=torch.float64) for mean in means))
+    circuit, empty, whole = (torch.tensor([mean]).double() for mean in (faithfulness, 0.0, full))
+    return CircuitEvaluation(circuit, empty, whole)
 
 
 def curve(

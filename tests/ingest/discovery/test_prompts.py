@@ -153,7 +153,7 @@ def test_a_prompt_whose_metric_is_bad_is_named_before_one_whose_gradient_is() ->
     ("options", "message"),
     [
         ({"ablation": "shuffle"}, "ablation must be 'resample', 'mean' or 'zero'; got 'shuffle'"),
-        ({"ablation": "mean"}, "needs reference: the token ids whose mean is taken"),
+        ({"ablation": "mean"}, "needs reference: the prompts whose mean is taken"),
         ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
         (
             {"ablation": "zero", "method": "clean-corrupted"},

@@ -18,6 +18,7 @@ from registry.cli.main import main
 from registry.ledger.base import Batch, NewCircuit
 from registry.records import CircuitLabels, Run, RunStatus, SourceFile
 from tests import examples
+from tests.environment import without_settings
 
 RUN = Run(
     id="c" * 32,
@@ -56,9 +57,8 @@ Cli = Callable[..., Answer]
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("CIRCUITS_") and not name.startswith("CIRCUITS_TEST_"):
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - without_settings(os.environ).keys():
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from registry import Registry, errors
 from registry.cli.failures import describe
+from registry.graph.base import Statement
+from registry.graph.open import open_graph
 from registry.records import Edit
 from tests import examples
 from tests.registry.cli.conftest import IOI, IOI_TOO, Cli
@@ -206,23 +208,40 @@ def test_doctor_fails_where_a_part_fails_and_says_what_to_do(cli: Cli, filled: P
 
     assert failing() == {}
     (filled / "circuits.toml").write_text('graph = "bolt://127.0.0.1:1"')
+    assert failing() == {"trust": f"circuits trust {filled}"}
+    assert cli("trust").code == 0
     assert failing() == {"graph": "recording goes on; then circuits sync"}
     (filled / "circuits.toml").unlink()
     document = next(path for path in (filled / "artifacts").rglob("*") if IOI.id[4:] in path.name)
     document.chmod(0o644)
     document.write_bytes(b"something else")
-    assert failing() == {"artifacts": "restore them from a backup"}
+    assert failing() == {"artifacts": "circuits mend BACKUP.zip, a bundle, or the original files"}
     (filled / "circuits.toml").write_text("graph_password = 'x'")
     assert set(failing()) == {"settings"}
 
 
-def test_doctor_sees_a_graph_that_lacks_a_circuit(cli: Cli, filled: Path) -> None:
+def test_doctor_sees_a_graph_that_is_behind_and_sync_mends_it(cli: Cli, filled: Path) -> None:
     with Registry.open(filled) as registry:
         before = (filled / "graph.kgl").read_bytes()
         registry.record(examples.circuit(9))
-        assert registry.ledger.pending_count() == 0
+        assert registry.status().pending == 0
     # As if the file had been put back from an old copy.
     (filled / "graph.kgl").write_bytes(before)
+    answer = cli("doctor", "--format", "json")
+    rows = {row["part"]: row for row in json.loads(answer.out)}
+    assert (rows["pending"]["state"], rows["pending"]["advice"]) == ("warn", "circuits sync")
+    assert rows["graph"]["finding"] == "1 circuits are missing, 0 too many"
+    assert "not yet in the graph" in cli("cypher", "RETURN 1 AS one").err
+    assert cli("sync").code == 0
+    assert "warn" not in cli("doctor").out
+
+
+def test_doctor_sees_a_graph_that_lacks_a_circuit(cli: Cli, filled: Path) -> None:
+    with open_graph(f"kglite://{filled / 'graph.kgl'}", writing=True) as graph:
+        graph.write(
+            [Statement("MATCH (c:Circuit) WHERE c.id = $id DETACH DELETE c", {"id": IOI.id})]
+        )
+        graph.checkpoint()
     answer = cli("doctor", "--format", "json")
     assert [row for row in json.loads(answer.out) if row["state"] == "fail"] == [
         {

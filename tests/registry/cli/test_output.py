@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import re
 import sys
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from registry.cli.logs import LogLevel, start_logging
 from registry.cli.output import Format, Section, cell_text, notice, show_rows, show_sections
 from registry.cli.values import assignments, value_of
 from registry.errors import BadInput
@@ -133,3 +135,17 @@ def test_a_value_is_json_where_it_is_json(text: str, value: object) -> None:
 def test_a_value_is_finite(text: str) -> None:
     with pytest.raises(BadInput, match="numbers are finite"):
         value_of(text)
+
+
+def test_a_command_says_a_warning_once(capsys: pytest.CaptureFixture[str]) -> None:
+    start_logging(LogLevel.WARNING)
+    log = logging.getLogger("registry.syncing")
+    for _ in range(3):
+        log.warning("behind by %d", 1)
+        log.error("broken")
+    log.warning("behind by %d", 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: behind by 1",
+        *["error: broken"] * 3,
+        "warning: behind by 2",
+    ]

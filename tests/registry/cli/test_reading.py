@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry import Registry
+from registry.records import Circuit
 from tests.golden_files import check_golden
 from tests.registry.cli.conftest import EDIT, IOI, IOI_TOO, NUMERALS, Cli
 
@@ -120,6 +121,26 @@ def test_a_query_takes_a_list_with_commas_or_a_key_that_comes_twice(cli: Cli, fi
     )
     assert json.loads(once.out)
     assert once == twice
+
+
+def test_rows_of_several_models_are_said_to_be_unless_one_is_asked_for(
+    cli: Cli, filled: Path
+) -> None:
+    elsewhere = Circuit(**{**IOI.model_dump(), "model": "pythia-70m"})
+    with Registry.open(filled) as registry:
+        registry.record(elsewhere)
+    asked = ("query", "shared-components", "tasks=ioi", "--format", "json")
+    both = cli(*asked)
+    assert {row["model"] for row in json.loads(both.out)} == {"gpt2", "pythia-70m"}
+    assert both.err == (
+        "note: rows of 2 models, each counted on its own: gpt2, pythia-70m; model=NAME shows one of"
+        " them\n"
+    )
+    one = cli(*asked, "model=pythia-70m")
+    assert {row["model"] for row in json.loads(one.out)} == {"pythia-70m"}
+    assert one.err == ""
+    # Nor where all rows are of one model anyhow.
+    assert cli("query", "circuits-of-task", "task=sequence/numerals").err == ""
 
 
 def test_cypher_is_read_from_standard_input(

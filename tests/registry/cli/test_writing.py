@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -160,6 +162,71 @@ def test_rebuild_and_sync_say_what_they_did(cli: Cli, filled: Path) -> None:
     assert cli("sync").err == "nothing was pending\n"
 
 
+def test_rebuild_keeps_another_address_or_says_that_it_did_not(
+    cli: Cli, filled: Path, tmp_path: Path
+) -> None:
+    other = f"kglite:///{tmp_path}/other.kgl"
+    told = cli("--graph", other, "rebuild").err
+    assert f"graph = {other!r} is not in {filled / 'circuits.toml'}" in told
+    assert "--graph" not in cli("rebuild").err
+    assert cli("status", "--format", "json").out.count("other.kgl") == 0
+    assert "is not in" not in cli("--graph", other, "rebuild", "--save").err
+    assert json.loads(cli("status", "--format", "json").out)["registry"]["graph"] == other
+    again = f"kglite:///{tmp_path}/again.kgl"
+    cli("--graph", again, "rebuild", "--save")
+    lines = (filled / "circuits.toml").read_text().splitlines()
+    assert [line for line in lines if line.startswith("graph")] == [f'graph = "{again}"']
+
+
+def test_init_says_which_addresses_an_old_home_does_not_keep(
+    cli: Cli, filled: Path, tmp_path: Path
+) -> None:
+    other = f"kglite:///{tmp_path}/other.kgl"
+    assert f"graph = {other!r} is not in" in cli("--graph", other, "init").err
+    assert "is not in" not in cli("--graph", other, "init", "new").err
+
+
+def test_what_is_damaged_is_left_out_named_and_mended(
+    cli: Cli, filled: Path, tmp_path: Path
+) -> None:
+    assert cli("mend", str(filled)).err == "no artifact is damaged\n"
+    assert cli("backup", "whole.zip").code == 0
+    (filled / "artifacts" / IOI.id[:2] / IOI.id[2:]).write_bytes(b"x")
+    refused = cli("backup", "all.zip")
+    assert refused.code == 1
+    assert f"the document of circuit {IOI.id[:12]}" in refused.err
+    assert "--skip-damaged" in refused.err
+    assert (
+        f"left out: artifact {IOI.id[:12]} is damaged"
+        in cli("backup", "--skip-damaged", "some.zip").err
+    )
+    assert cli("rebuild").code == 0
+    assert f"not in the graph: circuit {IOI.id[:12]}" in cli("sync").err
+    assert IOI.id[:12] in cli("status").out
+    partly = cli("restore", "some.zip", "new")
+    assert "1 artifacts are not in the backup" in partly.err
+    nothing = cli("mend", "some.zip")
+    assert nothing.code == 1
+    assert f"still artifact {IOI.id[:12]} is damaged" in nothing.err
+    assert cli("mend", "some.zip", "whole.zip").err == "mended 1 artifacts\n"
+    assert cli("sync").err == "nothing was pending\n"
+    assert cli("doctor", "--thorough").code == 0
+    assert cli("mend", "nowhere.zip").code == 2
+
+
+def test_a_restore_leaves_a_graph_in_use_alone(cli: Cli, filled: Path, tmp_path: Path) -> None:
+    assert cli("backup", "all.zip").code == 0
+    graph = f"kglite:///{filled / 'graph.kgl'}"
+    refused = cli("--graph", graph, "restore", "all.zip", "new")
+    assert refused.code == 1
+    assert "is left alone: it is not empty" in refused.err
+    assert not (tmp_path / "new" / ".circuits").exists()
+    assert cli("--graph", graph, "restore", "--overwrite-graph", "all.zip", "new").code == 0
+    assert cli("query", "circuits-of-task", "task=ioi").code == 1
+    assert cli("rebuild", "--overwrite-graph").code == 0
+    assert cli("query", "circuits-of-task", "task=ioi").code == 0
+
+
 def test_what_a_graph_out_of_reach_missed_comes_with_the_next_sync(cli: Cli, filled: Path) -> None:
     (away := ("--graph", "bolt://127.0.0.1:1"))
     answer = cli(*away, "retract", IOI.id, "--reason", "wrong")
@@ -174,6 +241,7 @@ def test_migrate_says_what_is_pending_and_applies_it(cli: Cli, filled: Path) -> 
     assert cli("migrate", "--check").err == "nothing is pending\n"
     for file in filled.glob("ledger.sqlite*"):
         file.unlink()
+    (filled / "artifacts").rename(filled / "of the ledger that was lost")
     (filled / "ledger.sqlite").touch()
     pending = cli("migrate", "--check")
     assert pending.code == 1
@@ -199,6 +267,20 @@ def test_a_file_that_is_no_backup_leaves_no_home(cli: Cli, tmp_path: Path) -> No
     answer = cli("restore", "notes.txt", "new")
     assert answer.code == 2
     assert not (tmp_path / "new" / ".circuits").exists()
+
+
+def test_two_processes_may_collect_garbage_at_once(filled: Path) -> None:
+    with Registry.open(filled) as registry:
+        for number in range(200):
+            registry.store_artifact(str(number).encode())
+    code = "import sys; from registry import Registry\nwith Registry.open(sys.argv[1]) as registry:"
+    code += "\n    print(registry.gc(apply=True, grace_seconds=0).deleted)"
+    command = [sys.executable, "-c", code, str(filled)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["True\n"] * 2
+    with Registry.open(filled) as registry:
+        assert registry.gc(grace_seconds=0).addresses == ()
+        assert registry.damage() == []
 
 
 def test_gc_lists_first_and_deletes_when_told(cli: Cli, filled: Path) -> None:

@@ -4,11 +4,12 @@ import org.neo4j.configuration.connectors.BoltConnector;
 import org.neo4j.configuration.helpers.SocketAddress;
 import org.neo4j.dbms.api.DatabaseManagementServiceBuilder;
 
-/** The community kernel with Bolt on a loopback port; arguments: data folder, port. */
+/** The community kernel with Bolt on a loopback port; arguments: data folder, port, settings. */
 public class Neo4jServer {
     public static void main(String[] arguments) throws Exception {
         var address = new SocketAddress("127.0.0.1", Integer.parseInt(arguments[1]));
         var server = new DatabaseManagementServiceBuilder(Path.of(arguments[0]))
+            .loadPropertiesFromFile(Path.of(arguments[2]))  // in the form of neo4j.conf
             .setConfig(GraphDatabaseSettings.auth_enabled, true)
             .setConfig(BoltConnector.enabled, true)
             .setConfig(BoltConnector.listen_address, address)

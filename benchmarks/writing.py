@@ -1,0 +1,202 @@
+"""Measure how many circuits a second are recorded by several processes at once, and how soon each.
+
+Eight processes record circuits of 50 edges one at a time, two others ask a named query in a loop.
+A record counts when ``Registry.record`` has returned. "processor ms" is what a record costs the
+writers and their embedded engines, which says more than the rate where the machine has other things
+to do. What then waits to be projected is measured too: the last columns say how many changes
+``sync`` found, and how long it took.
+
+    python benchmarks/writing.py [--trees . OTHER] [--back-ends local servers] [--rounds 2]
+
+``--trees`` names checkouts whose package is measured, in turn within each round, so that what else
+the machine does falls on all of them; this file and its neighbours are those of the tree it lies
+in. A commit is laid out by ``git archive COMMIT | tar -x -C FOLDER``. Without servers at hand,
+``--back-ends local`` does without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from back_ends import NAMES, ROOT, BackEnd, running
+
+_PROCESS = Path(__file__).with_name("writing_process.py")
+_QUANTILE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many processes work for how long, on how large a registry."""
+
+    writers: int
+    readers: int
+    seconds: float
+    circuits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one registry bore; times in seconds, by process."""
+
+    writes: Sequence[Sequence[float]]
+    reads: Sequence[Sequence[float]]
+    processor_seconds: float
+    warnings: int
+    errors: Sequence[str]
+    pending: int
+    sync_seconds: float
+
+    def row(self) -> list[str]:
+        """Its figures as cells of the table."""
+        return [
+            f"{_rate(self.writes):.1f}",
+            *_milliseconds(self.writes),
+            f"{1000 * self.processor_seconds / max(1, sum(map(len, self.writes))):.0f}",
+            f"{_rate(self.reads):.1f}",
+            *_milliseconds(self.reads)[:2],
+            str(self.warnings),
+            str(len(self.errors)),
+            str(self.pending),
+            f"{self.sync_seconds:.1f}",
+        ]
+
+
+COLUMNS = (
+    "back end", "circuits", "tree", "records/s", "median ms", "95 % ms", "longest ms",
+    "processor ms", "reads/s", "median ms", "95 % ms", "warnings", "errors", "pending", "sync s",
+)  # fmt: skip
+
+
+def _rate(times: Sequence[Sequence[float]]) -> float:
+    # Each by its own clock: the last one of a process ends after the time is up.
+    return sum(len(some) / sum(some) for some in times if some)
+
+
+def _milliseconds(times: Sequence[Sequence[float]]) -> list[str]:
+    ordered = sorted(itertools.chain.from_iterable(times))
+    if not ordered:
+        return ["-", "-", "-"]
+    late = ordered[int(_QUANTILE * (len(ordered) - 1))]
+    return [f"{1000 * t:.0f}" for t in (statistics.median(ordered), late, ordered[-1])]
+
+
+def measure(tree: Path, variables: Mapping[str, str], load: Load) -> Measured:
+    """Fill a new registry with one tree's package, and let its processes work on it."""
+    environment = _environment(tree, variables)
+    _report_of(_start(environment, "fill", load.circuits))
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(_start(environment, "write", number * 10**6, load.seconds))
+            for number in range(load.writers)
+        ]
+        readers = [
+            stack.enter_context(_start(environment, "read", load.seconds))
+            for _ in range(load.readers)
+        ]
+        for process in (*writers, *readers):
+            _expect_ready(process)
+        for process in (*writers, *readers):
+            _tell_to_go(process)
+        wrote, read = [_report_of(p) for p in writers], [_report_of(p) for p in readers]
+    finished = _report_of(_start(environment, "finish"))
+    if finished["recorded"] != finished["in_graph"]:
+        raise SystemExit(f"{tree}: recorded and in the graph differ: {finished}")
+    return Measured(
+        writes=[report["latencies"] for report in wrote],
+        reads=[report["latencies"] for report in read],
+        processor_seconds=sum(report["processor_seconds"] for report in wrote),
+        warnings=sum(report["warnings"] for report in wrote),
+        errors=[one for report in (*wrote, *read) for one in report["errors"]],
+        pending=finished["pending"],
+        sync_seconds=finished["seconds"],
+    )
+
+
+def _environment(tree: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("CIRCUITS_")}
+    return {**kept, **variables, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+
+
+def _start(environment: Mapping[str, str], *what: str | float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(_PROCESS), *map(str, what)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _expect_ready(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        raise SystemExit("a process ended before it began; what it said stands above")
+
+
+def _tell_to_go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def _report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit("a process failed; what it said stands above")
+    lines = output.splitlines()
+    return dict(json.loads(lines[-1])) if lines else {}
+
+
+def measurements(
+    back_end: BackEnd, trees: Sequence[Path], load: Load, rounds: int
+) -> Iterator[tuple[Path, Measured]]:
+    """Measure the trees in turn, so many times."""
+    for _ in range(rounds):
+        for tree in trees:
+            with (
+                tempfile.TemporaryDirectory(prefix="circuits-writing-") as folder,
+                back_end.new_registry(Path(folder) / "registry") as variables,
+            ):
+                yield tree, measure(tree, variables, load)
+
+
+def _print_row(cells: Sequence[str]) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def main() -> None:
+    """Measure what the command line asks for, and print one row for each measurement."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trees", type=Path, nargs="+", default=[ROOT])
+    parser.add_argument("--back-ends", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--circuits", type=int, nargs="+", default=[100])
+    parser.add_argument("--writers", type=int, default=8)
+    parser.add_argument("--readers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    trees = [tree.resolve() for tree in options.trees]
+    _print_row(COLUMNS)
+    _print_row(["---"] * len(COLUMNS))
+    for name in options.back_ends:
+        with running(name, measured=True) as back_end:
+            for circuits in options.circuits:
+                load = Load(options.writers, options.readers, options.seconds, circuits)
+                for tree, found in measurements(back_end, trees, load, options.rounds):
+                    _print_row([name, f"{circuits:,}", tree.name, *found.row()])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Prompts and answers as texts, read by the model's own tokenizer.
+
+A text gets a BOS token in front where the tokenizer puts one in front of every text, as those of
+Gemma and Llama 3 do and those of GPT-2 and SmolLM2 do not, unless it begins with one already; it
+gets nothing else. Whoever wants it otherwise gives token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from registry.errors import BadInput
+
+__all__ = ["Prompts", "answer_ids", "as_tokens"]
+
+Prompts = Tensor | Sequence[str]
+"""Prompts: texts, or token ids ``[prompt, position]``."""
+
+_SHOWN = 60
+
+
+def as_tokens(
+    model: Any,
+    prompts: Prompts,
+    counterparts: Prompts | None,
+    attention_mask: Tensor | None,
+    *,
+    names: tuple[str, str, str] = ("clean", "corrupt", "attention_mask"),
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Prompts, their counterparts and the mask of both as tensors; what is a tensor stays as it is.
+
+    Args:
+        model: A TransformerLens ``TransformerBridge``, whose tokenizer reads texts.
+        prompts: Texts of any lengths, or token ids.
+        counterparts: Of each prompt one of as many tokens, or None.
+        attention_mask: Of token ids; texts have their own.
+        names: What errors call these three.
+
+    Raises:
+        BadInput: Texts and token ids are mixed, a text is empty, a pair differs in its number of
+            tokens, or the model has no tokenizer.
+    """
+    both = (prompts,) if counterparts is None else (prompts, counterparts)
+    listed = [isinstance(one, Sequence) for one in both]
+    if not any(listed):
+        return prompts, counterparts, attention_mask  # type: ignore[return-value]
+    if not all(listed):
+        raise BadInput(
+            f"{names[0]} and {names[1]} must both be texts, or both token ids; give them alike"
+        )
+    if attention_mask is not None:
+        raise BadInput(f"{names[2]} belongs to token ids; leave it out where prompts are texts")
+    ids = [
+        _read_all(model, one, name)  # type: ignore[arg-type]
+        for one, name in zip(both, names[:2], strict=False)
+    ]
+    if len(ids) == 2:
+        _check_pairs(both, ids, names)  # type: ignore[arg-type]
+    lengths = torch.tensor([len(row) for row in ids[0]])
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    tensors = [_padded(rows) for rows in ids]
+    return tensors[0], tensors[1] if len(tensors) == 2 else None, mask
+
+
+def answer_ids(model: Any, answers: Sequence[str], name: str) -> Tensor:
+    """Token ids of answers, ``[prompt]``; written as they follow a prompt: ``" Mary"``.
+
+    Raises:
+        BadInput: An answer is not one token, or the model has no tokenizer.
+    """
+    _check_texts(answers, name)
+    found = []
+    for place, answer in enumerate(answers):
+        ids = _tokenizer(model)(answer, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise BadInput(
+                f"{name} {place} (counted from 0) is {len(ids)} tokens, {answer!r}; an answer is "
+                "one token, written as it follows the prompt, mostly with a space in front"
+            )
+        found.append(ids[0])
+    return torch.tensor(found)
+
+
+def _tokenizer(model: Any) -> Any:
+    found = getattr(model, "tokenizer", None)
+    if found is None:
+        raise BadInput("the model has no tokenizer to read texts with; give token ids")
+    return found
+
+
+def _check_texts(texts: Sequence[str], name: str) -> None:
+    if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+        raise BadInput(
+            f"{name} must be a list of texts, one for each prompt, or token ids as a tensor; got "
+            f"{texts!r:.60}"
+        )
+
+
+def _read_all(model: Any, texts: Sequence[str], name: str) -> list[list[int]]:
+    """Token ids of each text."""
+    _check_texts(texts, name)
+    tokenizer = _tokenizer(model)
+    bos = _bos_of(tokenizer)
+    found = []
+    for place, text in enumerate(texts):
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise BadInput(f"{name} {place} (counted from 0) is an empty text")
+        found.append(ids if bos is None or ids[0] == bos else [bos, *ids])
+    return found
+
+
+def _bos_of(tokenizer: Any) -> int | None:
+    """The BOS token, if the tokenizer begins every text with it."""
+    bos: int | None = tokenizer.bos_token_id
+    begins = tokenizer("a")["input_ids"][:1]
+    return bos if bos is not None and begins == [bos] else None
+
+
+def _check_pairs(
+    texts: tuple[Sequence[str], Sequence[str]],
+    ids: Sequence[Sequence[Sequence[int]]],
+    names: tuple[str, str, str],
+) -> None:
+    first, second = ids
+    if len(first) != len(second):
+        raise BadInput(
+            f"{names[0]} has {len(first)} prompts and {names[1]} {len(second)}; each needs its "
+            "counterpart"
+        )
+    for place, pair in enumerate(zip(first, second, strict=True)):
+        n_tokens = [len(row) for row in pair]
+        if n_tokens[0] != n_tokens[1]:
+            raise BadInput(
+                f"prompt {place} (counted from 0) has {n_tokens[0]} tokens in {names[0]} and "
+                f"{n_tokens[1]} in {names[1]}, which must pair up token by token: "
+                f"{texts[0][place][:_SHOWN]!r}, {texts[1][place][:_SHOWN]!r}"
+            )
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows as one tensor; what fills them up is masked, so that any token does."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
