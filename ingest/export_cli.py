@@ -28,6 +28,7 @@ __all__ = ["commands"]
 _STATES = ("active", "superseded", "retracted")
 _STANDARD_OUTPUT = "-"
 _DIGITS = 12
+_LONGEST_NAME = 200  # file systems take 255 bytes
 
 
 def commands(app: typer.Typer) -> None:
@@ -241,7 +242,8 @@ def _paths(entries: Sequence[CircuitEntry], suffix: str, out: str | None) -> lis
 
 def _name(entry: CircuitEntry) -> str:
     """What a circuit's file is called: ``gpt2-sequence-numerals-3f9a02c41d7b``."""
-    return "-".join([entry.model, *entry.task.split("/"), entry.id[:_DIGITS]])
+    names = "-".join([entry.model, *entry.task.split("/")])
+    return f"{names[:_LONGEST_NAME]}-{entry.id[:_DIGITS]}"
 
 
 # -- bundles ---------------------------------------------------------------------------------------

@@ -293,5 +293,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        return f"{where}: {first['msg']}" if where else str(first["msg"])
+        what = str(first["msg"]).removeprefix("Value error, ")
+        return f"{where}: {what}" if where else what
     return str(error)

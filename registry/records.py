@@ -27,6 +27,7 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -42,6 +43,7 @@ from registry.identifiers import (
     ports_of,
     sort_key,
 )
+from registry.limits import MOST_TAGS, check_length, is_stored, limited
 
 __all__ = [
     "Ablation",
@@ -75,23 +77,34 @@ _LAST_MOMENT = datetime(9999, 12, 30, 23, 59, 59, 999_999, tzinfo=UTC)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Slug = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._\-]*(/[a-z0-9][a-z0-9._\-]*)*$")
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9._\-]*(/[a-z0-9][a-z0-9._\-]*)*$"),
+    limited("task's name"),
 ]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Short = Annotated[str, limited("name")]
+Name = Annotated[str, StringConstraints(min_length=1), limited("name")]
+Long = Annotated[str, limited("text")]
+Text = Annotated[str, StringConstraints(min_length=1), limited("text")]
 
 
-def _plain_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy an object as what reading it back gives: lists for tuples, finite numbers, real text."""
-    try:
-        text = canonical_json(value)
-        text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        # Pydantic makes a validation error of a ValueError, and of nothing else.
-        raise ValueError(f"is not JSON: {error}") from error
-    if _deeper(value, _MAX_NESTING):
-        raise ValueError(f"is nested deeper than {_MAX_NESTING} levels")
-    copied: dict[str, Any] = json.loads(text)
-    return copied
+def _json(what: str) -> AfterValidator:
+    """A limited JSON object, copied as what reading it back gives: lists for tuples, plain text."""
+
+    def copy(value: Mapping[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        try:
+            text = canonical_json(value)
+            text.encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            # Pydantic makes a validation error of a ValueError, and of nothing else.
+            raise ValueError(f"is not JSON: {error}") from error
+        if _deeper(value, _MAX_NESTING):
+            raise ValueError(f"is nested deeper than {_MAX_NESTING} levels")
+        if not is_stored(info):
+            check_length(what, text)
+        copied: dict[str, Any] = json.loads(text)
+        return copied
+
+    return AfterValidator(copy)
 
 
 def _deeper(value: Any, levels: int) -> bool:
@@ -122,8 +135,10 @@ def in_utc(moment: datetime) -> datetime:
     return turned
 
 
-Json = Annotated[Mapping[str, Any], AfterValidator(_plain_json)]
+Json = Annotated[Mapping[str, Any], _json("set of parameters")]
 """JSON object; numbers in it are finite."""
+EditJson = Annotated[Mapping[str, Any], _json("request or set of hyperparameters")]
+"""The same, small enough for a property of the graph."""
 Number = Annotated[float, AfterValidator(_positive_zero)]
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
@@ -199,7 +214,9 @@ class Record(BaseModel):
 _GIVEN: dict[frozenset[str], set[str]] = {}
 
 
-def _model_slug(name: str) -> str:
+def _model_slug(name: str, info: ValidationInfo) -> str:
+    if not is_stored(info):
+        check_length("model's name", name)
     return parse_model(resolve_model(name))
 
 
@@ -210,10 +227,10 @@ class Model(Record):
     """
 
     slug: str
-    source: str | None = None
-    revision: str | None = None
+    source: Short | None = None
+    revision: Short | None = None
     weights_sha256: Sha256 | None = None
-    architecture: str | None = None
+    architecture: Short | None = None
     n_layers: int | None = Field(None, ge=1)
     n_heads: int | None = Field(None, ge=1)
     n_kv_heads: int | None = Field(None, ge=1)
@@ -230,8 +247,8 @@ class Task(Record):
     """A behaviour that prompts elicit, such as ``ioi`` or ``sequence/numerals``."""
 
     slug: Slug
-    family: str
-    description: str = ""
+    family: Short
+    description: Long = ""
 
 
 class PromptSet(Record):
@@ -254,8 +271,8 @@ class PromptSet(Record):
     seed: int | None = None
     n_prompts: int = Field(ge=1)
     bos: bool | None = None
-    tokenizer: str | None = None
-    model: str | None = None
+    tokenizer: Short | None = None
+    model: Annotated[str, limited("model's name")] | None = None
     share_correct: float | None = Field(None, ge=0, le=1)
     share_top1: float | None = Field(None, ge=0, le=1)
     artifact: Sha256 | None = None
@@ -265,13 +282,13 @@ class Run(Record):
     """One execution of a job."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-    job: str
-    version: str
+    job: Short
+    version: Short
     configuration: Json = Field(default_factory=dict)
     status: RunStatus = RunStatus.RUNNING
     started_at: Moment
     finished_at: Moment | None = None
-    device: str | None = None
+    device: Short | None = None
     packages: Mapping[str, str] = Field(default_factory=dict)
     error: str | None = None
 
@@ -284,9 +301,9 @@ class Run(Record):
 class SourceFile(Record):
     """A file of another tool that a circuit was imported from."""
 
-    name: Text
+    name: Name
     sha256: Sha256
-    format: Text
+    format: Name
 
 
 class Node(Record):
@@ -301,14 +318,16 @@ class Node(Record):
     """
 
     component: str
-    position: str | None = Field(None, min_length=1)
+    position: Annotated[str, limited("position")] | None = Field(None, min_length=1)
     effect: Number | None = None
     rank: int | None = Field(None, ge=1, le=2**63 - 1)
-    role: str | None = None
+    role: Annotated[str, limited("role")] | None = None
 
     @field_validator("component")
     @classmethod
-    def _in_the_grammar(cls, text: str) -> str:
+    def _in_the_grammar(cls, text: str, info: ValidationInfo) -> str:
+        if not is_stored(info):
+            check_length("part's name", text)
         parse_local(text)  # each part has one spelling, so what parses is what would be formatted
         return text
 
@@ -351,9 +370,9 @@ class Circuit(Record):
     model: str
     task: Slug
     prompt_set: Sha256 | None = None
-    method: Text
+    method: Name
     parameters: Json = Field(default_factory=dict)
-    metric: str | None = None
+    metric: Short | None = None
     higher_is_better: bool | None = None
     ablation: Ablation | None = None
     sign: Sign = Sign.UNKNOWN
@@ -438,13 +457,20 @@ def _canonical_list(kind: TypeAdapter[Any], records: Sequence[Record]) -> Iterat
 class CircuitLabels(Record):
     """What people may change about a circuit."""
 
-    title: str | None = None
-    tags: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    author: str | None = None
+    title: Annotated[str, limited("title")] | None = None
+    tags: tuple[Annotated[str, limited("tag")], ...] = ()
+    notes: tuple[Long, ...] = ()
+    author: Short | None = None
     state: CircuitState = CircuitState.ACTIVE
     superseded_by: Sha256 | None = None
-    reason: str | None = None
+    reason: Long | None = None
+
+    @field_validator("tags")
+    @classmethod
+    def _not_too_many(cls, tags: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(tags) > MOST_TAGS and not is_stored(info):
+            raise ValueError(f"{len(tags):,} are too many; {MOST_TAGS:,} are allowed")
+        return tags
 
 
 class Evaluation(Record):
@@ -461,7 +487,7 @@ class Evaluation(Record):
     circuit: Sha256
     task: Slug
     prompt_set: Sha256 | None = None
-    measure: Text
+    measure: Name
     value: Number
     full: Number | None = None
     empty: Number | None = None
@@ -488,19 +514,21 @@ class Edit(Record):
     """
 
     model: str
-    editor: Text
-    hyperparameters: Json = Field(default_factory=dict)
-    request: Json = Field(default_factory=dict)
+    editor: Name
+    hyperparameters: EditJson = Field(default_factory=dict)
+    request: EditJson = Field(default_factory=dict)
     restriction: Literal["circuit", "complement", "random", "layers", "model"] | None = None
     components: tuple[str, ...] = ()
     circuits: tuple[Sha256, ...] = ()
-    note: str | None = None
+    note: Long | None = None
 
     _model = field_validator("model")(_model_slug)
 
     @field_validator("components")
     @classmethod
-    def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _canonical(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for name in () if is_stored(info) else names:
+            check_length("part's name", name)
         locals_ = sorted({parse_local(name) for name in names}, key=sort_key)
         return tuple(str(local) for local in locals_)
 
@@ -523,8 +551,8 @@ class Outcome(Record):
     """
 
     edit: Sha256
-    metric: Text
-    protocol: Text = "unknown"
+    metric: Name
+    protocol: Name = "unknown"
     task: Slug | None = None
     before: Number | None = None
     after: Number | None = None

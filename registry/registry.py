@@ -36,6 +36,7 @@ from registry.ledger.base import (
 )
 from registry.ledger.merging import merge_models
 from registry.ledger.sql import is_set_up, migrate_ledger, open_ledger
+from registry.limits import STORED
 from registry.names import known_model, known_task, resolvers
 from registry.records import (
     Circuit,
@@ -212,6 +213,7 @@ class Registry(Closing):
     def tag(self, prefix: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """Add and remove tags of a circuit; both are harmless to repeat."""
         added, removed = set(add), set(remove)
+        CircuitLabels(tags=tuple(added))  # refuses what cannot be tags
         self._relabel(
             self._ledger.circuit(prefix),
             lambda old: {"tags": tuple(sorted((set(old.tags) | added) - removed))},
@@ -219,6 +221,7 @@ class Registry(Closing):
 
     def note(self, prefix: str, text: str) -> None:
         """Append a note to a circuit."""
+        CircuitLabels(notes=(text,))
         entry = self._ledger.circuit(prefix)
         self._relabel(entry, lambda old: {"notes": (*old.notes, text)})
 
@@ -232,6 +235,7 @@ class Registry(Closing):
         """
         if not reason.strip():
             raise BadInput("a retraction needs a reason: what was wrong with the circuit")
+        CircuitLabels(reason=reason)
         entry = self._ledger.circuit(prefix)
         newer = self._ledger.circuit(superseded_by).id if superseded_by else None
         if newer == entry.id:
@@ -245,7 +249,7 @@ class Registry(Closing):
     ) -> None:
         while True:
             old = entry.labels
-            labels = CircuitLabels.model_validate(old.model_dump() | change(old))
+            labels = CircuitLabels.model_validate(old.model_dump() | change(old), context=STORED)
             if labels == old:
                 return
             if self._ledger.relabel(entry.id, labels, expected=old):
@@ -271,7 +275,7 @@ class Registry(Closing):
 
     def document(self, circuit: str) -> Circuit:
         """Read a circuit's content from its artifact, by full id."""
-        return read_circuit(self._artifacts.get(circuit))
+        return read_circuit(self._artifacts.get(circuit), stored=True)
 
     def edits(self) -> list[Edit]:
         """All edits, oldest first."""

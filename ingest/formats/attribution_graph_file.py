@@ -31,7 +31,7 @@ from registry.errors import BadInput
 __all__ = ["FileLink", "GraphFile", "read_graph"]
 
 _ENOUGH_IN_ORDER = 10  # links in order that are not so by chance
-_MOST_OF_ONE_ID = 8
+_MOST_PAIRS = 64  # that a link is looked into; a tool's own ids are shared by two nodes at most
 _MOST_CHOICES = 1024  # of ambiguous links one after another that are tried together
 _Pair = tuple[int, int]  # source and target, by their places in the list of nodes
 
@@ -109,11 +109,6 @@ def _links(
     places: dict[str, list[int]] = defaultdict(list)
     for at, node in enumerate(nodes):
         places[node.id].append(at)
-        if len(places[node.id]) > _MOST_OF_ONE_ID:
-            raise BadInput(
-                f"{name}: more than {_MOST_OF_ONE_ID} nodes have the id {shortened(node.id)}, and a"
-                " link tells two apart at most"
-            )
     read = [_ends(one, f"{name}, link {at}") for at, one in enumerate(raw)]
     known = [one for one in read if one[0] in places and one[1] in places]
     chosen = _chosen([_pairs(places[one[0]], places[one[1]], nodes) for one in known])
@@ -150,9 +145,11 @@ def _ends(raw: Any, where: str) -> tuple[str, str, float | None]:
 def _pairs(
     sources: Sequence[int], targets: Sequence[int], nodes: Sequence[FileNode]
 ) -> list[_Pair]:
-    """The nodes that a link may join, of those with its ids."""
+    """The nodes that a link may join, of those with its ids; none where these are very many."""
     if len(sources) == len(targets) == 1:
         return [(sources[0], targets[0])]
+    if len(sources) * len(targets) > _MOST_PAIRS:
+        return []
     return [
         (source, target)
         for target in targets

@@ -24,12 +24,12 @@ from registry.records import (
     Edit,
     Evaluation,
     Model,
+    Name,
     Number,
     Outcome,
     PromptSet,
     Slug,
     Task,
-    Text,
 )
 
 __all__ = [
@@ -70,7 +70,7 @@ class Said(BaseModel):
 
     model: str | None = None
     task: Slug | None = None
-    method: Text | None = None
+    method: Name | None = None
     metric: str | None = None
     higher_is_better: bool | None = None
     ablation: Ablation | None = None
@@ -81,9 +81,9 @@ class Said(BaseModel):
     columns: dict[str, str] = Field(default_factory=dict)
     node_threshold: float | None = Field(None, gt=0, le=1)
     edge_threshold: float | None = Field(None, gt=0, le=1)
-    dictionary: Text | None = None
+    dictionary: Name | None = None
     hyperparameters: Path | None = None
-    protocol: Text | None = None
+    protocol: Name | None = None
 
     def need(self, name: str, *others: str) -> str:
         """A field that a circuit cannot do without.

@@ -33,6 +33,7 @@ from ingest.formats.spelling import notes_on_names, read_name
 from registry.csv_cells import unguarded_cell
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
+from registry.limits import check_length
 from registry.records import Circuit, Edge, Node
 
 __all__ = [
@@ -266,7 +267,9 @@ def read_position(value: Any) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadInput(f"{value!r:.80} is no position, such as END or 7")
-    return str(value)
+    text = str(value)
+    check_length("position", text)  # before every row of a table makes a node's name of it
+    return text
 
 
 def read_rank(value: Any) -> int | None:

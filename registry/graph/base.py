@@ -49,6 +49,9 @@ class GraphStore(Closing):
     rows_per_transaction: int = 5_000
     """How many nodes and edges of circuits one transaction had best write."""
 
+    largest_transaction: int | None = None
+    """How many it can write at most, where it is not for this process's memory to say."""
+
     @abc.abstractmethod
     def read(
         self,

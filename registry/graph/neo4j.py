@@ -79,6 +79,8 @@ class Neo4jGraph(GraphStore):
     """
 
     engine = "neo4j"
+    # An edge takes some 7 kB of the transaction's memory, of which a server may have 512 MB.
+    largest_transaction = 20_000
 
     def __init__(
         self,

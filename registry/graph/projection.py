@@ -4,7 +4,8 @@ A change names a record; :func:`project` reads the record's present state and wr
 from it, so changes may be repeated, reordered and dropped between the reading and the writing
 without harm. A circuit enters the graph whole, in one transaction, with what is said about it, or
 leaves it whole, with whatever of the reference layer no other record uses: the graph is the same
-function of the ledger however it was reached.
+function of the ledger however it was reached. A circuit that no transaction of a server can hold
+comes and goes in several (:mod:`registry.graph.large`).
 
 Only one process projects at a time (:meth:`registry.ledger.base.Ledger.projecting`).
 """
@@ -14,21 +15,20 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from registry.errors import NotFound, StorageError
+from registry.errors import NotFound, QueryFailed, QueryTooLarge, StorageError
 from registry.graph import statements
-from registry.graph.base import GraphStore, Statement
+from registry.graph.base import GraphStore
+from registry.graph.large import add_in_parts, remove_most, unfinished
 from registry.graph.rows import (
     CircuitRows,
-    Made,
     Row,
     circuit_row,
     circuit_rows,
-    component_row,
     connection_row,
     edit_row,
     evaluation_row,
@@ -39,6 +39,7 @@ from registry.graph.rows import (
     task_row,
 )
 from registry.graph.schema import PutAside
+from registry.graph.writer import GraphWriter, Part, all_of, chunks, each, reference_parts
 from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger
 from registry.records import Circuit, CircuitState, Edit, Evaluation, Run
 
@@ -54,8 +55,6 @@ _RETRACTIONS_PER_TRANSACTION = 20
 _FIRST_BATCH_ROWS = 5_000
 """The first transaction is small and each next one twice as large, up to what the store does best:
 the engine is not to wait until the first large one has been read."""
-_ROWS_PER_STATEMENT = 10_000
-"""So many rows are held, and sent, at a time, however many a transaction writes."""
 _SINGLE_LOOKUPS = 20
 """Up to so many records are looked up one by one; more are cheaper read together."""
 
@@ -130,14 +129,11 @@ class _Projection:
     """One call of :func:`project`, and what it learns of the graph on the way."""
 
     def __init__(self, store: GraphStore, source: RecordSource, *, circuits: int) -> None:
-        self._store = store
+        self._store = GraphWriter(store)
         self._source = source
         self._records = _Records(source.ledger, many=circuits > _SINGLE_LOOKUPS)
         self.put_aside: list[PutAside] = []
         self._seen_evaluations: set[str] = set()
-        # Ids known to be in the graph: circuits of a model share most of their parts.
-        self._components: set[str] = set()
-        self._connections: set[str] = set()
 
     def steps(self, keys: dict[ChangeKind, list[str]]) -> Iterator[int]:
         """Yield, after each transaction, how many changes it has settled."""
@@ -175,16 +171,19 @@ class _Projection:
         for kind, text, rows_of in plans:
             if keys[kind]:
                 rows = rows_of(set(keys[kind]))
-                for part in _chunks(rows, _RECORDS_PER_TRANSACTION):
-                    self._write((text, part))
+                for part in chunks(rows, _RECORDS_PER_TRANSACTION):
+                    self._store.write((text, part))
                 yield len(keys[kind])
 
     # -- circuits ------------------------------------------------------------------------------
 
     def _circuits(self, ids: Sequence[str]) -> Iterator[int]:
+        if ids and (left := unfinished(self._store)):
+            self._remove(left)
+            ids = list(dict.fromkeys([*ids, *left]))
         entries = {key: self._records.circuit(key) for key in ids}
         gone = [key for key, entry in entries.items() if entry is None or _is_retracted(entry)]
-        for part in _chunks(gone, _RETRACTIONS_PER_TRANSACTION):
+        for part in chunks(gone, _RETRACTIONS_PER_TRANSACTION):
             self._remove(part)
             yield len(part)
         present = [e for e in entries.values() if e is not None and not _is_retracted(e)]
@@ -201,7 +200,7 @@ class _Projection:
                 yield ahead[1]
 
     def _batches(self, entries: Sequence[CircuitEntry]) -> Iterator[_Batch]:
-        known = self._present(statements.KNOWN_CIRCUITS, [entry.id for entry in entries])
+        known = self._store.present(statements.KNOWN_CIRCUITS, [entry.id for entry in entries])
         batch, limit = _Batch(), min(_FIRST_BATCH_ROWS, self._store.rows_per_transaction)
         for entry in entries:
             if entry.id in known:
@@ -225,29 +224,43 @@ class _Projection:
             yield self._with_what_is_said(batch)
 
     def _add(self, batch: _Batch) -> None:
-        components = self._missing_components(
+        first: list[Part] = [
+            (statements.ADD_CIRCUITS, [circuit_row(*new) for new in batch.new]),
+            (statements.UPDATE_CIRCUITS, [circuit_row(entry) for entry in batch.known]),
+        ]
+        largest = self._store.largest_transaction
+        if largest is not None and batch.size > largest:
+            self._add_large(batch, first)
+            return
+        components = self._store.missing_components(
             {
                 f"{rows.model}/{local}": (rows.model, local)
                 for _, rows in batch.new
                 for local in rows.locals
             }
         )
-        connections = self._missing_connections(
+        connections = self._store.missing_connections(
             {name for _, rows in batch.new for name in rows.connections}
         )
         parts = [rows for _, rows in batch.new]
-        self._write(
-            *_reference_statements(components),
-            (statements.ADD_CONNECTIONS, _each(connection_row, connections)),
-            (statements.ADD_CIRCUITS, [circuit_row(*new) for new in batch.new]),
-            (statements.UPDATE_CIRCUITS, [circuit_row(entry) for entry in batch.known]),
-            (statements.ADD_NODES, _all(rows.nodes for rows in parts)),
-            (statements.ADD_EDGES, _all(rows.edges for rows in parts)),
-            (statements.ADD_USES, _all(rows.uses for rows in parts)),
+        self._store.write(
+            *reference_parts(components),
+            (statements.ADD_CONNECTIONS, each(connection_row, connections)),
+            *first,
+            (statements.ADD_NODES, all_of(rows.nodes for rows in parts)),
+            (statements.ADD_EDGES, all_of(rows.edges for rows in parts)),
+            (statements.ADD_USES, all_of(rows.uses for rows in parts)),
             *batch.said,
         )
-        self._components.update(row["id"] for row in components)
-        self._connections.update(connections)
+        self._store.know(components, connections)
+
+    def _add_large(self, batch: _Batch, first: Sequence[Part]) -> None:
+        circuits = [(entry.id, rows) for entry, rows in batch.new]
+        try:
+            add_in_parts(self._store, circuits, first, batch.said)
+        except (QueryFailed, QueryTooLarge):
+            self._remove([id for id, _ in circuits])  # it may be put aside, and then be no part
+            raise
 
     def _with_what_is_said(self, batch: _Batch) -> _Batch:
         batch.said.extend(self._said_about(batch.entries))
@@ -270,17 +283,19 @@ class _Projection:
         yield statements.TARGETS, targets
 
     def _remove(self, ids: Sequence[str]) -> None:
+        remove_most(self._store, ids)
         # What they use is asked first: once they are gone, nothing leads from them to it.
-        connections = self._present(statements.CONNECTIONS_OF_CIRCUITS, ids)
-        components = self._present(statements.COMPONENTS_OF_CIRCUITS, ids)
-        self._components -= components
-        self._connections -= connections
-        self._write_ids(
+        connections = self._store.present(statements.CONNECTIONS_OF_CIRCUITS, ids)
+        components = self._store.present(statements.COMPONENTS_OF_CIRCUITS, ids)
+        self._store.forget(components, connections)
+        marked = ids if self._store.largest_transaction is not None else ()
+        self._store.write_ids(
             (statements.DELETE_NODES, ids),
             (statements.DELETE_EVALUATIONS, ids),
             (statements.DELETE_CIRCUITS, ids),
             (statements.DELETE_UNUSED_CONNECTIONS, sorted(connections)),
             (statements.DELETE_UNUSED_COMPONENTS, sorted(components)),
+            (statements.UNMARK_UNFINISHED, marked),
         )
 
     # -- what is said about circuits -----------------------------------------------------------
@@ -288,10 +303,10 @@ class _Projection:
     def _evaluations(self, ids: Sequence[str]) -> Iterator[int]:
         rest = set(ids) - self._seen_evaluations
         found = [one for one in self._records.all_evaluations() if one.id in rest] if rest else []
-        for part in _chunks(found, _RECORDS_PER_TRANSACTION):
+        for part in chunks(found, _RECORDS_PER_TRANSACTION):
             # An evaluation may change what its circuit's node says of faithfulness.
             circuits = [self._records.circuit(key) for key in {one.circuit for one in part}]
-            self._write(
+            self._store.write(
                 (statements.MERGE_EVALUATIONS, [evaluation_row(one) for one in part]),
                 (
                     statements.UPDATE_CIRCUITS,
@@ -311,67 +326,16 @@ class _Projection:
     def _add_edit(self, edit: Edit) -> None:
         outcomes = [outcome_row(one) for one in self._source.ledger.outcomes(edit.id)]
         parts = {f"{edit.model}/{local}": (edit.model, local) for local in edit.components}
-        components = self._missing_components(parts)
-        self._write(
-            *_reference_statements(components),
+        components = self._store.missing_components(parts)
+        self._store.write(
+            *reference_parts(components),
             (statements.MERGE_EDITS, [edit_row(edit)]),
             (statements.MODIFIES, [{"edit": edit.id, "component": name} for name in parts]),
             (statements.TARGETS, [{"edit": edit.id, "circuit": c} for c in edit.circuits]),
             (statements.MERGE_OUTCOMES, outcomes),
             (statements.OUTCOMES_ON_TASK, [row for row in outcomes if row["task"]]),
         )
-        self._components.update(row["id"] for row in components)
-
-    # -- the store -----------------------------------------------------------------------------
-
-    def _missing_components(self, wanted: Mapping[str, tuple[str, str]]) -> list[Row]:
-        unknown = sorted(wanted.keys() - self._components)
-        found = self._present(statements.KNOWN_COMPONENTS, unknown)
-        self._components |= found
-        return [component_row(*wanted[key]) for key in unknown if key not in found]
-
-    def _missing_connections(self, wanted: Set[str]) -> list[str]:
-        unknown = sorted(wanted - self._connections)
-        found = self._present(statements.KNOWN_CONNECTIONS, unknown)
-        self._connections |= found
-        return [key for key in unknown if key not in found]
-
-    def _present(self, text: str, ids: Sequence[str]) -> set[str]:
-        found: set[str] = set()
-        for part in _chunks(ids, self._store.rows_per_transaction):
-            rows = self._store.read(text, {"ids": part}).expecting(id="string")
-            found.update(row["id"] for row in rows)
-        return found
-
-    def _write(self, *parts: tuple[str, Collection[Any]]) -> None:
-        if any(rows for _, rows in parts):
-            self._store.write(_Statements(parts))
-
-    def _write_ids(self, *parts: tuple[str, Sequence[str]]) -> None:
-        self._store.write([Statement(text, {"ids": list(ids)}) for text, ids in parts if ids])
-
-
-class _Statements(Iterable[Statement]):
-    """The statements of a transaction, each with some of its rows, made as they are needed."""
-
-    def __init__(self, parts: Sequence[tuple[str, Collection[Any]]]) -> None:
-        self._parts = parts
-
-    def __iter__(self) -> Iterator[Statement]:
-        for text, rows in self._parts:
-            name, left = "ids" if text in _TAKING_IDS else "rows", iter(rows)
-            while some := list(itertools.islice(left, _ROWS_PER_STATEMENT)):
-                yield Statement(text, {name: some})
-
-
-def _each(make: Callable[[_T], Row], items: Collection[_T]) -> Made[Row]:
-    return Made(lambda: map(make, items), len(items))
-
-
-def _all(parts: Iterable[Collection[tuple[Any, ...]]]) -> Made[list[Any]]:
-    """The rows of several circuits, as the lists that engines take."""
-    several = list(parts)
-    return Made(lambda: (list(row) for rows in several for row in rows), sum(map(len, several)))
+        self._store.know(components)
 
 
 class _Records:
@@ -431,22 +395,5 @@ class _Records:
         return found
 
 
-_TAKING_IDS = frozenset(statements.LABEL_COMPONENTS.values())
-
-
-def _reference_statements(components: Sequence[Row]) -> Iterator[tuple[str, list[Any]]]:
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for row in components:
-        by_kind[row["properties"]["kind"]].append(row["id"])
-    yield statements.ADD_COMPONENTS, list(components)
-    for kind, ids in by_kind.items():
-        yield statements.LABEL_COMPONENTS[kind], ids
-
-
 def _is_retracted(entry: CircuitEntry) -> bool:
     return entry.labels.state is CircuitState.RETRACTED
-
-
-def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])

@@ -16,11 +16,16 @@ __all__ = [
     "ADD_EDGES",
     "ADD_NODES",
     "ADD_USES",
+    "CIRCUIT_SIZES",
     "COMPONENTS_OF_CIRCUITS",
     "CONNECTIONS_OF_CIRCUITS",
+    "COUNT_EDGES",
     "DELETE_CIRCUITS",
     "DELETE_EVALUATIONS",
     "DELETE_NODES",
+    "DELETE_SOME_EDGES",
+    "DELETE_SOME_NODES",
+    "DELETE_SOME_USES",
     "DELETE_UNUSED_COMPONENTS",
     "DELETE_UNUSED_CONNECTIONS",
     "FOUND_ON",
@@ -28,6 +33,7 @@ __all__ = [
     "KNOWN_COMPONENTS",
     "KNOWN_CONNECTIONS",
     "LABEL_COMPONENTS",
+    "MARK_UNFINISHED",
     "MERGE_EDITS",
     "MERGE_EVALUATIONS",
     "MERGE_MODELS",
@@ -38,7 +44,13 @@ __all__ = [
     "MODIFIES",
     "OUTCOMES_ON_TASK",
     "PRODUCED",
+    "REMOVED_AT_ONCE",
+    "SOME_NODES",
+    "SOME_USES",
+    "TAKING_IDS",
     "TARGETS",
+    "UNFINISHED",
+    "UNMARK_UNFINISHED",
     "UPDATE_CIRCUITS",
 ]
 
@@ -213,3 +225,63 @@ WHERE NOT (c)<-[:INSTANCE_OF]-() AND NOT (c)<-[:FROM]-() AND NOT (c)<-[:TO]-()
   AND NOT (c)<-[:MODIFIES]-()
 DETACH DELETE c
 """
+
+# -- circuits that one transaction cannot hold ---------------------------------------------------
+
+UNFINISHED = "MATCH (u:Unfinished) RETURN u.id AS id ORDER BY id"
+MARK_UNFINISHED = "UNWIND $ids AS id MERGE (u:Unfinished {id: id})"
+UNMARK_UNFINISHED = "UNWIND $ids AS id MATCH (u:Unfinished {id: id}) DELETE u"
+CIRCUIT_SIZES = """
+UNWIND $ids AS id
+MATCH (c:Circuit {id: id})
+RETURN c.id AS id, c.n_nodes + c.n_edges AS size
+ORDER BY id
+"""
+COUNT_EDGES = """
+UNWIND $ids AS id
+MATCH (c:Circuit {id: id})-[:HAS_NODE]->(:Node)-[e:EDGE]->(:Node)
+RETURN count(e) AS n
+"""
+REMOVED_AT_ONCE = 5_000
+DELETE_SOME_EDGES = f"""
+UNWIND $ids AS id
+MATCH (c:Circuit {{id: id}})-[:HAS_NODE]->(:Node)-[e:EDGE]->(:Node)
+WITH e
+LIMIT {REMOVED_AT_ONCE}
+DELETE e
+"""
+SOME_USES = f"""
+UNWIND $ids AS id
+MATCH (c:Circuit {{id: id}})-[:USES]->(k:Connection)
+WITH c, k
+LIMIT {REMOVED_AT_ONCE}
+RETURN c.id AS circuit, k.id AS id
+ORDER BY id
+"""
+DELETE_SOME_USES = """
+UNWIND $rows AS row
+MATCH (c:Circuit {id: row.circuit})-[u:USES]->(k:Connection {id: row.id})
+DELETE u
+"""
+SOME_NODES = f"""
+UNWIND $ids AS id
+MATCH (c:Circuit {{id: id}})-[:HAS_NODE]->(n:Node)-[:INSTANCE_OF]->(k:Component)
+WITH n, k
+LIMIT {REMOVED_AT_ONCE}
+RETURN n.id AS id, k.id AS component
+ORDER BY id
+"""
+DELETE_SOME_NODES = "UNWIND $ids AS id MATCH (n:Node {id: id}) DETACH DELETE n"
+
+TAKING_IDS = frozenset(
+    {
+        *LABEL_COMPONENTS.values(),
+        MARK_UNFINISHED,
+        UNMARK_UNFINISHED,
+        DELETE_SOME_EDGES,
+        DELETE_SOME_NODES,
+        DELETE_UNUSED_COMPONENTS,
+        DELETE_UNUSED_CONNECTIONS,
+    }
+)
+"""Statements that write and take ``$ids``, not ``$rows``."""

@@ -12,6 +12,7 @@ from sqlalchemy import JSON, RowMapping, Table
 
 from registry.errors import BadInput
 from registry.ledger.base import CircuitEntry
+from registry.limits import STORED
 from registry.records import Ablation, CircuitLabels, Level, Record, Sign, SourceFile
 
 __all__ = ["circuit_entry", "folded", "label_row", "record_from_row", "row_from_record"]
@@ -36,7 +37,7 @@ def row_from_record(table: Table, record: Record, **beside: Any) -> dict[str, An
 
 def record_from_row(kind: type[R], row: RowMapping) -> R:
     """Undo :func:`row_from_record`."""
-    return kind(**{name: row[name] for name in kind.model_fields})
+    return kind.model_validate({name: row[name] for name in kind.model_fields}, context=STORED)
 
 
 def label_row(table: Table, labels: CircuitLabels) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def circuit_entry(
         ablation=None if row["ablation"] is None else Ablation(row["ablation"]),
         sign=Sign(row["sign"]),
         level=Level(row["level"]),
-        labels=CircuitLabels(tags=tuple(tags), **labels),
+        labels=CircuitLabels.model_validate({"tags": tuple(tags), **labels}, context=STORED),
         runs=tuple(runs),
         source_files=tuple(files),
         faithfulness=faithfulness,

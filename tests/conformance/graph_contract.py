@@ -6,10 +6,13 @@ which engine it is.
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,7 @@ from registry.ledger.base import Batch, Change, ChangeKind, Ledger, NewCircuit, 
 from registry.ledger.sql import migrate_ledger, open_ledger
 from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Evaluation, Level, Node
 from tests import examples
+from tests.longest import longest_records
 
 Reopen = Callable[..., GraphStore]
 FOREVER = """
@@ -144,6 +148,52 @@ class Records:
     def owner(self) -> Owner:
         """Whose graph it is."""
         return Owner(self.ledger.registry_id, self.ledger.instance)
+
+
+BY_POSITION = Circuit(
+    model="gpt2", task="ioi", method="by hand", level=Level.EDGE,
+    nodes=tuple(
+        Node(component=name, position=position)
+        for name in ("m20", "a21.h0", "m22") for position in ("1", "2")
+    ),
+    edges=tuple(
+        Edge(source=f"{source}@{at}", target=f"{target}@{to}", effect=0.5)
+        for source, target in (("m20", "a21.h0"), ("m20", "m22"), ("a21.h0", "m22"))
+        for at, to in (("1", "1"), ("1", "2"), ("2", "2"))
+    ),
+)  # fmt: skip
+"""A circuit that shares no part with others, and whose edges share connections."""
+
+
+def in_small_parts(store: GraphStore) -> None:
+    """Let a store take no more than a few rows in a transaction, as a server's memory may."""
+    store.rows_per_transaction, store.largest_transaction = 2, 3
+
+
+@dataclass
+class Stopping:
+    """Whether projecting was stopped."""
+
+    stopped: bool = False
+
+
+@contextmanager
+def stopped_after(store: GraphStore, n_transactions: int) -> Iterator[Stopping]:
+    """Stop whoever writes to a store after so many transactions, as a kill would."""
+    write, left, stopping = store.write, itertools.count(n_transactions, -1), Stopping()
+
+    def write_or_stop(statements: Iterable[Statement]) -> None:
+        if next(left) == 0:
+            raise KeyboardInterrupt
+        write(statements)
+
+    store.write = write_or_stop  # type: ignore[method-assign]
+    try:
+        yield stopping
+    except KeyboardInterrupt:
+        stopping.stopped = True
+    finally:
+        del store.write
 
 
 def filled(records: Records) -> tuple[Circuit, Circuit]:
@@ -490,6 +540,82 @@ class GraphContract:
         assert len(prepared.read("SHOW CONSTRAINTS")) == 0
 
     # -- projection ------------------------------------------------------------------------------
+
+    def test_records_as_long_as_may_be_are_projected_and_those_after_them(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        batch = longest_records()
+        others = {field: getattr(batch, field) for field in Batch.__dataclass_fields__}
+        records.add([new.circuit for new in others.pop("circuits")], **others)
+        later = examples.circuit(1)
+        records.add([later])
+        project(prepared, records.changes(), records)
+        (longest,) = (new.circuit for new in batch.circuits)
+        nodes = prepared.read("MATCH (n:Node) RETURN n.id AS id, n.position AS position").values
+        assert len(nodes) == len(longest.nodes) + len(later.nodes)
+        for node in longest.nodes:
+            assert (f"{longest.id}/{node.key}", node.position) in nodes
+        (edit,) = batch.edits
+        (request,) = prepared.read("MATCH (e:Edit) RETURN e.request AS request").values
+        assert json.loads(request[0]) == edit.request
+
+    def test_what_no_transaction_can_hold_is_the_same_in_several(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        filled(records)
+        records.add([BY_POSITION])
+        changes = records.changes()
+        project(prepared, changes, records)
+        whole = dump(prepared)
+        begin_filling(prepared, records.owner, identify(prepared, records.owner))
+        in_small_parts(prepared)
+        project(prepared, changes, records)
+        assert dump(prepared) == whole
+        project(prepared, changes, records)
+        assert dump(prepared) == whole
+
+    def test_what_is_stopped_between_two_parts_is_completed(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        records.add([BY_POSITION])
+        changes = records.changes()
+        project(prepared, changes, records)
+        whole = dump(prepared)
+        in_small_parts(prepared)
+        for n_written in itertools.count():
+            begin_filling(prepared, records.owner, identify(prepared, records.owner))
+            with stopped_after(prepared, n_written) as stopping:
+                project(prepared, changes, records)
+            if not stopping.stopped:
+                break
+            project(prepared, changes, records)
+            assert dump(prepared) == whole
+        assert n_written > 8
+
+    def test_what_is_taken_out_in_parts_leaves_nothing_wherever_it_is_stopped(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        other = examples.circuit(1)
+        records.add([other])
+        project(prepared, records.changes(), records)
+        without = dump(prepared)
+        records.add([BY_POSITION])
+        present = records.changes()
+        records.retract(BY_POSITION)
+        retracted = [Change(ChangeKind.CIRCUIT, BY_POSITION.id)]
+        in_small_parts(prepared)
+        for n_written in itertools.count():
+            records.ledger.relabel(BY_POSITION.id, CircuitLabels())
+            project(prepared, present, records)
+            records.retract(BY_POSITION)
+            with stopped_after(prepared, n_written) as stopping:
+                project(prepared, retracted, records)
+            if not stopping.stopped:
+                break
+            project(prepared, retracted, records)
+            assert dump(prepared) == without
+        assert dump(prepared) == without
+        assert n_written > 4
 
     def test_projecting_twice_changes_nothing(self, prepared: GraphStore, records: Records) -> None:
         filled(records)

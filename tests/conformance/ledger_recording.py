@@ -51,6 +51,7 @@ from tests.conformance.ledger_examples import (
     everything,
     record_circuit,
 )
+from tests.longest import longest_records
 
 # A ledger is filled further by each example; every example asks only for what it recorded.
 anything = settings(
@@ -77,6 +78,22 @@ class RecordingContract:
         assert (ledger.circuits(), ledger.evaluations(), ledger.edits()) == ((),) * 3
         assert ledger.changes_since(0) == Delta((), Revision())
         assert ledger.artifacts() == frozenset()
+
+    def test_records_as_long_as_may_be_come_back_equal(self, ledger: Ledger) -> None:
+        batch = longest_records()
+        recorded = ledger.record(batch)
+        assert ledger.models() == tuple(batch.models)
+        assert ledger.tasks() == tuple(batch.tasks)
+        assert ledger.prompt_sets() == tuple(batch.prompt_sets)
+        assert ledger.runs() == tuple(batch.runs)
+        (new,) = batch.circuits
+        entry = ledger.circuit(recorded.circuits[0])
+        assert (entry.model, entry.task) == (new.circuit.model, new.circuit.task)
+        assert entry.labels == new.labels
+        assert entry.source_files == (new.source_file,)
+        assert ledger.evaluations() == tuple(batch.evaluations)
+        assert ledger.edits() == tuple(batch.edits)
+        assert ledger.outcomes(batch.edits[0].id) == tuple(batch.outcomes)
 
     def test_every_kind_of_record_comes_back_equal(self, ledger: Ledger) -> None:
         batch = everything()

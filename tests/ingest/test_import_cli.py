@@ -49,6 +49,58 @@ def test_every_file_is_told_of_as_it_is_done(
     assert outcomes == ["stored", "refused", "stored", "skipped"]
 
 
+@pytest.fixture
+def without_graph(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry's graph is a server that is not there."""
+    monkeypatch.setenv("CIRCUITS_GRAPH", "bolt://127.0.0.1:1")
+
+
+@pytest.mark.usefixtures("without_graph")
+@pytest.mark.parametrize("names", [["b.csv"], ["b.csv", "readme.txt"]])
+def test_where_every_file_is_refused_nothing_is_said_to_be_recorded(
+    home: str, folder: Path, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(folder / name) for name in names]
+    assert main(["--home", home, "import", *files, *SAID]) == 1
+    answer = capsys.readouterr()
+    assert "recorded" not in answer.err
+    assert "pending" not in answer.err
+    assert answer.err.splitlines()[-1] == f"{len(names)} of {len(names)} files refused"
+
+
+@pytest.mark.usefixtures("without_graph")
+def test_a_dry_run_says_nothing_of_the_graph(
+    home: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--home", home, "import", str(folder / "a.csv"), *SAID, "--dry-run"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("without_graph")
+def test_what_is_stored_beside_a_refused_file_is_said_to_be_pending_once(
+    home: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--home", home, "import", str(folder), *SAID]) == 1
+    answer = capsys.readouterr()
+    assert answer.err.count("is pending") == 1
+    assert "1 of 4 files refused" in answer.err
+    with Registry.open(home) as registry:
+        assert len(registry.circuits()) == 2
+
+
+def test_a_position_too_long_for_the_graph_is_refused_and_the_rest_goes_on(
+    home: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "b.csv").write_text(f"source,target,source_position\nm0,m1,{'x' * 8300}\n")
+    assert main(["--home", home, "import", str(folder), *SAID, "--format", "json"]) == 1
+    rows = {Path(row["file"]).name: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["b.csv"]["notes"] == [
+        "b.csv, line 2: a position of 8,300 bytes is too long; 500 are allowed"
+    ]
+    with Registry.open(home) as registry:
+        assert (len(registry.circuits()), registry.ledger.pending_count()) == (2, 0)
+
+
 def test_a_table_leaves_out_files_that_are_none_of_ours(
     home: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
