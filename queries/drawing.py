@@ -282,7 +282,8 @@ def _count(picture: Picture, edges: Sequence[DrawnEdge]) -> str:
         else f"the strongest {shown} of {len(shared)} {what}"
     )
     context = len(edges) - shown
-    return count + (f", with {context} others for context" if context else "")
+    others = "1 other" if context == 1 else f"{context} others"
+    return count + (f", with {others} for context" if context else "")
 
 
 def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:

@@ -137,7 +137,7 @@ class Registry(Closing):
         except LedgerError:
             _refuse_lost_ledger(settings)
             raise
-        artifacts.claim(ledger.registry_id, ledger.instance, settings.describe()["ledger"])
+        artifacts.claim(ledger.registry_id, ledger.instance, settings.ledger_in_mark())
         return cls(settings, ledger, artifacts)
 
     def close(self) -> None:
@@ -544,7 +544,7 @@ class Registry(Closing):
         registry = cls.open(settings=settings)
         try:
             ledger = registry._ledger
-            where = settings.describe()["ledger"]
+            where = settings.ledger_in_mark()
             registry._artifacts.claim(backup.registry, ledger.instance, where)
             registry._artifacts.adopt(backup.artifacts)
             backups.load(backup, registry._ledger, registry._artifacts)

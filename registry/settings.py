@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from registry import trusted_homes
 from registry.credentials import shown_url
 from registry.errors import BadInput, CircuitsError, HomeNotTrusted
+from registry.file_urls import url_path
 from registry.homes import (
     FILE_NAME,
     HOME_NAME,
@@ -107,6 +108,17 @@ class Settings(BaseModel):
         """Where each store is, without passwords."""
         stores = {"ledger": self.ledger, "artifacts": self.artifacts, "graph": self.graph}
         return {store: shown_url(where) for store, where in stores.items()}
+
+    def ledger_in_mark(self) -> str:
+        """The ledger's address in the mark of the artifacts, without passwords.
+
+        Relative where the home holds both: a home that is copied or moved whole takes its artifacts
+        along, and keeps none where it came from.
+        """
+        in_home = f"sqlite:///{url_path(self.home)}/"
+        if self.ledger.startswith(in_home) and self.artifacts.startswith(f"{self.home}{os.sep}"):
+            return self.ledger.removeprefix(in_home)
+        return self.describe()["ledger"]
 
 
 class LocalSettings(NamedTuple):

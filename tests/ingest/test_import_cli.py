@@ -98,7 +98,7 @@ def test_a_position_too_long_for_the_graph_is_refused_and_the_rest_goes_on(
         "b.csv, line 2: a position of 8,300 bytes is too long; 500 are allowed"
     ]
     with Registry.open(home) as registry:
-        assert (len(registry.circuits()), registry.ledger.pending_count()) == (2, 0)
+        assert (len(registry.circuits()), registry.status().pending) == (2, 0)
 
 
 def test_a_table_leaves_out_files_that_are_none_of_ours(

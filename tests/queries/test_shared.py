@@ -358,7 +358,9 @@ def test_a_plot_shows_components_where_circuits_have_no_edges(small: Registry) -
 def test_a_plot_names_the_tasks_and_what_they_share(found: SharedSubgraph) -> None:
     texts = {text.get_gid(): text.get_text() for text in found.plot(max_edges=2).texts}
     assert texts["title"] == "What 2 or more of 3 tasks share in gpt2"
-    assert "the strongest 2 of 4 shared edges, with 2 others" in texts["subtitle"]
+    assert "the strongest 2 of 4 shared edges; " in texts["subtitle"]
+    [subtitle] = [text.get_text() for text in found.plot().texts if text.get_gid() == "subtitle"]
+    assert "all 4 shared edges, with 2 others for context; " in subtitle
 
 
 def test_a_superseded_circuit_counts_where_it_is_named_and_else_nowhere(small: Registry) -> None:

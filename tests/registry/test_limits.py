@@ -206,6 +206,6 @@ def test_records_as_long_as_may_be_are_recorded_and_answered(tmp_path: Path) -> 
     with Registry.init(tmp_path / ".circuits") as registry:
         registry.record(longest_records())
         registry.record(examples.GPT2, *examples.TASKS, examples.circuit(1))
-        assert registry.ledger.pending_count() == 0
+        assert registry.status().pending == 0
         found = registry.cypher("MATCH (n:Node)-[:INSTANCE_OF]->(c) RETURN count(c) AS n").values
         assert found[0][0] == 2 + len(examples.circuit(1).nodes)

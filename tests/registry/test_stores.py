@@ -196,6 +196,17 @@ class TestArtifacts:
                 original.gc(apply=True, grace_seconds=0)
             assert original.has_artifact(examples.circuit(2).id)
 
+    def test_a_home_that_is_copied_or_moved_whole_collects_as_before(
+        self, registry: Registry, home: Path, tmp_path: Path
+    ) -> None:
+        registry.close()
+        shutil.copytree(home, tmp_path / "copied")
+        home.rename(tmp_path / "moved")
+        for place in ("copied", "moved"):
+            with Registry.open(tmp_path / place) as elsewhere:
+                nobodys = elsewhere.store_artifact(b"nobody needs this")
+                assert elsewhere.gc(apply=True, grace_seconds=0).addresses == (nobodys,)
+
     def test_a_ledger_that_was_put_back_collects_nothing_of_what_came_later(
         self, registry: Registry, home: Path, tmp_path: Path
     ) -> None:
