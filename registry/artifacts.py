@@ -17,7 +17,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ _UNFINISHED = ".unfinished"
 """Where files are while they are written; what a killed process leaves there, ``gc`` removes."""
 _MARK = "registry.json"
 _UNKNOWN_COPIES = "copies-from-before-there-were-marks"
+_MOST_OF_A_MARK = 1 << 20
 _PIECE_BYTES = 1 << 20
 
 
@@ -112,8 +113,8 @@ class ArtifactStore:
             StorageError: It cannot be read.
         """
         try:
-            with self._errors("read", _MARK), self._files.open(self._mark_path, "rb") as file:
-                content: bytes = file.read()
+            with self._errors("read", _MARK), self._open(self._mark_path) as file:
+                content = file.read(_MOST_OF_A_MARK)
         except ArtifactNotFound:
             return None
         try:
@@ -250,6 +251,15 @@ class ArtifactStore:
         self._store(address, size, lambda target: _copy(path, target, address))
         return address
 
+    def put_pieces(self, address: str, pieces: Iterable[bytes]) -> None:
+        """Store what comes in pieces under the address that it must have.
+
+        Raises:
+            ArtifactCorrupt: It has another hash; nothing was stored.
+            StorageError: As :meth:`put`.
+        """
+        self._store(address, None, lambda target: _write_checked(pieces, target, address))
+
     def get(self, address: str) -> bytes:
         """Return an artifact's bytes.
 
@@ -258,8 +268,8 @@ class ArtifactStore:
             ArtifactCorrupt: The file's content has another hash.
             StorageError: It cannot be read.
         """
-        with self._errors("read", address), self._files.open(self._path(address), "rb") as file:
-            data: bytes = file.read()
+        with self._errors("read", address), self._open(self._path(address)) as file:
+            data = file.read()
         self._check(address, hashlib.sha256(data).hexdigest())
         return data
 
@@ -272,7 +282,7 @@ class ArtifactStore:
         """
         with contextlib.ExitStack() as stack:
             with self._errors("read", address):
-                file = stack.enter_context(self._files.open(self._path(address), "rb"))
+                file = stack.enter_context(self._open(self._path(address)))
                 found = hashlib.sha256()
                 while piece := file.read(_PIECE_BYTES):
                     found.update(piece)
@@ -359,7 +369,14 @@ class ArtifactStore:
     def _place_of(self, address: str) -> str:
         return f"{self._root}/{address[:2]}/{address[2:]}"
 
-    def _store(self, address: str, size: int, write: Callable[[IO[bytes]], None]) -> None:
+    def _open(self, path: str) -> IO[bytes]:
+        # Opening a pipe waits for somebody to write into it.
+        if self._local and os.path.exists(path) and not os.path.isfile(path):
+            raise ArtifactCorrupt(f"{path} is no regular file; move it away")
+        opened: IO[bytes] = self._files.open(path, "rb")
+        return opened
+
+    def _store(self, address: str, size: int | None, write: Callable[[IO[bytes]], None]) -> None:
         target = self._path(address)
         self.mark()
         with self._errors("write", address):
@@ -387,8 +404,8 @@ class ArtifactStore:
                 self._files.rm_file(unfinished)
             raise
 
-    def _holds(self, path: str, address: str, size: int) -> bool:
-        if self._files.size(path) != size:
+    def _holds(self, path: str, address: str, size: int | None) -> bool:
+        if size is not None and self._files.size(path) != size:
             return False
         found = hashlib.sha256()
         with self._files.open(path, "rb") as file:
@@ -482,6 +499,15 @@ def _copy(path: Path, target: IO[bytes], address: str) -> None:
             target.write(piece)
     if found.hexdigest() != address:
         raise StorageError(f"{path} was changed while it was being stored; try again")
+
+
+def _write_checked(pieces: Iterable[bytes], target: IO[bytes], address: str) -> None:
+    found: Any = hashlib.sha256()
+    for piece in pieces:
+        found.update(piece)
+        target.write(piece)
+    if found.hexdigest() != address:
+        raise ArtifactCorrupt(f"what was to be stored as {address[:12]} has another hash")
 
 
 def _sync_folder(folder: str) -> None:

@@ -20,9 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from registry.artifacts import ArtifactStore
 from registry.damage import Damage, damage_of
-from registry.errors import ArtifactNotFound, BadInput, StorageError, StoreRefused
+from registry.errors import ArtifactCorrupt, ArtifactNotFound, BadInput, StorageError, StoreRefused
+from registry.file_systems import first_line
 from registry.ledger.base import Ledger
 from registry.records import content_hash
 
@@ -31,14 +34,18 @@ __all__ = [
     "BackupReport",
     "Garbage",
     "collect_garbage",
-    "load",
+    "load_artifacts",
+    "load_ledger",
     "opened",
     "write",
 ]
 
 FORMAT = "circuit-registry-backup/1"
 _MANIFEST, _LEDGER, _ARTIFACTS = "manifest.json", "ledger.jsonl", "artifacts/"
+_REGISTRY_TABLE = "registry"
 _PIECE_BYTES = 1 << 20
+_MOST_OF_A_MANIFEST = 64 << 20
+"""Bytes: a million artifacts that had to be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,19 @@ class BackupReport:
     n_artifacts: int
     size_bytes: int
     left_out: tuple[Damage, ...] = ()
+
+
+class _Manifest(BaseModel):
+    """``manifest.json``: whose backup it is, and how much of what."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    format: str
+    registry: str = Field(min_length=1, max_length=64)
+    written_at: str
+    rows: int
+    artifacts: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +140,9 @@ def write(
                         raise _refused(damage) from error
                     left_out.append(damage)
             lacking = [damage.address for damage in left_out]
-            archive.writestr(_MANIFEST, json.dumps(_manifest(ledger, n_rows, wanted, lacking)))
+            archive.writestr(
+                _MANIFEST, _manifest(ledger, n_rows, wanted, lacking).model_dump_json()
+            )
         temporary.rename(path)
     except OSError as error:
         if isinstance(error, StorageError):
@@ -155,6 +177,8 @@ def opened(path: Path) -> Iterator[Backup]:
         BadInput: The file does not exist, is no backup, or is damaged.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} is no regular file; name a backup")
         archive = zipfile.ZipFile(path)
     except FileNotFoundError as error:
         raise BadInput(f"{path} does not exist") from error
@@ -162,47 +186,77 @@ def opened(path: Path) -> Iterator[Backup]:
         raise BadInput(f"{path} is no backup of a registry: {error}") from error
     with archive:
         try:
-            manifest = _checked_manifest(archive, path)
+            _require_whole(archive, path)
+            manifest = _Manifest.model_validate_json(archive.read(_MANIFEST))
+            _check_contents(archive, manifest, path)
         except BadInput:
             raise
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, problem["loc"])) or "it"
+            raise BadInput(f"{path} is damaged: {_MANIFEST}: {where}: {problem['msg']}") from error
         except Exception as error:  # whatever zip, compression and JSON make of broken bytes
-            raise BadInput(f"{path} is damaged: {error}") from error
+            raise BadInput(f"{path} is damaged: {first_line(error)}") from error
         yield Backup(
             archive,
-            registry=str(manifest["registry"]),
+            registry=manifest.registry,
             digest=content_hash([(i.filename, i.CRC, i.file_size) for i in archive.infolist()]),
-            left_out=tuple(manifest.get("left_out", ())),
+            left_out=manifest.left_out,
         )
 
 
-def _checked_manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
-    if _MANIFEST not in archive.namelist():
-        raise BadInput(f"{path} is no backup of a registry: it has no {_MANIFEST}")
-    manifest: dict[str, Any] = json.loads(archive.read(_MANIFEST))
-    if manifest.get("format") != FORMAT:
-        raise BadInput(f"{path} is a backup of another version; expected {FORMAT}")
-    held = sum(name.startswith(_ARTIFACTS) for name in archive.namelist())
-    if held != manifest["artifacts"]:
-        raise BadInput(
-            f"{path} is not whole: it holds {held} of the {manifest['artifacts']} artifacts it had"
-        )
+def _require_whole(archive: zipfile.ZipFile, path: Path) -> None:
+    for name in (_MANIFEST, _LEDGER):
+        if name not in archive.namelist():
+            raise BadInput(f"{path} is no backup of a registry: it has no {name}")
+    if archive.getinfo(_MANIFEST).file_size > _MOST_OF_A_MANIFEST:
+        raise BadInput(f"{path} is no backup of a registry: its {_MANIFEST} is too long")
     if damaged := archive.testzip():
         raise BadInput(f"{path} is damaged at {damaged}")
-    return manifest
 
 
-def load(backup: Backup, ledger: Ledger, artifacts: ArtifactStore) -> None:
-    """Fill an empty registry: artifacts first, then the ledger in one transaction.
+def _check_contents(archive: zipfile.ZipFile, manifest: _Manifest, path: Path) -> None:
+    if manifest.format != FORMAT:
+        raise BadInput(f"{path} is a backup of another version; expected {FORMAT}")
+    held = sum(name.startswith(_ARTIFACTS) for name in archive.namelist())
+    if held != manifest.artifacts:
+        raise BadInput(
+            f"{path} is not whole: it holds {held} of the {manifest.artifacts} artifacts it had"
+        )
+    # Before anything is made: its rows are read again when they are loaded.
+    for table, row in _rows(archive):
+        if table == _REGISTRY_TABLE and row.get("id") != manifest.registry:
+            raise BadInput(
+                f"{path} is damaged: its rows are not of the registry that its {_MANIFEST} names"
+            )
+
+
+def load_artifacts(backup: Backup, artifacts: ArtifactStore) -> None:
+    """Store the artifacts of a backup; those that are there already stay.
 
     Raises:
-        BadInput: An artifact's content does not have the hash that names it.
-        LedgerError: The ledger holds records already, or the rows are of another version.
+        BadInput: A file's content does not have the hash that names it.
+        StorageError: The artifacts cannot be written.
     """
     for name in backup.archive.namelist():
         if name.startswith(_ARTIFACTS):
-            address = artifacts.put(backup.archive.read(name))
-            if address != name.removeprefix(_ARTIFACTS):
-                raise BadInput(f"the backup's file {name} does not have the content it names")
+            try:
+                with backup.archive.open(name) as file:
+                    artifacts.put_pieces(
+                        name.removeprefix(_ARTIFACTS), iter(lambda: file.read(_PIECE_BYTES), b"")
+                    )
+            except ArtifactCorrupt as error:
+                raise BadInput(
+                    f"the backup's file {name} does not have the content it names"
+                ) from error
+
+
+def load_ledger(backup: Backup, ledger: Ledger) -> None:
+    """Fill an empty ledger with a backup's rows, in one transaction.
+
+    Raises:
+        LedgerError: The ledger holds records already, or cannot take the rows.
+    """
     ledger.load(_rows(backup.archive), digest=backup.digest)
 
 
@@ -272,19 +326,26 @@ def _write_ledger(archive: zipfile.ZipFile, ledger: Ledger) -> int:
 
 def _rows(archive: zipfile.ZipFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with archive.open(_LEDGER) as lines:
-        for line in lines:
-            table, row = json.loads(line)
+        for number, line in enumerate(lines, 1):
+            try:
+                table, row = json.loads(line)
+                if not (isinstance(table, str) and isinstance(row, dict)):
+                    raise TypeError("not a table's name and a row")
+            except (TypeError, ValueError, RecursionError) as error:
+                raise BadInput(
+                    f"the backup is damaged: line {number} of {_LEDGER} is no row"
+                ) from error
             yield table, row
 
 
 def _manifest(
     ledger: Ledger, n_rows: int, wanted: Sequence[str], left_out: Sequence[str]
-) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "registry": ledger.registry_id,
-        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": n_rows,
-        "artifacts": len(wanted) - len(left_out),
-        "left_out": list(left_out),
-    }
+) -> _Manifest:
+    return _Manifest(
+        format=FORMAT,
+        registry=ledger.registry_id,
+        written_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        rows=n_rows,
+        artifacts=len(wanted) - len(left_out),
+        left_out=tuple(left_out),
+    )

@@ -8,12 +8,15 @@ copy of the artifact store.
 from __future__ import annotations
 
 import hashlib
+import logging
+import lzma
 import random
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from registry.artifacts import ArtifactStore
 from registry.errors import ArtifactCorrupt, ArtifactNotFound, BadInput, StorageError
@@ -21,7 +24,14 @@ from registry.ledger.base import Ledger
 
 __all__ = ["Damage", "damage_of", "damaged", "mend"]
 
+log = logging.getLogger(__name__)
+
 _SHOWN_DIGITS = 12
+_PIECE_BYTES = 1 << 20
+UNREADABLE_MEMBER = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
+)  # fmt: skip
+"""What reading a member of a damaged, encrypted or odd zip raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +103,29 @@ def mend(
         What was mended, and what still is damaged.
 
     Raises:
-        BadInput: A source does not exist or cannot be read.
+        BadInput: A source does not exist; one that cannot be read is told in the log.
     """
+    for path in sources:
+        _require_readable_kind(path)
     wanted = {one.address: one for one in damaged(ledger, artifacts)}
     mended: dict[str, Damage] = {}
     for path in sources:
-        for address, content in _contents(path, wanted.keys() - mended.keys()):
-            artifacts.put(content)
+        for address, pieces in _contents(path, wanted.keys() - mended.keys()):
+            try:
+                artifacts.put_pieces(address, pieces)
+            except (ArtifactCorrupt, BadInput) as error:  # another source may have it whole
+                log.warning("%s: %s", path, error)
+                continue
             mended[address] = wanted[address]
     left = tuple(one for address, one in wanted.items() if address not in mended)
     return tuple(mended.values()), left
+
+
+def _require_readable_kind(path: Path) -> None:
+    if not path.exists():
+        raise BadInput(f"{path} does not exist")
+    if not (path.is_dir() or path.is_file()):
+        raise BadInput(f"{path} is neither a file nor a folder")
 
 
 def _use_and_cure(ledger: Ledger, address: str) -> tuple[str, str]:
@@ -131,43 +154,47 @@ def _original(name: str) -> tuple[str, str]:
     return f"the original of {name}", f"'circuits mend {name}' takes it from that file"
 
 
-def _contents(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """What a source holds of the wanted addresses."""
+def _contents(path: Path, wanted: Iterable[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """What a source holds of the wanted addresses; one that cannot be read is told and passed."""
     missing = set(wanted)
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and missing:
+                yield from _contents(file, missing)
+        return
     try:
-        if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if file.is_file() and missing:
-                    yield from _contents(file, missing)
-        elif path.exists() and not path.is_file():
-            raise BadInput(f"{path} is neither a file nor a folder")
-        elif zipfile.is_zipfile(path):
-            yield from _members(path, missing)
-        elif (address := _hash_of(path)) in missing:
-            yield address, path.read_bytes()
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} does not exist") from error
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        with path.open("rb") as source:
+            address = hashlib.file_digest(source, "sha256").hexdigest()
+            if address in missing:
+                source.seek(0)
+                yield address, _pieces(source)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield from _members(archive, missing)
+    except (OSError, zipfile.BadZipFile) as error:
         if isinstance(error, StorageError):
             raise
-        raise BadInput(f"{path} cannot be read: {error}") from error
+        log.warning("%s cannot be read: %s", path, error)
 
 
-def _members(path: Path, missing: set[str]) -> Iterator[tuple[str, bytes]]:
-    if (address := _hash_of(path)) in missing:  # the zip itself may be an original
-        yield address, path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            address = member.filename.rsplit("/", 1)[-1]
-            if address in missing:
-                try:
-                    content = archive.read(member)
-                except (zipfile.BadZipFile, zlib.error, EOFError):  # another source may have it
-                    continue
-                if hashlib.sha256(content).hexdigest() == address:
-                    yield address, content
+def _members(archive: zipfile.ZipFile, missing: set[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    for member in archive.infolist():
+        address = member.filename.rsplit("/", 1)[-1]
+        if address not in missing:
+            continue
+        try:
+            with archive.open(member) as file:
+                # Before anything is written: what unfolds to terabytes would fill the disk.
+                found = hashlib.sha256()
+                for piece in _pieces(file):
+                    found.update(piece)
+            if found.hexdigest() == address:
+                with archive.open(member) as file:
+                    yield address, _pieces(file)
+        except UNREADABLE_MEMBER as error:  # another source may have it
+            log.warning("%s in %s: %s", member.filename, archive.filename, error)
 
 
-def _hash_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE_BYTES):
+        yield piece

@@ -74,6 +74,7 @@ class Status:
         pending: Changes that are not yet in the graph.
         graph: ``ready``, or why the graph cannot be read.
         put_aside: Records that the graph could not take, with the reasons.
+        sync_helps: Whether ``circuits sync`` can mend a graph that cannot be read.
         runs: Runs by status.
     """
 
@@ -84,6 +85,7 @@ class Status:
     pending: int
     graph: str
     put_aside: tuple[PutAside, ...]
+    sync_helps: bool
     runs: Mapping[str, int]
 
 
@@ -464,6 +466,7 @@ class Registry(Closing):
             pending=graph.pending,
             graph=graph.state,
             put_aside=graph.put_aside,
+            sync_helps=graph.sync_helps,
             runs=runs,
         )
 
@@ -489,7 +492,8 @@ class Registry(Closing):
     ) -> Registry:
         """Fill a new registry from a backup, project it and return it open.
 
-        A restore that was killed after its records were in goes on where it was.
+        A restore that was killed after its records were in goes on where it was; repeated, it puts
+        back artifacts that were lost since.
 
         Args:
             path: The backup.
@@ -510,6 +514,8 @@ class Registry(Closing):
                 if not overwrite_graph:
                     refuse_graph_in_use(settings)
                 registry = cls._filled(settings, backup)
+            else:
+                backups.load_artifacts(backup, registry._artifacts)
         if overwrite_graph:
             # The graph may be there already, with what was recorded after the backup.
             registry._project_or_warn(lambda: registry.rebuild(overwrite=True))
@@ -547,7 +553,8 @@ class Registry(Closing):
             where = settings.ledger_in_mark()
             registry._artifacts.claim(backup.registry, ledger.instance, where)
             registry._artifacts.adopt(backup.artifacts)
-            backups.load(backup, registry._ledger, registry._artifacts)
+            backups.load_artifacts(backup, registry._artifacts)
+            backups.load_ledger(backup, registry._ledger)
         except BaseException:
             registry.close()
             raise
@@ -600,7 +607,7 @@ class Registry(Closing):
             What was mended, and what still is damaged.
 
         Raises:
-            BadInput: A source does not exist or cannot be read.
+            BadInput: A source does not exist; one that cannot be read is told in the log.
         """
         mended = mend(self._ledger, self._artifacts, [Path(source) for source in sources])
         self._sync_or_warn()

@@ -59,11 +59,14 @@ class Standing:
         pending: Changes of the ledger that it lacks. Of a graph that cannot be read, those since it
             was last written from this ledger.
         put_aside: Records that it could not take.
+        sync_helps: Whether ``circuits sync`` can mend what is wrong; not where the graph is another
+            registry's, or what stands in its place is none.
     """
 
     state: str
     pending: int
     put_aside: tuple[PutAside, ...] = ()
+    sync_helps: bool = True
 
 
 class GraphAccess:
@@ -160,7 +163,9 @@ class GraphAccess:
                 return Standing(state, pending, tuple(put_aside(store)))
         except GraphError as error:
             noted = self._ledger.projected(self._address)
-            return Standing(str(error), self._ledger.count_since(noted))
+            pending = self._ledger.count_since(noted)
+            helps = not isinstance(error, GraphRefused)
+            return Standing(str(error), pending, sync_helps=helps)
 
     def _whole(self, timeout_seconds: float | None = None) -> tuple[GraphStore, Marker]:
         """An open reader and the marker it found."""

@@ -240,13 +240,15 @@ _REBUILD = "circuits rebuild"
 def _graph(registry: Registry) -> Iterator[Check]:
     status = registry.status()
     if status.pending:
-        yield Check("pending", State.WARN, f"{status.pending} changes are not in the graph", _SYNC)
+        advice = _SYNC if status.sync_helps else "recording goes on; mend the graph first"
+        yield Check("pending", State.WARN, f"{status.pending} changes are not in the graph", advice)
     else:
         yield Check("pending", State.OK, "nothing is pending")
     for one in status.put_aside[:_NAMED]:
         yield Check("put aside", State.WARN, str(one), f"mend what it says, then {_SYNC}")
     if not status.graph.startswith("ready"):
-        yield Check("graph", State.FAIL, status.graph, f"recording goes on; then {_SYNC}")
+        then = f"then {_SYNC}" if status.sync_helps else "do what the finding says"
+        yield Check("graph", State.FAIL, status.graph, f"recording goes on; {then}")
         return
     yield _circuits_in_graph(registry, status)
     if not registry.settings.graph_is_embedded:

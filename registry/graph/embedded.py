@@ -19,6 +19,7 @@ from registry.errors import (
     GraphBusy,
     GraphError,
     GraphOutdated,
+    GraphRefused,
     GraphUnavailable,
     QueryFailed,
     QueryTimeout,
@@ -190,6 +191,11 @@ class EmbeddedGraph(GraphStore):
                 raise GraphOutdated(
                     f"the graph {self._path} is not readable by this version of the embedded"
                     f" engine ({text}); it is made again by 'circuits rebuild'"
+                )
+            case "irregular":
+                raise GraphRefused(
+                    f"{self._path} is left alone, as {text}; move it away, then 'circuits sync'"
+                    " makes the graph again"
                 )
             case "file":
                 raise GraphError(f"the graph {self._path} could not be read or written: {text}")

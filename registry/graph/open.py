@@ -89,8 +89,10 @@ def _embedded_path(rest: str) -> Path:
         rest = rest[1:]
     # Four slashes, as SQLAlchemy's URLs have them, mean the same as three.
     path = read_path(rest, Path())
-    if not path.is_absolute() or path.is_dir():
-        raise BadInput(f"kglite://{rest} does not name a file; give kglite:///ABSOLUTE/PATH")
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; give kglite:///ABSOLUTE/PATH of a file in it")
+    if not path.is_absolute():
+        raise BadInput(f"kglite://{rest} is no absolute path; give kglite:///ABSOLUTE/PATH")
     return path
 
 

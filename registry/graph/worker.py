@@ -12,7 +12,10 @@ a newer one when there is one.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +112,8 @@ class Engine:
 
     def _open_for_writing(self) -> Any:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            _require_regular(self._path.stat())
         patience_ends = time.monotonic() + _LEASE_PATIENCE_SECONDS
         while True:
             try:
@@ -124,6 +129,7 @@ class Engine:
         except FileNotFoundError:
             self._graph, self._seen = kglite.KnowledgeGraph(), None
             return True
+        _require_regular(status)
         # A checkpoint is renamed into place, so a newer one has another inode.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
@@ -148,6 +154,12 @@ class Served:
             name: getattr(self._engine, name) for name in _ACTIONS
         }
         return actions[request["do"]](request)
+
+
+def _require_regular(status: os.stat_result) -> None:
+    # Opening a pipe waits for somebody to write into it.
+    if not stat.S_ISREG(status.st_mode):
+        raise Failure("irregular", "it is no regular file")
 
 
 def _refuse_file_reading(transaction: Any, request: Reply) -> None:

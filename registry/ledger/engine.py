@@ -123,7 +123,12 @@ def connect(url: URL) -> Engine:
 
     Raises:
         MissingExtra: The database's driver is not installed.
+        LedgerError: A folder, pipe or device is where SQLite's file would be.
     """
+    if url.get_backend_name() == "sqlite":
+        path = database_path(url)
+        if path.exists() and not path.is_file():
+            raise LedgerError(f"{shown(url)} is no regular file; name another place")
     try:
         engine = create_engine(
             url,

@@ -76,7 +76,10 @@ def open_ledger(url: str) -> Ledger:
     """
     where = parse_url(url)
     if where.get_backend_name() == "sqlite" and not database_path(where).is_file():
-        raise LedgerError(f"{shown(where)} does not exist: run 'circuits init' to make a registry")
+        raise LedgerError(
+            f"{shown(where)} does not exist: 'circuits init' makes a registry, 'circuits restore'"
+            " fills one from a backup"
+        )
     engine = connect(where)
     try:
         return SqlLedger(engine)

@@ -7,10 +7,24 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, insert, select, text
+from sqlalchemy.exc import OperationalError, StatementError
 
 from registry.errors import LedgerError
 from registry.ledger import tables
-from registry.records import in_utc
+from registry.ledger.base import CircuitFilter
+from registry.ledger.looking_up import circuit_entries, find_circuits, records
+from registry.records import (
+    Edit,
+    Evaluation,
+    Model,
+    Outcome,
+    PromptSet,
+    Record,
+    Run,
+    SourceFile,
+    Task,
+    in_utc,
+)
 
 __all__ = ["dump_rows", "is_empty", "load_rows"]
 
@@ -22,6 +36,19 @@ _TABLES = {
 """What a backup holds, referred-to first. Not revisions: a restored ledger begins its own."""
 _TAKEN = ("0002", tables.REVISION)
 """Revisions whose rows can be loaded: between them, only what a backup leaves out has changed."""
+_RECORDS: tuple[tuple[type[Record], Table], ...] = (
+    (Model, tables.models),
+    (Task, tables.tasks),
+    (PromptSet, tables.prompt_sets),
+    (Run, tables.runs),
+    (Evaluation, tables.evaluations),
+    (Edit, tables.edits),
+    (Outcome, tables.outcomes),
+    (SourceFile, tables.edit_files),
+    (SourceFile, tables.imported_files),
+)
+_UNFIT = (StatementError, OverflowError, TypeError, ValueError)
+"""What databases and their drivers raise for values they cannot hold."""
 _OWN_COLUMNS = ("instance", "restored_from")
 """Columns of the registry's row that are this ledger's own, not the dumped one's."""
 
@@ -65,9 +92,27 @@ def load_rows(
     for table, some in _chunks(remaining):
         if table is tables.registry:
             some = [{**row, **own} for row in some]
-        connection.execute(insert(table), some)
+        try:
+            connection.execute(insert(table), some)
+        except _UNFIT as error:
+            if isinstance(error, OperationalError):  # the database's own trouble
+                raise
+            raise LedgerError(
+                f"the backup has rows of {table.name!r} that the ledger cannot hold: {_said(error)}"
+            ) from error
     if connection.execute(select(func.count()).select_from(tables.registry)).scalar_one() != 1:
         raise LedgerError("the backup does not name its registry; it is not whole")
+    _require_records(connection)
+
+
+def _require_records(connection: Connection) -> None:
+    """Read every row as the record it holds: what passes here can be shown, and projected."""
+    try:
+        circuit_entries(connection, find_circuits(CircuitFilter()))
+        for kind, table in _RECORDS:
+            records(connection, kind, select(table))
+    except ValueError as error:
+        raise LedgerError(f"the backup has a row that is no record: {_said(error)}") from error
 
 
 def is_empty(connection: Connection) -> bool:
@@ -122,3 +167,8 @@ def _from_json(table: Table, column: str, value: Any) -> Any:
         return in_utc(datetime.fromisoformat(value))
     except (TypeError, ValueError) as error:
         raise LedgerError(f"the backup has {value!r} where {column} is a time") from error
+
+
+def _said(error: Exception) -> str:
+    cause = error.orig if isinstance(error, StatementError) and error.orig else error
+    return " ".join(str(cause).split())[:200]

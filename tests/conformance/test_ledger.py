@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry.errors import LedgerError
 from registry.ledger.base import CircuitFilter, Ledger, Revision
-from registry.ledger.sql import migrate_ledger, open_ledger
+from registry.ledger.engine import writing
+from registry.ledger.sql import SqlLedger, migrate_ledger, open_ledger
+from registry.ledger.transfer import load_rows
 from tests.conformance.ledger_contract import LedgerContract
 from tests.conformance.ledger_examples import (
     circuit,
@@ -91,6 +94,23 @@ class TestMovingBetweenDatabases:
         assert contents(other) == kept
 
 
+def _refused_or_readable(ledger: Ledger, rows: list[tuple[str, dict[str, Any]]]) -> bool:
+    """Load rows, read them back and undo it; True if they were refused."""
+    assert isinstance(ledger, SqlLedger)
+    try:
+        with writing(ledger._engine) as connection:
+            load_rows(connection, rows, instance="i" * 32, digest=None)
+            raise _Undone
+    except LedgerError:
+        return True
+    except _Undone:
+        return False
+
+
+class _Undone(Exception):
+    pass
+
+
 class TestDamagedBackups:
     def test_rows_of_another_revision_are_refused(self, ledger: Ledger) -> None:
         rows = [("ledger_revision", {"version_num": "9999"}), *contents(ledger)[1:]]
@@ -131,6 +151,25 @@ class TestDamagedBackups:
         next(row for table, row in rows if table == "runs")["started_at"] = time
         with pytest.raises(LedgerError, match=f"'{re.escape(time)}' where started_at is a time"):
             other.load(rows)
+
+    @pytest.mark.parametrize(
+        "value",
+        ["nonsense", "", "\0", "\ud800", -1, 2**80, 1.5, float("nan"), True, None, [], {"a": 1}],
+        ids=repr,
+    )
+    def test_whatever_a_column_holds_is_loaded_and_readable_or_refused(
+        self, other: Ledger, value: Any, tmp_path: Path
+    ) -> None:
+        migrate_ledger(source := f"sqlite:///{tmp_path / 'source.db'}")
+        with open_ledger(source) as ledger:
+            ledger.record(everything())
+            rows = contents(ledger)
+        refused = 0
+        for at, (table, row) in enumerate(rows[1:], 1):
+            for column in row:
+                changed = [*rows[:at], (table, {**row, column: value}), *rows[at + 1 :]]
+                refused += _refused_or_readable(other, changed)
+        assert refused
 
     @pytest.mark.parametrize("n_rows", [0, 1])
     def test_a_backup_that_ends_at_once_is_refused(self, ledger: Ledger, n_rows: int) -> None:

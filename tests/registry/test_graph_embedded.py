@@ -371,8 +371,8 @@ def test_an_unguarded_script_is_not_run_again(path: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("kglite://relative/graph.kgl", "does not name a file"),
-        ("kglite:///", "does not name a file"),
+        ("kglite://relative/graph.kgl", "is no absolute path"),
+        ("kglite:///", "is a folder"),
         ("postgresql://localhost/graph", "is not a graph"),
         ("/just/a/path", "is not a graph"),
         ("", "is not a graph"),

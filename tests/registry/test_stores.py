@@ -319,6 +319,37 @@ class TestGraphs:
             assert ids(put_back) == {entry.id for entry in put_back.circuits()}
             assert put_back.status().graph.startswith("ready")
 
+    @pytest.mark.parametrize(
+        "left_as",
+        [
+            # By a writer whose record is not in the ledger, as it was put back meanwhile.
+            "SET r.state = 'writing'",
+            # By a version that did not know of which copy and which revision a graph is.
+            "SET r.schema_version = 1 REMOVE r.instance, r.revision, r.token",
+        ],
+    )
+    def test_a_graph_that_the_ledger_does_not_explain_is_made_again(
+        self, registry: Registry, home: Path, other_graph: str, left_as: str
+    ) -> None:
+        registry.close()
+        settings = load_settings(home, graph=other_graph)
+        with Registry.open(settings=settings) as there:
+            there.sync()
+            before = ids(there)
+        with opened(settings, writing=True) as graph:
+            graph.write(
+                [
+                    Statement(f"MATCH (r:Registry) {left_as}"),
+                    Statement("MATCH (c:Circuit) WITH c LIMIT 1 DETACH DELETE c"),
+                    Statement("CREATE (:Task {id: 'nobody'})"),
+                ]
+            )
+            graph.checkpoint()
+        with Registry.open(settings=settings) as there:
+            there.sync()
+            assert ids(there) == before
+            assert there.cypher("MATCH (t:Task {id: 'nobody'}) RETURN t.id AS t").values == ()
+
     def test_a_killed_rebuild_is_no_graph_to_read(
         self, registry: Registry, home: Path, other_graph: str
     ) -> None:

@@ -178,6 +178,17 @@ def test_rebuild_keeps_another_address_or_says_that_it_did_not(
     assert [line for line in lines if line.startswith("graph")] == [f'graph = "{again}"']
 
 
+def test_rebuild_keeps_an_address_of_the_environment(
+    cli: Cli, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = f"kglite:///{tmp_path}/other.kgl"
+    with monkeypatch.context() as patched:
+        patched.setenv("CIRCUITS_GRAPH", other)
+        assert cli("rebuild", "--save").code == 0
+    assert json.loads(cli("status", "--format", "json").out)["registry"]["graph"] == other
+    assert cli("sync").err == "nothing was pending\n"
+
+
 def test_init_says_which_addresses_an_old_home_does_not_keep(
     cli: Cli, filled: Path, tmp_path: Path
 ) -> None:
