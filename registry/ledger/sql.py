@@ -92,13 +92,20 @@ class SqlLedger(Ledger):
     """A ledger on an engine of :func:`registry.ledger.engine.connect`; closes it in the end."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._opened, self._is_closed = engine, False
         with reading(engine) as connection:
             require_current(connection)
             self._identity = connection.execute(select(tables.registry)).one()
 
     def __repr__(self) -> str:
-        return f"SqlLedger({shown(self._engine.url)!r})"
+        return f"SqlLedger({shown(self._opened.url)!r})"
+
+    @property
+    def _engine(self) -> Engine:
+        # An engine of SQLAlchemy that was disposed of connects again when it is used.
+        if self._is_closed:
+            raise LedgerError("the registry is closed; open it again")
+        return self._opened
 
     @property
     @override
@@ -303,4 +310,5 @@ class SqlLedger(Ledger):
 
     @override
     def close(self) -> None:
-        self._engine.dispose()
+        self._is_closed = True
+        self._opened.dispose()

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from registry.errors import BadInput, GraphBusy, NotFound
+from registry.errors import BadInput, GraphBusy, LedgerError, NotFound
 from registry.ledger.base import (
     Batch,
     Change,
@@ -270,6 +270,15 @@ class LedgerContract(RecordingContract):
                 pass
 
     # -- backup ------------------------------------------------------------------------------
+
+    def test_a_closed_ledger_stays_closed(self, reopen: Callable[[], Ledger]) -> None:
+        closed = reopen()
+        closed.close()
+        closed.close()
+        with pytest.raises(LedgerError, match="is closed"):
+            closed.record(DESCRIBED)
+        with pytest.raises(LedgerError, match="is closed"):
+            closed.circuits()
 
     def test_a_dump_is_of_one_moment(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         record_circuit(ledger, 0)
