@@ -214,11 +214,11 @@ class Registry(Closing):
 
     def tag(self, prefix: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """Add and remove tags of a circuit; both are harmless to repeat."""
-        added, removed = set(add), set(remove)
-        CircuitLabels(tags=tuple(added))  # refuses what cannot be tags
+        added, removed = tuple(add), set(remove)
+        CircuitLabels(tags=added)  # refuses what cannot be tags
         self._relabel(
             self._ledger.circuit(prefix),
-            lambda old: {"tags": tuple(sorted((set(old.tags) | added) - removed))},
+            lambda old: {"tags": tuple(sorted({*old.tags, *added} - removed))},
         )
 
     def note(self, prefix: str, text: str) -> None:

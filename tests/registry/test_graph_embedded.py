@@ -260,11 +260,10 @@ def test_a_query_that_ignores_its_limit_is_ended_with_its_process(
     [
         "WITH 1 AS a " + "WITH a " * 60_000 + "RETURN a",
         "".join(f"CALL {{ RETURN 1 AS x{i} }} " for i in range(12_000)) + "RETURN 1 AS x",
-        "MATCH " + ", ".join(f"(a{i})" for i in range(40_000)) + " RETURN 1 AS x",
         "RETURN size(reduce(s = [1], i IN range(1, 40) | s + s)) AS n",
         "RETURN reduce(s = [1], i IN range(1, 200000) | [s]) AS n",
     ],
-    ids=["clauses", "subqueries", "patterns", "doubling", "nesting"],
+    ids=["clauses", "subqueries", "doubling", "nesting"],
 )
 def test_what_takes_the_engine_beyond_its_limit_ends_with_its_process(
     path: Path, text: str

@@ -20,7 +20,13 @@ import psutil
 import pytest
 
 from registry import Registry
-from registry.errors import GraphError, GraphUnavailable, QueryTimeout, QueryTooLarge
+from registry.errors import (
+    GraphError,
+    GraphUnavailable,
+    QueryFailed,
+    QueryTimeout,
+    QueryTooLarge,
+)
 from registry.graph.base import GraphStore, Statement
 from tests import examples
 from tests.servers import unavailable
@@ -157,7 +163,8 @@ ENDLESS = [
 def test_no_query_goes_on_past_its_limit_or_is_repeated(server: Neo4jServer, text: str) -> None:
     with server.open(writing=False) as store:
         began = time.monotonic()
-        with contextlib.suppress(QueryTimeout):  # planned in time, some are answered
+        # Planned in time, some are answered, or found to count more than there are numbers for.
+        with contextlib.suppress(QueryTimeout, QueryFailed):
             store.read(text, timeout_seconds=2)
         assert time.monotonic() - began < 2 + _SLACK_SECONDS
         assert store.read("RETURN 1 AS one", timeout_seconds=_ALIVE_SECONDS).values == ((1,),)

@@ -39,7 +39,7 @@ SHAPES = st.builds(
 
 
 def evaluation(faithfulness: float, full: float = 1.0) -> CircuitEvaluation:
-    circuit, empty, whole = (torch.tensor([mean]).double() for mean in (faithfulness, 0.0, full))
+    circuit, empty, whole = torch.tensor([[faithfulness], [0.0], [full]], dtype=torch.float64)
     return CircuitEvaluation(circuit, empty, whole)
 
 

@@ -59,6 +59,10 @@ class Seed:
     def __repr__(self) -> str:
         return f"{self.format}:{self.main}"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As hypothesis shows it, which else writes out the files."""
+        printer.text(repr(self))
+
     def written(self, folder: Path, changed: dict[str, bytes] | None = None) -> Path:
         """Put the files into ``folder``, some changed; the path of the one to import."""
         for name, content in {**self.files, **(changed or {})}.items():

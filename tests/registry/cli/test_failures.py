@@ -42,7 +42,7 @@ FAULTS = [
     (f"tag {IOI.id} ' '", 2, "' ' is no tag"),
     (f"note {IOI.id} ''", 2, "the note is empty"),
     (f"note {IOI.id} 'half \udcff'", 2, "notes.0: Input should be a valid string"),
-    (f"tag {IOI.id} 'half-\udcff'", 2, "tags.1: Input should be a valid string"),
+    (f"tag {IOI.id} 'half-\udcff'", 2, "tags.0: Input should be a valid string"),
     (f"retract {IOI.id}", 2, "--reason"),
     (f"retract {IOI.id} --reason ''", 2, "a retraction needs a reason"),
     (f"retract {IOI.id} --reason x --superseded-by {IOI.id}", 2, "cannot supersede itself"),
