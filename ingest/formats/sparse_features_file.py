@@ -267,6 +267,8 @@ def _entries(
             raise BadInput(f"{budget.name}: {what} has no single number at each place")
         return index, effects, tensor.shape
     dense = budget.array(tensor, what)
+    if dense.ndim == 0:
+        raise BadInput(f"{budget.name}: {what} is a single number, without units")
     index = np.array(np.nonzero(dense))
     return index, dense[tuple(index)], dense.shape
 

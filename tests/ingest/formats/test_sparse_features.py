@@ -274,6 +274,8 @@ class TestRefusing:
             (neurons(edges={"mlp_0": {"resid_0": torch.ones(2, 2)}}), "not [2, 3, 2, 3]"),
             (neurons(edges={"mlp_0": {"y": torch.ones(2, 2)}}), "not [2, 3]"),
             (neurons(edges={"mlp_0": {"y": 3}}), "is no tensor"),
+            (neurons(edges={"mlp_0": {"y": torch.tensor(1.0)}}), "is a single number"),
+            (neurons(edges={"mlp_0": {"y": torch.tensor(0.0)}}), "is a single number"),
             (
                 neurons(edges={"mlp_0": {"y": sparse([[0]], [[1.0, 2, 3]], (2, 3))}}),
                 "no single number at each place",
