@@ -192,7 +192,7 @@ class EmbeddedGraph(GraphStore):
                     f"the graph {self._path} is not readable by this version of the embedded"
                     f" engine ({text}); it is made again by 'circuits rebuild'"
                 )
-            case "irregular":
+            case "foreign":
                 raise GraphRefused(
                     f"{self._path} is left alone, as {text}; move it away, then 'circuits sync'"
                     " makes the graph again"

@@ -9,13 +9,11 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from registry.credentials import has_stray_password, shown_url
-from registry.errors import BadInput, GraphRefused, GraphUnavailable
+from registry.errors import BadInput, GraphUnavailable
 from registry.file_urls import read_path
 from registry.graph.base import GraphStore
 
 __all__ = ["open_graph", "set_embedded_aside"]
-
-_MAGIC = b"RGF"
 
 _NEO4J_SCHEMES = frozenset({"bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"})
 _DRIVE = re.compile(r"/[A-Za-z]:/")
@@ -65,18 +63,10 @@ def set_embedded_aside(url: str) -> None:
     told. One that can be read is emptied by :func:`registry.graph.schema.begin_filling`.
 
     Raises:
-        GraphRefused: The file is no graph, whatever it is, or is damaged from its first bytes on.
         GraphUnavailable: It cannot be renamed.
     """
     path = _embedded_path(url.partition("://")[2])
     try:
-        with path.open("rb") as file:
-            start = file.read(len(_MAGIC))
-        if start and start != _MAGIC:
-            raise GraphRefused(
-                f"{path} is not a graph file, or a damaged one, and is left alone; move it away,"
-                " then 'circuits sync' makes the graph again"
-            )
         path.replace(path.with_name(path.name + ".old"))
     except FileNotFoundError:
         return

@@ -28,6 +28,7 @@ from registry.graph.frames import Failure, Reply, serve
 _ACTIONS = (
     "refresh", "read", "begin", "run", "commit", "rollback", "clear", "checkpoint", "version",
 )  # fmt: skip
+_MAGIC = b"RGF"
 # A killed writer's engine ends only when it has done what it was doing; that is waited for.
 _LEASE_PATIENCE_SECONDS = 5.0
 _LEASE_POLL_SECONDS = 0.05
@@ -113,7 +114,7 @@ class Engine:
     def _open_for_writing(self) -> Any:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            _require_regular(self._path.stat())
+            _require_graph(self._path, self._path.stat())
         patience_ends = time.monotonic() + _LEASE_PATIENCE_SECONDS
         while True:
             try:
@@ -129,7 +130,7 @@ class Engine:
         except FileNotFoundError:
             self._graph, self._seen = kglite.KnowledgeGraph(), None
             return True
-        _require_regular(status)
+        _require_graph(self._path, status)
         # A checkpoint is renamed into place, so a newer one has another inode.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
@@ -156,10 +157,14 @@ class Served:
         return actions[request["do"]](request)
 
 
-def _require_regular(status: os.stat_result) -> None:
+def _require_graph(path: Path, status: os.stat_result) -> None:
     # Opening a pipe waits for somebody to write into it.
     if not stat.S_ISREG(status.st_mode):
-        raise Failure("irregular", "it is no regular file")
+        raise Failure("foreign", "it is no regular file")
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if start and start != _MAGIC:
+        raise Failure("foreign", "it is no graph file, or a damaged one")
 
 
 def _refuse_file_reading(transaction: Any, request: Reply) -> None:

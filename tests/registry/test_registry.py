@@ -323,7 +323,7 @@ class TestGraphOutOfReach:
         (home / "graph.kgl").write_bytes(b"somebody's thesis")
         with Registry.open(home) as reopened:
             reopened.record(examples.circuit(1))
-            with pytest.raises(GraphRefused, match="not a graph file, or a damaged one"):
+            with pytest.raises(GraphRefused, match="no graph file, or a damaged one"):
                 reopened.cypher(CIRCUITS_IN_GRAPH)
         assert (home / "graph.kgl").read_bytes() == b"somebody's thesis"
 
