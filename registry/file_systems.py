@@ -13,13 +13,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
+from typing_extensions import override
 
+from registry.closing import Closing
 from registry.credentials import has_stray_password, remember_secrets, scrubbed, shown_place
 from registry.errors import BadInput, StorageError
 from registry.file_urls import read_path
@@ -135,7 +136,7 @@ class _PatientFileSystem:
         self._caller.ask(self._files.rm_file, source)
 
 
-class _PatientFile:
+class _PatientFile(Closing):
     """An open remote file."""
 
     def __init__(self, file: Any, caller: _Caller) -> None:
@@ -169,20 +170,10 @@ class _PatientFile:
         place: int = self._caller.ask(self._file.tell)
         return place
 
+    @override
     def close(self) -> None:
         """Send what is left, and let go of the file."""
         self._caller.ask(self._file.close, _n_bytes=self._n_bytes)
-
-    def __enter__(self) -> _PatientFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _piece(self, size: int) -> bytes:
         piece: bytes = self._caller.ask(self._file.read, size, _n_bytes=self._n_bytes + size)
