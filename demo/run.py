@@ -25,9 +25,9 @@ TASKS = ("ioi", "agreement", "capitals")
 HEADS_OF_SEVERAL_TASKS = """\
 MATCH (c:Circuit)-[:HAS_NODE]->(n:Node)-[:INSTANCE_OF]->(head:Component)
 WHERE head.kind = 'head' AND n.effect > 0
-WITH head.local AS head, count(c) AS circuits, collect(c.task) AS tasks, sum(n.effect) AS effect
+WITH head.local AS head, count(c) AS circuits, collect(c.task) AS tasks, min(n.effect) AS at_least
 WHERE circuits > 1
-RETURN head, tasks, effect ORDER BY effect DESC, head LIMIT 8"""
+RETURN head, tasks, at_least ORDER BY at_least DESC, head LIMIT 8"""
 
 
 def say(text: str) -> None:

@@ -219,22 +219,27 @@ def _best(model: str, found: Mapping[str, Sequence[_Row]]) -> Chosen:
             for task, rows in found.items()
         }
         by_task = {task: _ids(rows)[:1] for task, rows in chosen.items()}
-        return Chosen(model, by_task, common[0][-1], _arbitrary(chosen))
-    best = {task: rows[0] for task, rows in found.items()}
+        return Chosen(model, by_task, common[0][-1], _arbitrary(chosen, "the first by id"))
+    best = {task: _best_of_task(rows) for task, rows in found.items()}
     sizes = ", ".join(f"{task} {_size(row)}" for task, row in best.items())
     note = (
         "no size of circuit, found the same way, is there for all tasks; each task's most faithful "
-        f"circuit was taken, and a larger one shares more with any other ({sizes})"
+        f"circuit was taken, or its largest, and a larger one shares more with any other ({sizes})"
     )
     by_task = {task: (row["circuit"],) for task, row in best.items()}
-    return Chosen(model, by_task, None, (note, *_arbitrary(found)))
+    return Chosen(model, by_task, None, (note, *_arbitrary(found, "the largest")))
 
 
-def _arbitrary(found: Mapping[str, Sequence[_Row]]) -> tuple[str, ...]:
+def _best_of_task(rows: Sequence[_Row]) -> _Row:
+    """The most faithful; where that is not known, the largest, which tells most of the task."""
+    return rows[0] if rows[0]["faithfulness"] is not None else max(rows, key=_size)
+
+
+def _arbitrary(found: Mapping[str, Sequence[_Row]], taken: str) -> tuple[str, ...]:
     """Say where nothing told which of several circuits is the most faithful."""
     return tuple(
-        f"{task} has {len(rows)} circuits that would do, none of known faithfulness; the first by "
-        "id was taken, and --circuits names another"
+        f"{task} has {len(rows)} circuits that would do, none of known faithfulness; {taken} "
+        "was taken, and --circuits names another"
         for task, rows in found.items()
         if len(rows) > 1 and rows[0]["faithfulness"] is None
     )

@@ -145,8 +145,8 @@ class PairComparison:
         if q is None:
             return "chance was not asked for, or cannot be told"
         of = "components" if self.counts_components else "connections"
-        verdict = "more than" if q < SIGNIFICANT else "no more than is expected"
-        return f"the circuits share {verdict} by chance ({of}, q = {q:.3g})"
+        verdict = "share more" if q < SIGNIFICANT else "are not shown to share more"
+        return f"the circuits {verdict} than by chance ({of}, q = {q:.3g})"
 
     @property
     def picture(self) -> Picture:

@@ -85,7 +85,11 @@ def edge_key(edge: DrawnEdge) -> tuple[str, str, str]:
 
 
 def strengths(picture: Picture) -> dict[tuple[str, str, str], float]:
-    """Mean size of an edge's effects, each as a share of its task's largest; 0 where unknown."""
+    """How strong an edge is for at least ``min_tasks`` tasks; 0 where its effects are unknown.
+
+    Effects are shares of their task's largest; of an edge's, the ``min_tasks``-th largest counts.
+    So an edge that one task uses much and another hardly is no strong shared edge.
+    """
     largest = {
         task: max((abs(edge.effects.get(task) or 0.0) for edge in picture.edges), default=0.0)
         for task in picture.tasks
@@ -96,7 +100,8 @@ def strengths(picture: Picture) -> dict[tuple[str, str, str], float]:
             abs(effect or 0.0) / largest[task] if largest[task] else 0.0
             for task, effect in edge.effects.items()
         ]
-        strength[edge_key(edge)] = sum(sizes) / len(sizes) if sizes else 0.0
+        counts = min(picture.min_tasks, len(sizes)) - 1
+        strength[edge_key(edge)] = sorted(sizes, reverse=True)[counts] if sizes else 0.0
     return strength
 
 

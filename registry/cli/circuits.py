@@ -140,7 +140,9 @@ def show(
     for section, known in ((sections[-2], content.nodes), (sections[-1], content.edges)):
         shown = len(section.content)
         if shown < len(known) and format is Format.TABLE:
-            notice(f"the strongest {shown} of {len(known)} {section.title}; --top 0 shows all")
+            ranked = any(part.rank or part.effect is not None for part in known)
+            which = "strongest" if ranked else "first"
+            notice(f"the {which} {shown} of {len(known)} {section.title}; --top 0 shows all")
 
 
 def tag(

@@ -128,6 +128,17 @@ def test_where_no_size_is_common_each_task_has_its_most_faithful_and_a_note_says
     assert "(capitals 33, ioi 40)" in note
 
 
+def test_where_no_size_is_common_and_nothing_tells_the_most_faithful_the_largest_is_taken(
+    tmp_path: Path,
+) -> None:
+    several = [circuit(seed, "ioi", size) for seed, size in ((91, 10), (92, 25), (93, 15))]
+    with Registry.init(tmp_path) as registry:
+        registry.record(examples.GPT2, *examples.TASKS, CAPITALS_33, *several)
+        found = choose_circuits(registry, ["capitals", "ioi"])
+    assert found.by_task["ioi"] == ids(several[1])
+    assert any("the largest was taken" in note for note in found.notes)
+
+
 def test_one_task_has_its_smallest_size(tiny: Registry) -> None:
     found = choose_circuits(tiny, [NUMERALS_TASK, NUMERALS_TASK])
     assert (found.by_task, found.size) == ({NUMERALS_TASK: ids(NUMERALS_10)}, 10)

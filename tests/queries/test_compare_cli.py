@@ -85,7 +85,7 @@ def test_chance_is_told_under_every_null_and_the_weakest_is_the_conclusion(home:
     # Ports and layers leave a choice of 12 senders or receivers, or of both.
     assert layers["expected"] == pytest.approx(1 / 12 + 1 / 144 + 1 / 12 + 1)
     assert found["conclusion"]["p"] == max(degrees["p"], hubs["p"], layers["p"])
-    assert found["conclusion"]["in words"].startswith("the circuits share no more than is expected")
+    assert found["conclusion"]["in words"].startswith("the circuits are not shown to share")
     assert answer(home, *asked) == found
 
 

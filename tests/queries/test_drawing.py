@@ -94,6 +94,14 @@ def test_strength_is_relative_to_the_task() -> None:
     assert strongest(made) == (loud, quiet)
 
 
+def test_an_edge_that_one_task_hardly_uses_is_no_strong_shared_edge() -> None:
+    one_sided = DrawnEdge("input", "m1", None, {"a": 1.0, "b": 0.01})
+    even = DrawnEdge("input", "m2", None, {"a": 0.3, "b": -0.3})
+    largest = DrawnEdge("input", "m3", None, {"a": 1.0, "b": 1.0, "c": 0.01})
+    made = Picture("t", ("a", "b", "c"), (one_sided, even, largest), min_tasks=2, max_edges=3)
+    assert strongest(made) == (largest, even, one_sided)
+
+
 def test_wider_lines_are_stronger_and_dashed_ones_hurt() -> None:
     strong = DrawnEdge("input", "m1", None, {"ioi": -2.0})
     weak = DrawnEdge("input", "m2", None, {"ioi": 0.05})
