@@ -124,7 +124,7 @@ class ArtifactStore:
                 tuple(map(str, said["instances"])),
                 tuple(map(str, said.get("ledgers", ()))),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise StoreRefused(
                 f"{shown_place(self._url)} has a {_MARK} that is no mark; delete that file, then"
                 " 'circuits migrate' marks the artifacts anew"
@@ -169,6 +169,11 @@ class ArtifactStore:
         self._marked = found is not None and found == found.joined(self._claimed)
         self._verified = True
 
+    def verify_again(self) -> None:
+        """As :meth:`verify`, also of a store that was found right: it may be another's by now."""
+        self._verified = False
+        self.verify()
+
     def mark(self) -> None:
         """Write the mark where this ledger is not in it; storing does so by itself.
 
@@ -177,7 +182,7 @@ class ArtifactStore:
         """
         if self._claimed is None:
             return
-        self.verify()
+        self.verify_again()
         if not self._marked:
             found, mine = self.owner(), self._claimed
             known = found if found and found.registry == mine.registry else mine
@@ -371,8 +376,13 @@ class ArtifactStore:
 
     def _open(self, path: str) -> IO[bytes]:
         # Opening a pipe waits for somebody to write into it.
-        if self._local and os.path.exists(path) and not os.path.isfile(path):
-            raise ArtifactCorrupt(f"{path} is no regular file; move it away")
+        if self._local and os.path.lexists(path):
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise ArtifactCorrupt(f"{path} is no regular file; move it away")
+            # Whoever made the folder may have laid it, to have files of others read.
+            inside = os.path.join(os.path.realpath(self._root), "")
+            if not os.path.realpath(path).startswith(inside):
+                raise ArtifactCorrupt(f"{path} is a link out of the artifacts; move it away")
         opened: IO[bytes] = self._files.open(path, "rb")
         return opened
 
@@ -464,6 +474,9 @@ class ArtifactStore:
         except FileNotFoundError as error:
             raise ArtifactNotFound(f"no artifact {what[:12]} in {place}") from error
         except OSError as error:
+            if error.errno in _IN_THE_WAY:
+                reason = f"{_said(error)}; move away what is there"
+                raise ArtifactCorrupt(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
             reason = _FULL.get(error.errno or 0) or _said(error)
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
         except Exception as error:  # every fsspec backend has errors of its own
@@ -471,6 +484,10 @@ class ArtifactStore:
             raise StorageError(f"cannot {doing} {what[:12]} in {place}: {reason}") from error
 
 
+_IN_THE_WAY = (
+    errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EIO,
+)  # fmt: skip
+"""What one bad file or folder among the artifacts brings; the others are to be had all the same."""
 _FULL = {
     errno.ENOSPC: "the disk is full; free some space, or set CIRCUITS_ARTIFACTS to another place",
     errno.EDQUOT: "the disk quota is used up; free some space, or set CIRCUITS_ARTIFACTS to"

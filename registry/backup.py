@@ -9,6 +9,7 @@ processes may record meanwhile.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -44,6 +45,8 @@ FORMAT = "circuit-registry-backup/1"
 _MANIFEST, _LEDGER, _ARTIFACTS = "manifest.json", "ledger.jsonl", "artifacts/"
 _REGISTRY_TABLE = "registry"
 _PIECE_BYTES = 1 << 20
+_MOST_OF_A_ROW = 256 << 20
+"""Bytes; the texts of a record may have an eighth of that."""
 _MOST_OF_A_MANIFEST = 64 << 20
 """Bytes: a million artifacts that had to be left out."""
 
@@ -223,12 +226,28 @@ def _check_contents(archive: zipfile.ZipFile, manifest: _Manifest, path: Path) -
         raise BadInput(
             f"{path} is not whole: it holds {held} of the {manifest.artifacts} artifacts it had"
         )
-    # Before anything is made: its rows are read again when they are loaded.
+    if len(set(archive.namelist())) < len(archive.namelist()):
+        raise BadInput(f"{path} is damaged: it holds two files of one name")
+    for name in archive.namelist():
+        if name.startswith(_ARTIFACTS) and _hash_of(archive, name) != name.removeprefix(_ARTIFACTS):
+            raise BadInput(f"{path} is damaged: its file {name} does not have the content it names")
+    n_rows = 0
     for table, row in _rows(archive):
+        n_rows += 1
         if table == _REGISTRY_TABLE and row.get("id") != manifest.registry:
             raise BadInput(
                 f"{path} is damaged: its rows are not of the registry that its {_MANIFEST} names"
             )
+    if n_rows != manifest.rows:
+        raise BadInput(f"{path} is not whole: it holds {n_rows} of the {manifest.rows} rows it had")
+
+
+def _hash_of(archive: zipfile.ZipFile, name: str) -> str:
+    found = hashlib.sha256()
+    with archive.open(name) as file:
+        while piece := file.read(_PIECE_BYTES):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def load_artifacts(backup: Backup, artifacts: ArtifactStore) -> None:
@@ -275,6 +294,7 @@ def collect_garbage(
             which this ledger does not know; unless ``sole_copy`` says that it is gone.
     """
     if apply:
+        artifacts.verify_again()
         _require_sole_copy(artifacts, sole_copy=sole_copy)
     # Addresses are listed before the ledger is read: what is written in between is not listed.
     ages = ((address, _age(artifacts, address)) for address in artifacts.addresses())
@@ -326,8 +346,10 @@ def _write_ledger(archive: zipfile.ZipFile, ledger: Ledger) -> int:
 
 def _rows(archive: zipfile.ZipFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with archive.open(_LEDGER) as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(lambda: lines.readline(_MOST_OF_A_ROW), b""), 1):
             try:
+                if len(line) == _MOST_OF_A_ROW:
+                    raise ValueError("too long")
                 table, row = json.loads(line)
                 if not (isinstance(table, str) and isinstance(row, dict)):
                     raise TypeError("not a table's name and a row")

@@ -10,6 +10,7 @@ whatever is wrong with it never stops recording.
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,15 @@ from registry.catalogue import bind, load_catalogue
 from registry.closing import Closing
 from registry.damage import Damage, damaged, mend
 from registry.documents import read_circuit
-from registry.errors import BadInput, CircuitsError, LedgerError, NotFound, StoreRefused
+from registry.errors import (
+    BadInput,
+    CircuitsError,
+    GraphError,
+    LedgerError,
+    NotFound,
+    StoreRefused,
+)
+from registry.file_urls import url_path
 from registry.findings import Description, FoundCircuit, as_records
 from registry.graph.schema import PutAside
 from registry.ledger.base import (
@@ -533,6 +542,8 @@ class Registry(Closing):
         if registry._ledger.restored_from == backup.digest:
             return registry
         is_empty = registry._ledger.revision() == Revision()
+        if is_empty:  # as a restore that was broken off leaves it
+            registry._graph.set_aside_if_empty()
         registry.close()
         if not is_empty:
             raise LedgerError(
@@ -546,6 +557,7 @@ class Registry(Closing):
         artifacts = ArtifactStore(settings.artifacts)
         artifacts.claim(backup.registry, "")
         artifacts.verify(backup.artifacts)  # before anything is made
+        cls._require_loadable(backup)
         migrate_ledger(settings.ledger)
         registry = cls.open(settings=settings)
         try:
@@ -559,6 +571,21 @@ class Registry(Closing):
             registry.close()
             raise
         return registry
+
+    @staticmethod
+    def _require_loadable(backup: backups.Backup) -> None:
+        """Load a backup's rows where it does no harm, and refuse one that lacks what they need."""
+        with tempfile.TemporaryDirectory() as folder:
+            url = f"sqlite:///{url_path(Path(folder) / 'ledger.sqlite')}"
+            migrate_ledger(url)
+            with open_ledger(url) as ledger:
+                backups.load_ledger(backup, ledger)
+                lacking = ledger.artifacts() - backup.artifacts() - {*backup.left_out}
+        if lacking:
+            raise BadInput(
+                f"the backup is not whole: it lacks {len(lacking)} artifacts that its records name,"
+                f" such as {min(lacking)[:12]}"
+            )
 
     def gc(
         self, *, apply: bool = False, grace_seconds: float = 3600.0, sole_copy: bool = False
@@ -584,7 +611,15 @@ class Registry(Closing):
 
     def _refuse_older_state(self) -> None:
         """Refuse to delete what a ledger that was put back to an older state knows nothing of."""
-        if self._graph.is_ahead():
+        try:
+            is_ahead = self._graph.is_ahead()
+        except GraphError as error:
+            raise StoreRefused(
+                "whether the ledger was put back to an older state cannot be told, as the graph"
+                f" cannot be read ({error}); nothing was deleted. Run 'circuits sync' first, or say"
+                " by --sole-copy that the ledger is the newest there is"
+            ) from error
+        if is_ahead:
             raise StoreRefused(
                 "the graph holds revisions that the ledger does not have: it was put back to an"
                 " older state, and what was recorded since would be deleted. 'circuits sync' makes"

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from registry import trusted_homes
 from registry.credentials import shown_url
 from registry.errors import BadInput, CircuitsError, HomeNotTrusted
-from registry.file_urls import url_path
+from registry.file_urls import read_path, url_path
 from registry.homes import (
     FILE_NAME,
     HOME_NAME,
@@ -116,9 +116,13 @@ class Settings(BaseModel):
         along, and keeps none where it came from.
         """
         in_home = f"sqlite:///{url_path(self.home)}/"
-        if self.ledger.startswith(in_home) and self.artifacts.startswith(f"{self.home}{os.sep}"):
-            return self.ledger.removeprefix(in_home)
-        return self.describe()["ledger"]
+        if "://" in self.artifacts or not self.ledger.startswith(in_home):
+            return self.describe()["ledger"]
+        ledger = self.ledger.removeprefix(in_home)
+        home = self.home.resolve()
+        # A link, or "..", may lead to a place that the next copy of the home shares.
+        kept = (Path(self.artifacts).resolve(), read_path(ledger, self.home).resolve())
+        return ledger if all(home in path.parents for path in kept) else self.describe()["ledger"]
 
 
 class LocalSettings(NamedTuple):

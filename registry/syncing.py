@@ -24,6 +24,7 @@ from registry.graph.schema import (
     PutAside,
     begin_filling,
     holds_nothing,
+    holds_only_the_marker,
     identify,
     mark,
     migrate,
@@ -145,13 +146,28 @@ class GraphAccess:
         return store.limits()
 
     def is_ahead(self) -> bool:
-        """Whether the graph holds what the ledger never had; False where it cannot be read."""
+        """Whether the graph holds what the ledger never had.
+
+        Raises:
+            GraphError: The graph cannot be read, or holds nothing that tells.
+        """
+        with self._connect(writing=False) as store:
+            marker = identify(store, self._owner)
+            if marker is None:
+                raise GraphOutdated("the graph is empty")
+            return bool(self._ahead(marker))
+
+    def set_aside_if_empty(self) -> None:
+        """Rename this ledger's own embedded graph, if it holds nothing, for another's sake."""
+        if not self._settings.graph_is_embedded:
+            return
         try:
             with self._connect(writing=False) as store:
-                marker = identify(store, self._owner)
-                return marker is not None and bool(self._ahead(marker))
+                if identify(store, self._owner) is None or not holds_only_the_marker(store):
+                    return
         except GraphError:
-            return False
+            return
+        set_embedded_aside(self._settings.graph)
 
     def standing(self) -> Standing:
         """How the graph stands; opens it, and changes nothing."""

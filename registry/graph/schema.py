@@ -31,6 +31,7 @@ __all__ = [
     "PutAside",
     "begin_filling",
     "holds_nothing",
+    "holds_only_the_marker",
     "identify",
     "mark",
     "migrate",
@@ -177,6 +178,11 @@ def identify(
 def holds_nothing(store: GraphStore) -> bool:
     """Whether the graph has no node at all."""
     return not len(store.read(_ANYTHING))
+
+
+def holds_only_the_marker(store: GraphStore) -> bool:
+    """Whether the graph has no node but its marker."""
+    return not len(store.read("MATCH (n) WHERE NOT n:Registry RETURN 1 AS one LIMIT 1"))
 
 
 def require_whole(marker: Marker | None) -> Marker:

@@ -115,6 +115,10 @@ class Engine:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             _require_graph(self._path, self._path.stat())
+        for ending in (".lock", ".lock-owner"):
+            beside = Path(f"{self._path}{ending}")
+            if beside.exists() and not beside.is_file():
+                raise Failure("foreign", f"{beside.name} beside it is no regular file")
         patience_ends = time.monotonic() + _LEASE_PATIENCE_SECONDS
         while True:
             try:
@@ -158,7 +162,7 @@ class Served:
 
 
 def _require_graph(path: Path, status: os.stat_result) -> None:
-    # Opening a pipe waits for somebody to write into it.
+    # Opening a pipe waits for somebody to write into it; the engine opens its locks too.
     if not stat.S_ISREG(status.st_mode):
         raise Failure("foreign", "it is no regular file")
     with path.open("rb") as file:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from registry import Registry
-from registry.errors import BadInput, LedgerError, StorageError
+from registry.errors import ArtifactCorrupt, BadInput, LedgerError, StorageError
 from tests import examples
 
 Members = dict[str, bytes]
@@ -64,6 +64,23 @@ def row(data: bytes) -> Callable[[Members], None]:
     return change
 
 
+def without(table: str) -> Callable[[Members], None]:
+    def change(members: Members) -> None:
+        lines = members["ledger.jsonl"].splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)[0] != table]
+        members["ledger.jsonl"] = b"".join(kept)
+
+    return change
+
+
+def both(*changes: Callable[[Members], object]) -> Callable[[Members], None]:
+    def change(members: Members) -> None:
+        for one in changes:
+            one(members)
+
+    return change
+
+
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
@@ -94,7 +111,10 @@ class TestChangedBackups:
             (row(b"[\xff]"), "line .* is no row"),
             (row(DEEP), "line .* is no row"),
             (row(b'["tasks", ' + b"9" * 5_000 + b"]"), "line .* is no row"),
-            (row(b'["passwords", {}]'), "that this program does not know"),
+            (both(row(b'["passwords", {}]'), manifest(rows=9)), "that this program does not know"),
+            (row(b'["tasks", {}]'), "is not whole: it holds 9 of the 8 rows"),
+            (without("circuits"), "is not whole: it holds 6 of the 8 rows"),
+            (both(without("models"), manifest(rows=7)), "(?i)foreign key"),
             (content("artifacts/" + "a" * 64, b"x"), "is not whole: it holds 3 of the 2"),
         ],
     )
@@ -103,8 +123,33 @@ class TestChangedBackups:
     ) -> None:
         with pytest.raises((BadInput, LedgerError), match=why):
             Registry.restore(rewritten(backup, change), tmp_path / "new")
+        made = {path.name for path in (tmp_path / "new").glob("*")}
+        assert not {"ledger.sqlite", "artifacts", "graph.kgl"} & made
         with Registry.restore(backup, tmp_path / "new") as restored:
             assert len(restored.circuits()) == 2
+
+    def test_an_artifact_that_records_name_is_missed(self, backup: Path, tmp_path: Path) -> None:
+        def change(members: Members) -> None:
+            members.pop(f"artifacts/{examples.circuit(1).id}")
+            manifest(artifacts=1)(members)
+
+        with pytest.raises(BadInput, match="lacks 1 artifacts that its records name"):
+            Registry.restore(rewritten(backup, change), tmp_path / "new")
+
+    def test_a_restore_that_was_broken_off_and_synced_is_finished_by_the_next(
+        self, backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr("registry.backup.load_artifacts", killed)
+            with pytest.raises(KeyboardInterrupt):
+                Registry.restore(backup, tmp_path / "new")
+        with Registry.open(tmp_path / "new") as unfinished:
+            assert unfinished.cypher("MATCH (c:Circuit) RETURN count(c) AS n").values == ((0,),)
+        with Registry.restore(backup, tmp_path / "new") as restored:
+            assert restored.cypher("MATCH (c:Circuit) RETURN count(c) AS n").values == ((2,),)
 
     def test_an_artifact_of_other_content_is_not_stored(self, backup: Path, tmp_path: Path) -> None:
         name = f"artifacts/{examples.circuit(1).id}"
@@ -177,6 +222,50 @@ class TestMending:
             assert [one.fault for one in registry.damage()] == ["damaged"]
             mended, left = registry.mend(backup)
             assert (len(mended), left) == (1, ())
+
+    @pytest.mark.parametrize("is_folder", [True, False])
+    def test_what_stands_in_an_artifact_s_way_is_damage_and_stops_no_other(
+        self,
+        registry: Registry,
+        backup: Path,
+        tmp_path: Path,
+        is_folder: bool,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        first, second = sorted(one.id for one in registry.circuits())
+        registry.close()
+        home = tmp_path / "first"
+        for lost in (first, second):
+            (home / "artifacts" / lost[:2] / lost[2:]).unlink()
+        if is_folder:
+            (home / "artifacts" / first[:2] / first[2:] / "full").mkdir(parents=True)
+        else:
+            (home / "artifacts" / first[:2]).rmdir()
+            (home / "artifacts" / first[:2]).write_text("in the way")
+        with Registry.open(home) as registry:
+            assert {one.address for one in registry.damage()} == {first, second}
+            registry.backup(tmp_path / "some.zip", skip_damaged=True)
+            mended, left = registry.mend(backup)
+        assert [one.address for one in mended] == [second]
+        assert [one.address for one in left] == [first]
+        assert "move away what is there" in caplog.text
+
+    def test_links_out_of_the_artifacts_are_not_followed(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        lost = examples.circuit(1).id
+        path = tmp_path / "first" / "artifacts" / lost[:2] / lost[2:]
+        path.rename(tmp_path / "outside")
+        path.symlink_to(tmp_path / "outside")
+        with pytest.raises(ArtifactCorrupt, match="link out of the artifacts"):
+            registry.circuit(lost)
+        path.unlink()
+        path.parent.rmdir()
+        path.parent.symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "outside").rename(tmp_path / "elsewhere" / path.name)
+        with pytest.raises(ArtifactCorrupt, match="link out of the artifacts"):
+            registry.circuit(lost)
 
     def test_a_pipe_or_a_folder_in_place_of_a_store_is_told(
         self, registry: Registry, tmp_path: Path

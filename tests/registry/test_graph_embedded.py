@@ -227,6 +227,17 @@ def test_what_is_no_graph_is_left_alone(path: Path, content: bytes | None, writi
     assert content is None or path.read_bytes() == content
 
 
+@pytest.mark.parametrize("ending", [".lock", ".lock-owner"])
+def test_a_pipe_beside_the_graph_is_not_waited_for(path: Path, ending: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(f"{path}{ending}")
+    with (
+        pytest.raises(GraphRefused, match=f"{ending} beside it is no regular file"),
+        EmbeddedGraph(path, writing=True) as store,
+    ):
+        store.read(COUNT)
+
+
 def test_a_graph_file_is_set_aside_whole(path: Path) -> None:
     url = f"kglite://{path}"
     set_embedded_aside(url)

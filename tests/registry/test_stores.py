@@ -25,7 +25,7 @@ from registry.graph.open import open_graph
 from registry.graph.schema import Owner, begin_filling, identify
 from registry.ledger.base import Batch
 from registry.records import Task
-from registry.settings import Settings, create_home, load_settings
+from registry.settings import Settings, create_home, load_settings, trust
 from tests import examples
 from tests.servers.neo4j import Neo4jServer
 
@@ -196,6 +196,49 @@ class TestArtifacts:
                 original.gc(apply=True, grace_seconds=0)
             assert original.has_artifact(examples.circuit(2).id)
 
+    @pytest.mark.parametrize("by_link", [True, False])
+    def test_a_copied_home_that_leads_to_shared_artifacts_collects_none_of_the_other_s(
+        self, tmp_path: Path, by_link: bool
+    ) -> None:
+        artifacts = None if by_link else "../shared"
+        first, second, shared = (tmp_path / name for name in ("first", "second", "shared"))
+        shared.mkdir()
+        first.mkdir()
+        if by_link:
+            (first / "artifacts").symlink_to(shared)
+        create_home(first)
+        if artifacts:
+            with (first / "circuits.toml").open("a") as file:
+                file.write(f'artifacts = "{artifacts}"\n')
+        trust(first)
+        with Registry.init(first) as original:
+            original.record(examples.circuit(1))
+        shutil.copytree(first, second, symlinks=True)
+        trust(second)
+        with Registry.open(second) as copy:
+            copy.record(examples.circuit(2))
+        assert any(shared.iterdir())
+        with Registry.open(first) as original:
+            with pytest.raises(StoreRefused, match="another copy"):
+                original.gc(apply=True, grace_seconds=0)
+            assert original.has_artifact(examples.circuit(2).id)
+
+    def test_an_empty_store_that_another_registry_took_is_seen_by_its_first_owner(
+        self, tmp_path: Path
+    ) -> None:
+        shared = str(tmp_path / "shared")
+        homes = [create_home(tmp_path / name, artifacts=shared) for name in ("one", "two")]
+        with (
+            Registry.init(settings=load_settings(homes[0])) as one,
+            Registry.init(settings=load_settings(homes[1])) as two,
+        ):
+            one.record(examples.circuit(1))
+            with pytest.raises(StoreRefused, match="belong to registry"):
+                two.gc(apply=True, grace_seconds=0)
+            with pytest.raises(StoreRefused, match="belong to registry"):
+                two.record(examples.circuit(2))
+            assert one.circuit(examples.circuit(1).id).circuit == examples.circuit(1)
+
     def test_a_home_that_is_copied_or_moved_whole_collects_as_before(
         self, registry: Registry, home: Path, tmp_path: Path
     ) -> None:
@@ -220,10 +263,15 @@ class TestArtifacts:
             with pytest.raises(StoreRefused, match="put back to an older state"):
                 put_back.gc(apply=True, grace_seconds=0)
             assert put_back.has_artifact(examples.circuit(8).id)
+            put_back.close()
+        (home / "graph.kgl").rename(home / "hidden")
+        with Registry.open(home) as put_back:
+            with pytest.raises(StoreRefused, match="cannot be told"):
+                put_back.gc(apply=True, grace_seconds=0)
             put_back.sync()
             assert examples.circuit(8).id in put_back.gc(apply=True, grace_seconds=0).addresses
 
-    @pytest.mark.parametrize("content", ["{", "[]", '"x"', '{"registry": 1}', "\0"])
+    @pytest.mark.parametrize("content", ["{", "[]", '"x"', '{"registry": 1}', "\0", "[" * 100_000])
     def test_a_mark_that_is_none_is_refused(
         self, registry: Registry, home: Path, content: str
     ) -> None:
