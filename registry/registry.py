@@ -598,6 +598,8 @@ class Registry(Closing):
         Raises:
             StoreRefused: The artifacts are another registry's; or another copy of this one keeps
                 files among them, unless ``sole_copy`` says that it is gone.
+            GraphError: With ``apply``: the graph, which tells whether the ledger was put back to an
+                older state, cannot be read; unless ``sole_copy``.
         """
         if apply and not sole_copy:
             self._refuse_older_state()
@@ -614,10 +616,9 @@ class Registry(Closing):
         try:
             is_ahead = self._graph.is_ahead()
         except GraphError as error:
-            raise StoreRefused(
-                "whether the ledger was put back to an older state cannot be told, as the graph"
-                f" cannot be read ({error}); nothing was deleted. Run 'circuits sync' first, or say"
-                " by --sole-copy that the ledger is the newest there is"
+            raise GraphError(
+                f"{error}. Nothing was deleted, as the graph tells whether the ledger was put back to"
+                " an older state; --sole-copy says that it was not"
             ) from error
         if is_ahead:
             raise StoreRefused(
