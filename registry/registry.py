@@ -617,8 +617,8 @@ class Registry(Closing):
             is_ahead = self._graph.is_ahead()
         except GraphError as error:
             raise GraphError(
-                f"{error}. Nothing was deleted, as the graph tells whether the ledger was put back to"
-                " an older state; --sole-copy says that it was not"
+                f"{error}. Nothing was deleted, as the graph tells whether the ledger was put back"
+                " to an older state; --sole-copy says that it was not"
             ) from error
         if is_ahead:
             raise StoreRefused(
