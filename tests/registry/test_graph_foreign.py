@@ -284,11 +284,10 @@ def test_an_answer_to_another_question_is_told_in_one_line(
 
 def marked(registry: Registry, others: Script) -> Script:
     """A server that says its graph is this registry's, and then what a test wants."""
-    ledger = registry.ledger
+    ledger, revision = registry.ledger, registry.ledger.revision()
 
     def script(text: str) -> Iterable[bytes] | None:
         if "MATCH (r:Registry)" in text:
-            revision = ledger.revision()
             columns: dict[str, object] = {
                 "id": ledger.registry_id, "instance": ledger.instance,
                 "schema_version": schema_version(), "state": "ready",

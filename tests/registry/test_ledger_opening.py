@@ -55,7 +55,7 @@ def test_a_url_of_another_kind_is_refused(
 
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match=r"ledger\.db does not exist: run 'circuits init'"):
+    with pytest.raises(LedgerError, match=r"ledger\.db does not exist: 'circuits init' makes"):
         open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     assert list(tmp_path.iterdir()) == []
 
