@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _SHOWN_DIGITS = 12
 _PIECE_BYTES = 1 << 20
-UNREADABLE_MEMBER = (
+_UNREADABLE_MEMBER = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
 )  # fmt: skip
 """What reading a member of a damaged, encrypted or odd zip raises."""
@@ -191,7 +191,7 @@ def _members(archive: zipfile.ZipFile, missing: set[str]) -> Iterator[tuple[str,
             if found.hexdigest() == address:
                 with archive.open(member) as file:
                     yield address, _pieces(file)
-        except UNREADABLE_MEMBER as error:  # another source may have it
+        except _UNREADABLE_MEMBER as error:  # another source may have it
             log.warning("%s in %s: %s", member.filename, archive.filename, error)
 
 
