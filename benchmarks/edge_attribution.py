@@ -61,7 +61,7 @@ def prompts_of(model: Any, n: int) -> PromptTensors:
         return ids
 
     kept = keep_answered(
-        find_task("ioi"), judge(model), encode=encode, model="benchmark", bos_id=None, seed=0,
+        find_task("ioi"), judge(model), encode=encode, model="benchmark", opening=(), seed=0,
         n=n, at_least=n,
     )  # fmt: skip
     return as_tensors(kept.pairs)

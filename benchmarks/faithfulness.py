@@ -38,6 +38,7 @@ from ingest.discovery import (
 from ingest.discovery.edge_attribution import Method
 from ingest.discovery.scores import By
 from ingest.jobs.answering import PromptTensors, as_tensors, judge
+from ingest.openings import opening_of
 from ingest.tasks.catalogue import find_task
 from ingest.tasks.prompts import keep_answered
 
@@ -122,7 +123,7 @@ def load(model: str, task: str, n_prompts: int) -> Setting:
         judge(bridge),
         encode=encode,
         model=slug,
-        bos_id=bridge.tokenizer.bos_token_id if models.default_bos(bridge) else None,
+        opening=opening_of(bridge.tokenizer),
         seed=SEED,
         n=n_prompts,
         at_least=n_prompts,

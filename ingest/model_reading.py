@@ -7,9 +7,11 @@ Whatever the libraries below say of a broken checkpoint becomes one line.
 from __future__ import annotations
 
 import contextlib
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_c
 from transformer_lens.model_bridge.sources._hf_format import determine_architecture_from_hf_config
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from ingest.discovery.faults import first_line
 from ingest.model_cache import kept_folder, read_gguf
 from ingest.model_hub import download
 from ingest.model_names import Place, PlaceKind, find_built_in
@@ -28,7 +31,15 @@ from registry.errors import BadInput, CircuitsError, MissingExtra, UnsupportedMo
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Checkpoint", "DeviceMap", "architecture_of", "quiet", "read", "said_plainly"]
+__all__ = [
+    "Checkpoint",
+    "DeviceMap",
+    "architecture_of",
+    "quiet",
+    "read",
+    "said_plainly",
+    "wrapped_plainly",
+]
 
 DeviceMap = str | Mapping[str, str | int]
 """``auto``, a device, or where each module goes; as transformers reads it."""
@@ -193,14 +204,25 @@ def said_plainly(what: str, hint: str = "") -> Iterator[None]:
     except CircuitsError:
         raise
     except ImportError as error:
-        raise MissingExtra(f"reading this model ({_first_line(error)})", "discover") from error
+        raise MissingExtra(f"reading this model ({first_line(error)})", "discover") from error
     except Exception as error:
-        raise BadInput(f"{what}: {_first_line(error)}{hint}") from error
+        raise BadInput(f"{what}: {first_line(error)}{hint}") from error
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300].rstrip(" .:")
+@contextlib.contextmanager
+def wrapped_plainly(name: str) -> Iterator[None]:
+    """Refuse by name a model that TransformerLens fails to wrap, whatever it says of it."""
+    try:
+        yield
+    except CircuitsError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise UnsupportedModel(
+            f"{name} cannot be wrapped: TransformerLens {version('transformer_lens')} does not "
+            f"know this configuration of it ({Path(last.filename).stem}, {last.name}: "
+            f"{first_line(error)}); docs/models.md lists the families that are known to work"
+        ) from error
 
 
 @contextlib.contextmanager

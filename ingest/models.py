@@ -24,8 +24,17 @@ try:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+    from transformers.core_model_loading import build_glob_alternation
 
-    from ingest.model_reading import DeviceMap, architecture_of, quiet, read, said_plainly
+    from ingest.model_proof import all_logits, require_same_logits
+    from ingest.model_reading import (
+        DeviceMap,
+        architecture_of,
+        quiet,
+        read,
+        said_plainly,
+        wrapped_plainly,
+    )
 except ModuleNotFoundError as error:
     raise MissingExtra("loading models", "discover") from error
 
@@ -89,7 +98,7 @@ def load(
         NotFound: No such path; not on the hub, or the hub cannot be reached; or the package that
             brings a built-in model is missing.
         BadInput: The name, device or dtype is wrong, or the checkpoint is broken or incomplete.
-        UnsupportedModel: Not a causal language model, or TransformerLens has no adapter for it.
+        UnsupportedModel: As for :func:`wrap`.
         MissingExtra: Reading it needs a package of the extra ``discover``.
     """
     place = locate(name_or_path, revision)
@@ -127,7 +136,8 @@ def wrap(
     ``revision``) comes back from :func:`describe`.
 
     Raises:
-        UnsupportedModel: Not a causal language model, or TransformerLens has no adapter for it.
+        UnsupportedModel: Not a causal language model; TransformerLens has no adapter for it, or
+            makes another model of it; or it cannot be run in this dtype.
         BadInput: The device or dtype is wrong, or too small for the model.
     """
     architecture = architecture_of(model.config, slug or type(model).__name__)
@@ -139,15 +149,21 @@ def wrap(
         prepends_bos=_prepends_bos(tokenizer, model.config),
     )
     model.eval()
-    with said_plainly(f"the model {slug or architecture} cannot be prepared"):
+    name = architecture if slug is None else f"{slug} ({architecture})"
+    with said_plainly(f"the model {name} cannot be prepared"):
         model.set_attn_implementation("eager")
         if dtype is not None:
             _cast(model, _dtype(dtype))
         if device is not None:
             model.to(_device(device))
+        if model.dtype == torch.float64 and model._can_set_experts_implementation():
+            model.set_experts_implementation("eager")  # the grouped product has no float64
+    before = all_logits(model, name)
+    with wrapped_plainly(name):
         bridge = build_bridge_from_module(
             model, architecture, hf_config=model.config, model_name=slug or architecture
         )
+    require_same_logits(name, before, all_logits(bridge, name))
     if tokenizer is not None:
         _give_tokenizer(bridge, tokenizer)
     bridge.cfg.default_prepend_bos = origin.prepends_bos
@@ -261,10 +277,17 @@ def _device(given: str | torch.device | None) -> torch.device:
 
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast parameters alone: rotary frequencies and masks are buffers that must stay exact."""
-    for parameter in model.parameters():
+    """Cast parameters alone: rotary frequencies and masks are buffers that must stay exact.
+
+    What transformers keeps in float32 when it loads in this dtype stays so: routers of mixtures of
+    experts decide otherwise where they are rounded.
+    """
+    plan = model._get_dtype_plan(dtype)
+    pattern = build_glob_alternation(list(plan))[0] if plan else None
+    for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
+            kept = pattern is not None and pattern.search(name) is not None
+            parameter.data = parameter.data.to(torch.float32 if kept else dtype)
     model.config.dtype = dtype
 
 

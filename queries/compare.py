@@ -9,7 +9,7 @@ busiest heads overlap by chance (:mod:`queries.chance`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,15 +23,13 @@ from queries.folding import (
 )
 from registry.errors import BadInput
 from registry.identifiers import Kind, parse_local
+from registry.ranking import rank_correlation
 from registry.records import Circuit, Level, Model, Sign
 
 if TYPE_CHECKING:
-    import numpy
-    from numpy.typing import NDArray
+    pass
 
-__all__ = ["Comparison", "Overlap", "compare", "overlap", "rank_correlation"]
-
-_LEAST_RANKED = 3
+__all__ = ["Comparison", "Overlap", "compare", "overlap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,20 +189,6 @@ def compare(
     )
 
 
-def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Spearman's rank correlation; None for fewer than three pairs, or where one side is all equal.
-
-    Returns:
-        1: the same order; -1: the opposite one. Equal values share the mean of their ranks.
-    """
-    ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
-    if len(pairs) < _LEAST_RANKED or 1 in (len(set(ours)), len(set(theirs))):
-        return None
-    import numpy
-
-    return float(numpy.corrcoef(_ranks(ours), _ranks(theirs))[0, 1])
-
-
 # -- differences -----------------------------------------------------------------------------------
 
 
@@ -292,15 +276,6 @@ def _effect_pairs(a: Folded, b: Folded) -> list[tuple[float, float]]:
         if x is not None and y is not None:
             pairs.append((x, y))
     return pairs
-
-
-def _ranks(values: Sequence[float]) -> NDArray[numpy.float64]:
-    """Places by size, from 1; equal values share the mean of theirs."""
-    import numpy
-
-    _, places, counts = numpy.unique(values, return_inverse=True, return_counts=True)
-    means: NDArray[numpy.float64] = counts.cumsum() - (counts - 1) / 2
-    return means[places]
 
 
 def _sign(value: float) -> int:

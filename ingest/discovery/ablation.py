@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ingest.discovery.anatomy import Anatomy, BlockParts, Hook
+from ingest.discovery.anatomy import Anatomy, Hook
+from ingest.discovery.block_parts import BlockParts
 from ingest.discovery.prompts import PromptBatch, PromptPairs
 from ingest.discovery.recording import Recording
 from ingest.discovery.texts import Prompts
@@ -92,7 +93,7 @@ class Stream:
 
     Attributes:
         written: By every sender.
-        at: The residual stream by hook name: each block's ``hook_in`` and ``ln2.hook_in``, and
+        at: The residual stream by hook name: each block's ``hook_in`` and where its MLP reads, and
             ``ln_final.hook_in``; ``[batch, pos, d_model]``.
         attention: Attention's output before its post-norm, of the blocks that have one.
     """
@@ -220,16 +221,16 @@ def stream_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
     """Record what :func:`stream_of` needs besides what was written."""
     hooks = [record.keep("ln_final.hook_in")]
     for block in anatomy.blocks:
-        places = ["ln2.hook_in", *(["hook_in"] if block.layer else [])]
+        places = [block.mlp_stream, "hook_in"]
         if block.post_norm is not None:
             places.append("attn.hook_out")
-        hooks += [record.keep(block.at(place)) for place in places]
+        hooks += [record.keep(block.at(place)) for place in dict.fromkeys(places)]
     return hooks
 
 
 def stream_of(anatomy: Anatomy, values: Mapping[str, Tensor]) -> Stream:
     """A recorded run as a stream."""
-    places = [b.at(place) for b in anatomy.blocks for place in ("hook_in", "ln2.hook_in")]
+    places = [b.at(place) for b in anatomy.blocks for place in ("hook_in", b.mlp_stream)]
     return Stream(
         written_of(anatomy, values),
         {place: values[place].detach() for place in [*places, "ln_final.hook_in"]},
@@ -264,7 +265,7 @@ def stream_without(anatomy: Anatomy, clean: Stream, ablated: Written) -> Stream:
         if raw is not None:
             attention[layer] = raw
         before_mlp = gone if anatomy.space.parallel else gone + lost
-        at[block.at("ln2.hook_in")] = clean.at[block.at("ln2.hook_in")] - before_mlp
+        at[block.at(block.mlp_stream)] = clean.at[block.at(block.mlp_stream)] - before_mlp
         gone = gone + lost + clean.written.mlps[layer] - ablated.mlps[layer]
     last = clean.at["ln_final.hook_in"]
     at["ln_final.hook_in"] = last - gone.to(last.device)
@@ -275,7 +276,8 @@ def _attention_lost(
     block: BlockParts, clean: Stream, ablated: Written
 ) -> tuple[Tensor, Tensor | None]:
     """What attention no longer adds, and what it then gives to its post-norm if it has one."""
-    lost = (clean.written.z[block.layer] - ablated.z[block.layer]) @ block.w_o.flatten(0, 1)
+    z = clean.written.z[block.layer] - ablated.z[block.layer]
+    lost = z @ block.w_o.flatten(0, 1).to(z.dtype)
     if block.post_norm is None:
         return lost, None
     raw = clean.attention[block.layer]

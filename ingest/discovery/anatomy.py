@@ -16,11 +16,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ingest.discovery.block_parts import (
+    BlockParts,
+    Heads,
+    Projection,
+    read_block,
+    unknown_arithmetic,
+)
 from ingest.discovery.edge_space import EdgeSpace
-from ingest.discovery.norms import Norm, read_norm
+from ingest.discovery.faults import told_by_part
 from registry.errors import BadInput, UnsupportedModel
 
-__all__ = ["Anatomy", "BlockParts", "Projection", "frozen", "read_anatomy", "require_close"]
+__all__ = ["Anatomy", "Hook", "frozen", "read_anatomy", "require_close"]
 
 Hook = Callable[..., Tensor | None]
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
@@ -31,70 +38,6 @@ _GROUPS = "num_key_value_groups"
 _MODULE = "original_component"
 _SHAPE_ERRORS = ("is invalid for input of size", "must match")
 """What torch says where attention insists on its own number of key/value heads."""
-
-
-@dataclass(frozen=True, eq=False)
-class Projection:
-    """Queries, keys or values of one block, by head.
-
-    Attributes:
-        weight: ``[head, d_head, d_model]``.
-        bias: ``[head, 1, d_head]`` or None.
-        hook: Name of the hook point after the projection.
-        copies: Query heads that read each head's output apart; above 1 where a grouped model's keys
-            and values are counted per query head.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    hook: str
-    copies: int = 1
-
-    def apply(self, normed: Tensor) -> Tensor:
-        """Project each head's own input: ``[head, batch, pos, d_model]`` to ``... d_head``."""
-        flat = normed.flatten(1, 2) @ self.weight.mT
-        if self.bias is not None:
-            flat = flat + self.bias
-        return flat.reshape(*normed.shape[:3], -1)
-
-    def by_head(self, value: Tensor) -> Tensor:
-        """Take heads apart: ``[batch, pos, head * d_head]`` to ``[head, batch, pos, d_head]``."""
-        return value.reshape(*value.shape[:2], len(self.weight), -1).permute(2, 0, 1, 3)
-
-
-@dataclass(frozen=True, eq=False)
-class BlockParts:
-    """One block's weights and hook names.
-
-    Attributes:
-        layer: Index of the block.
-        ports: Projections ``q``, ``k``, ``v``.
-        w_o: Output weight of each head, ``[head, d_head, d_model]``.
-        norm: The norm before attention.
-        attention: The model's own module; its number of key/value groups can be changed.
-        post_norm: A norm between attention's output and the residual stream (Gemma), or None.
-        mlp_out: Hook point of what the MLP adds, after its own post-norm if it has one.
-    """
-
-    layer: int
-    ports: dict[str, Projection]
-    w_o: Tensor
-    norm: Norm
-    attention: Any
-    post_norm: Norm | None
-    mlp_out: str
-
-    def at(self, place: str) -> str:
-        """Full name of a hook point of this block."""
-        return f"blocks.{self.layer}.{place}"
-
-    def head_outputs(self, z: Tensor) -> Tensor:
-        """What each head adds: ``[batch, pos, head * d_head]`` to ``[head, batch, pos, d_model]``.
-
-        Before a post-norm where there is one, and without the output bias.
-        """
-        by_head = z.reshape(*z.shape[:2], len(self.w_o), -1).permute(2, 0, 1, 3)
-        return (by_head.flatten(1, 2) @ self.w_o).reshape(*by_head.shape[:3], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +67,13 @@ class Anatomy:
         copying = self._copying()
         with self._keys_per_reader(), model.hooks(fwd_hooks=[*copying, *hooks, last]):
             try:
-                logits = cast(Tensor, model(tokens, attention_mask=torch.ones_like(tokens)))
-            except RuntimeError as error:
-                if copying and any(text in str(error) for text in _SHAPE_ERRORS):
+                with told_by_part(model.original_model, self.name, self.dtype):
+                    logits = cast(Tensor, model(tokens, attention_mask=torch.ones_like(tokens)))
+            except UnsupportedModel as error:
+                if copying and any(text in str(error.__cause__) for text in _SHAPE_ERRORS):
                     raise self.refuse(
                         "keys and values cannot be counted per query head; use kv_heads='grouped'"
-                    ) from error
+                    ) from error.__cause__
                 raise
         return logits[:, -1]
 
@@ -157,9 +101,7 @@ class Anatomy:
 
     def refuse(self, reason: str) -> UnsupportedModel:
         """The error for a model that does not do what is assumed of it."""
-        return UnsupportedModel(
-            f"edge attribution does not know the arithmetic of {self.name}: {reason}"
-        )
+        return unknown_arithmetic(self.name, reason)
 
     def batch_size(self, n_prompts: int, n_positions: int, wanted: int | None) -> int:
         """Prompts per batch: as wanted, or such that all senders' outputs fit into 256 MiB.
@@ -197,15 +139,15 @@ def read_anatomy(model: Any, kv_heads: str = "grouped") -> Anatomy:
     _check_switches(cfg, name)
     last = getattr(model, "ln_final", None)
     if "ln_final.hook_in" not in model.hook_dict or getattr(last, _MODULE, None) is None:
-        raise UnsupportedModel(
-            f"edge attribution does not know the arithmetic of {name}: it has no norm before its "
-            "unembedding"
-        )
-    parallel = bool(cfg.parallel_attn_mlp)
+        raise unknown_arithmetic(name, "it has no norm before its unembedding")
+    heads = Heads(cfg.n_heads, n_kv_heads, copies)
     blocks = tuple(
-        _read_block(block, layer, (cfg.n_heads, n_kv_heads, copies), name)
+        read_block(block, layer, heads, name, model.hook_dict)
         for layer, block in enumerate(model.blocks)
     )
+    parallel = bool(cfg.parallel_attn_mlp)
+    if not parallel and any(block.mlp_norm is not None for block in blocks):
+        raise unknown_arithmetic(name, "attention and MLP share a norm, one after the other")
     w_q = blocks[0].ports["q"].weight
     return Anatomy(
         name,
@@ -276,81 +218,3 @@ def _check_switches(cfg: Any, name: str) -> None:
     for switch in ("use_split_qkv_input", "use_attn_in", "use_attn_result"):
         if getattr(cfg, switch, False):
             raise UnsupportedModel(f"turn {switch} off first: {name} computes heads apart with it")
-
-
-def _read_block(block: Any, layer: int, heads: tuple[int, int, int], name: str) -> BlockParts:
-    """Take a block apart; ``heads`` are query heads, key/value heads, copies of each of these."""
-    parts = block.submodules
-    missing = [part for part in ("ln1", "attn", "ln2", "mlp") if part not in parts]
-    attention = parts.get("attn")
-    if attention is not None:
-        missing += [part for part in "qkvo" if part not in attention.submodules]
-    if missing:
-        raise UnsupportedModel(
-            f"edge attribution does not know the arithmetic of {name}: "
-            f"block {layer} has no {' or '.join(missing)}"
-        )
-    n_heads, n_kv_heads, copies = heads
-    own = attention.original_component
-    if copies > 1 and getattr(own, _GROUPS, None) != copies:
-        raise UnsupportedModel(
-            f"{name} does not say how its query heads share keys and values, so that they cannot "
-            "be counted per query head; use kv_heads='grouped'"
-        )
-    where = f"blocks.{layer}"
-    ports = {
-        "q": _read_projection(attention.q, n_heads, 1, f"{where}.attn.q", name),
-        "k": _read_projection(attention.k, n_kv_heads, copies, f"{where}.attn.k", name),
-        "v": _read_projection(attention.v, n_kv_heads, copies, f"{where}.attn.v", name),
-    }
-    w_o = _matrix(attention.o, f"{where}.attn.o", name)
-    w_o = w_o.mT.reshape(n_heads, -1, len(w_o))
-
-    def norm(part: str) -> Norm:
-        return read_norm(
-            parts[part].original_component, w_o.shape[-1], w_o, f"{where}.{part}", name
-        )
-
-    return BlockParts(
-        layer=layer,
-        ports=ports,
-        w_o=w_o,
-        norm=norm("ln1"),
-        attention=own,
-        post_norm=norm("ln1_post") if "ln1_post" in parts else None,
-        mlp_out="ln2_post.hook_out" if "ln2_post" in parts else "mlp.hook_out",
-    )
-
-
-def _read_projection(linear: Any, n_heads: int, copies: int, where: str, name: str) -> Projection:
-    weight = _matrix(linear, where, name)
-    if weight.shape[0] % n_heads:
-        raise UnsupportedModel(
-            f"edge attribution does not know the arithmetic of {name}: {where} gives "
-            f"{weight.shape[0]} numbers for {n_heads} heads"
-        )
-    bias = linear.original_component.bias
-    by_head = weight.reshape(n_heads, -1, weight.shape[1])
-    return Projection(
-        by_head.repeat_interleave(copies, 0) if copies > 1 else by_head,
-        None
-        if bias is None
-        else bias.detach().reshape(n_heads, 1, -1).repeat_interleave(copies, 0),
-        f"{where}.hook_out",
-        copies,
-    )
-
-
-def _matrix(linear: Any, where: str, name: str) -> Tensor:
-    """Weight as ``[out, in]``; GPT-2's Conv1D keeps it the other way round."""
-    from transformers.pytorch_utils import Conv1D
-
-    module = linear.original_component
-    if type(module) is torch.nn.Linear:
-        return module.weight.detach()
-    if type(module) is Conv1D:
-        return cast(Tensor, module.weight).detach().mT
-    raise UnsupportedModel(
-        f"edge attribution does not know the arithmetic of {name}: {where} is a "
-        f"{type(module).__name__}, not a plain matrix"
-    )

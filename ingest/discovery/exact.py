@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ingest.discovery.ablation import Replacement, Stream, record_stream
-from ingest.discovery.anatomy import Anatomy, BlockParts, Hook
+from ingest.discovery.anatomy import Anatomy, Hook
+from ingest.discovery.block_parts import BlockParts
 from ingest.discovery.metrics import Metric, per_prompt
 from ingest.discovery.patched_run import run_patched
 from ingest.discovery.prompts import PromptBatch, out_of_memory
@@ -190,7 +191,7 @@ def _edge_patch(anatomy: Anatomy, prepared: Prepared, row: int, column: int, row
         return "ln_final.hook_in", _subtracting(change, rows)
     block = anatomy.blocks[local.layer]
     if receiver.port is None:
-        return block.at("ln2.hook_in"), _subtracting(change, rows)
+        return block.at(block.mlp_in), _mlp_reading(block, prepared, change, rows)
     projection = block.ports[receiver.port]
     present = prepared.clean.at[block.at("hook_in")]
     read = present - change.to(present.device)
@@ -231,6 +232,13 @@ def _subtracting(change: Tensor, rows: slice) -> _Change:
     return subtract
 
 
+def _mlp_reading(block: BlockParts, prepared: Prepared, change: Tensor, rows: slice) -> _Change:
+    if block.mlp_norm is None:
+        return _subtracting(change, rows)
+    present = prepared.clean.at[block.at(block.mlp_stream)]
+    return _setting(block.mlp_reads(present - change.to(present.device)), rows)
+
+
 def _setting(by: Tensor, rows: slice, columns: slice = slice(None)) -> _Change:
     def put(value: Tensor) -> None:
         value[rows, :, columns] = by
@@ -244,10 +252,8 @@ def _projecting(block: BlockParts, port: Any, head: int, read: Tensor, rows: sli
     width = projection.weight.shape[1]
 
     def project(value: Tensor) -> None:
-        projected = block.norm(read) @ projection.weight[head].mT
-        if projection.bias is not None:
-            projected = projected + projection.bias[head]
-        value[rows, :, head * width : (head + 1) * width] = projected
+        columns = slice(head * width, (head + 1) * width)
+        value[rows, :, columns] = projection.apply_head(block.norm(read), head)
 
     return project
 

@@ -29,7 +29,7 @@ class GradientRun:
         values: At hook points that linearisations need: inputs of the norms before attention,
             queries, keys and values, attention's output before a post-norm; and at those asked for.
         gradients: Of the summed metric at each query, key and value, at each MLP's input
-            (``ln2.hook_in``, without the skip path), at ``ln_final.hook_in``, and of the whole
+            (``mlp_in``, without the skip path), at ``ln_final.hook_in``, and of the whole
             residual stream at ``blocks.0.hook_in``.
         witness: The same of some of the prompts, with values and gradients wherever the residual
             stream is read, which a check of the model's arithmetic needs; None unless asked for.
@@ -85,7 +85,7 @@ def differentiate(
     few = Recording(witness)
     if witness is not None:
         hooks += [few.keep_with_gradient(block.at("hook_in")) for block in anatomy.blocks[1:]]
-        hooks += [few.keep_with_gradient(block.at("ln1.hook_in")) for block in anatomy.blocks]
+        hooks += [few.keep_with_gradient(b.at(b.attention_in)) for b in anatomy.blocks]
     with torch.enable_grad():
         logits = anatomy.run(model, tokens, hooks)[: len(batch.index)]
         found = per_prompt(metric, logits, batch.index)
@@ -132,7 +132,7 @@ def _sender_hooks(anatomy: Anatomy, record: Recording, senders: bool) -> list[tu
 def _receiver_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook]]:
     hooks = [record.keep("ln_final.hook_in")]
     for block in anatomy.blocks:
-        hooks += [record.fork(block.at("ln1.hook_in")), record.fork(block.at("ln2.hook_in"))]
+        hooks += [record.fork(block.at(place)) for place in (block.attention_in, block.mlp_in)]
         hooks += [record.keep(projection.hook) for projection in block.ports.values()]
     return hooks
 
@@ -140,7 +140,7 @@ def _receiver_hooks(anatomy: Anatomy, record: Recording) -> list[tuple[str, Hook
 def _needed(anatomy: Anatomy) -> list[str]:
     names = []
     for block in anatomy.blocks:
-        names.append(block.at("ln1.hook_in"))
+        names.append(block.at(block.attention_in))
         names += [projection.hook for projection in block.ports.values()]
         if block.post_norm is not None:
             names.append(block.at("attn.hook_out"))
@@ -156,7 +156,7 @@ def _gradients(
 ) -> dict[str, Tensor]:
     wanted = ["ln_final.hook_in", "blocks.0.hook_in"]
     for block in anatomy.blocks:
-        wanted.append(block.at("ln2.hook_in"))
+        wanted.append(block.at(block.mlp_in))
         wanted += [projection.hook for projection in block.ports.values()]
     inputs = [values[name] for name in wanted]
     found = torch.autograd.grad(metric.sum(), inputs, allow_unused=True)

@@ -184,7 +184,8 @@ def _check_gradients(anatomy: Anatomy, run: GradientRun, ablated: Written) -> Te
     for block in reversed(anatomy.blocks):
         mapped = mapped_gradients(block, run)
         require_close(
-            anatomy, run.gradients[block.at("ln1.hook_in")], mapped[:-1].sum(0),
+            anatomy, run.gradients[block.at(block.attention_in)],
+            mapped.sum(0) if block.mlp_norm is not None else mapped[:-1].sum(0),
             "something besides queries, keys and values reads the first norm of block "
             f"{block.layer}",
         )  # fmt: skip

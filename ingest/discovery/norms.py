@@ -12,19 +12,22 @@ needs a forward and a backward of the norm for every port of every head.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from ingest.discovery.widened import widened
 from registry.errors import UnsupportedModel
 
-__all__ = ["Norm", "Point", "read_norm"]
+__all__ = ["Norm", "Point", "no_norm", "read_norm"]
 
 _EPS_NAMES = ("variance_epsilon", "eps", "epsilon", "norm_eps")
 _PROBES = 4
-_PROBE_SIZES = (0.1, 1.0, 10.0, 100.0)
+_PROBE_SIZES = (0.01, 0.1, 1.0, 10.0, 100.0)
+_EPS_UNSAID = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
+"""What is tried where a module does not say its own: OLMo's writes it into its forward pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +64,16 @@ class Norm:
     identity: bool = False
 
     def __call__(self, value: Tensor) -> Tensor:
-        """The norm of ``value``, as the model computes it."""
-        return cast(Tensor, self.module(value))
+        """The norm of ``value``, as the model computes it, in the precision of ``value``."""
+        if value.dtype == self.gain.dtype:
+            return cast(Tensor, self.module(value))
+        with widened(self.module):
+            return cast(Tensor, self.module(value))
+
+    def to(self, dtype: torch.dtype) -> Norm:
+        """The same with its gain and bias in a dtype."""
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return replace(self, gain=self.gain.to(dtype), bias=bias)
 
     def point(self, value: Tensor) -> Point:
         """Prepare the Jacobian at ``value`` ``[..., d_model]``."""
@@ -79,6 +90,16 @@ class Norm:
         folded = weight * self.gain
         return folded - folded.mean(-1, keepdim=True) if self.centred else folded
 
+    def pull_back(self, point: Point, gradient: Tensor) -> Tensor:
+        """Gradient ``[..., d_model]`` at the output, led back to the input."""
+        if self.identity:
+            return gradient
+        scaled = gradient * self.gain * point.scale
+        if self.centred:
+            scaled = scaled - scaled.mean(-1, keepdim=True)
+        along = (scaled * point.unit).mean(-1, keepdim=True)
+        return scaled - point.unit * along
+
     def push_forward(self, point: Point, changes: Tensor) -> Tensor:
         """What small changes ``[change, ..., d_model]`` of the input change in the output."""
         if self.centred:
@@ -87,13 +108,19 @@ class Norm:
         return torch.addcmul(changes, point.unit, along, value=-1).mul_(point.scale * self.gain)
 
 
+def no_norm(d_model: int, like: Tensor) -> Norm:
+    """What stands where a model has no norm; ``like`` is a tensor of its dtype and device."""
+    ones = torch.ones(d_model, device=like.device, dtype=like.dtype)
+    return Norm(torch.nn.Identity(), ones, None, 0.0, centred=False, identity=True)
+
+
 def read_norm(module: Any, d_model: int, like: Tensor, where: str, name: str) -> Norm:
     """Find out what a module computes.
 
     Args:
-        module: A norm of the model.
+        module: A norm of the model, in float32 where the model is of half precision.
         d_model: Width of what it reads.
-        like: A tensor of the dtype and on the device it reads.
+        like: A tensor of the model's dtype and on its device.
         where: Its place, for the error.
         name: The architecture, for the error.
 
@@ -103,12 +130,12 @@ def read_norm(module: Any, d_model: int, like: Tensor, where: str, name: str) ->
     generator = torch.Generator().manual_seed(0)
     sizes = torch.tensor(_PROBE_SIZES).repeat_interleave(_PROBES)[:, None]
     probes = torch.randn(len(sizes), d_model, generator=generator) * sizes + 0.5 * sizes
-    probes = probes.to(like)
+    probes = probes.to(like.device, torch.promote_types(like.dtype, torch.float32))
     with torch.no_grad():
         expected = cast(Tensor, module(probes))
-        for norm in _candidates(module, d_model, like):
+        for norm in _candidates(module, d_model, probes):
             if _agrees(norm, probes, expected):
-                return norm
+                return norm.to(like.dtype)
     raise UnsupportedModel(
         f"edge attribution does not know the arithmetic of {name}: {where}, a "
         f"{type(module).__name__}, is neither LayerNorm nor RMSNorm"
@@ -120,11 +147,12 @@ def _candidates(module: Any, d_model: int, like: Tensor) -> Iterator[Norm]:
     yield Norm(module, ones, None, 0.0, centred=False, identity=True)
     weight, bias = (_vector(getattr(module, name, None), like) for name in ("weight", "bias"))
     gains = [ones] if weight is None else [weight, 1 + weight]
-    found = [getattr(module, name, None) for name in _EPS_NAMES]
-    eps = next((float(value) for value in found if isinstance(value, float)), 1e-6)
-    for gain in gains:
-        for centred in (False, True):
-            yield Norm(module, gain, bias, eps, centred)
+    said = [getattr(module, name, None) for name in _EPS_NAMES]
+    found = [float(value) for value in said if isinstance(value, float)]
+    for eps in dict.fromkeys([*found, *_EPS_UNSAID, torch.finfo(like.dtype).eps]):
+        for gain in gains:
+            for centred in (False, True):
+                yield Norm(module, gain, bias, eps, centred)
 
 
 def _vector(value: Any, like: Tensor) -> Tensor | None:
@@ -137,16 +165,10 @@ def _agrees(norm: Norm, probes: Tensor, expected: Tensor) -> bool:
     written = probes if norm.identity else norm.point(probes).unit * norm.gain
     if norm.bias is not None and not norm.identity:
         written = written + norm.bias
-    tolerance = 64 * torch.finfo(_at_least(probes.dtype)).eps
-    if probes.dtype.itemsize < 4:
-        tolerance = 8 * torch.finfo(probes.dtype).eps
-    difference = (_widened(written) - _widened(expected)).norm(dim=-1)
-    return bool((difference <= tolerance * _widened(expected).norm(dim=-1)).all())
-
-
-def _at_least(dtype: torch.dtype) -> torch.dtype:
     # Norms of float64 models compute in float32 in many implementations.
-    return torch.float32 if dtype.itemsize >= 4 else dtype
+    tolerance = 64 * torch.finfo(torch.float32).eps
+    difference = (written - expected).norm(dim=-1)
+    return bool((difference <= tolerance * expected.norm(dim=-1)).all())
 
 
 def _widened(value: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from ingest.discovery.ablation import Stream
-from ingest.discovery.anatomy import Anatomy, BlockParts, Hook
+from ingest.discovery.anatomy import Anatomy, Hook
+from ingest.discovery.block_parts import BlockParts
 from registry.identifiers import PORTS, Port
 
 __all__ = ["run_patched"]
@@ -45,9 +46,9 @@ class _PatchedRun:
     def __init__(self, anatomy: Anatomy, clean: Tensor, weights: Tensor, ablated: Stream) -> None:
         self._anatomy = anatomy
         self._space = anatomy.space
-        self._weights = weights if weights.ndim == 3 else weights[None]
-        self._ablated = ablated
         first = ablated.at["blocks.0.hook_in"]
+        self._weights = (weights if weights.ndim == 3 else weights[None]).to(first.dtype)
+        self._ablated = ablated
         self._positions = first.new_zeros(())
         # Of each sender, what it writes now minus what it writes when ablated.
         self._changes = first.new_zeros(len(self._space.senders), *clean.shape, anatomy.d_model)
@@ -65,7 +66,7 @@ class _PatchedRun:
         for block in self._anatomy.blocks:
             hooks += [(block.ports[port].hook, self._at_port(block, port)) for port in PORTS]
             hooks.append((block.at("attn.o.hook_in"), self._after_heads(block)))
-            hooks.append((block.at("ln2.hook_in"), self._before_mlp(block)))
+            hooks.append((block.at(block.mlp_in), self._before_mlp(block)))
             hooks.append((block.at(block.mlp_out), self._after_mlp(block)))
         hooks.append(("ln_final.hook_in", self._before_logits))
         return hooks
@@ -105,10 +106,11 @@ class _PatchedRun:
         return note
 
     def _before_mlp(self, block: BlockParts) -> Hook:
-        name, column = block.at("ln2.hook_in"), self._space.mlp_column(block.layer)
+        name, column = block.at(block.mlp_stream), self._space.mlp_column(block.layer)
 
         def overwrite(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-            return self._inputs(self._ablated.at[name], slice(column, column + 1))[0]
+            stream = self._inputs(self._ablated.at[name], slice(column, column + 1))[0]
+            return block.mlp_reads(stream)
 
         return overwrite
 

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from ingest.discovery.ablation import Written
-from ingest.discovery.anatomy import Anatomy, BlockParts, require_close
+from ingest.discovery.anatomy import Anatomy, require_close
+from ingest.discovery.block_parts import BlockParts
 from ingest.discovery.gradients import GradientRun
 from ingest.discovery.scores import edge_mask
 
@@ -248,7 +249,7 @@ def _head_changes(block: BlockParts, z: Tensor, into: Tensor) -> Tensor:
 
 
 def _block_sums(block: BlockParts, run: GradientRun) -> _BlockSums:
-    point = block.norm.point(run.values[block.at("ln1.hook_in")])
+    point = block.norm.point(run.values[block.at(block.attention_in)])
     ports: dict[str, Tensor] = {}
     along = []
     for port, projection in block.ports.items():
@@ -262,7 +263,9 @@ def _block_sums(block: BlockParts, run: GradientRun) -> _BlockSums:
             )
         along.append((read * projection.by_head(ports[port])).sum(-1))
     share = torch.cat(along) / point.unit.shape[-1]
-    mlp = run.gradients[block.at("ln2.hook_in")]
+    mlp = run.gradients[block.at(block.mlp_in)]
+    if block.mlp_norm is not None:
+        mlp = block.mlp_norm.pull_back(point, mlp)
     return _BlockSums(ports, [(point.unit, share)], mlp)
 
 

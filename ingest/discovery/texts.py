@@ -1,8 +1,8 @@
 """Prompts and answers as texts, read by the model's own tokenizer.
 
-A text gets a BOS token in front where the tokenizer puts one in front of every text, as those of
-Gemma and Llama 3 do and those of GPT-2 and SmolLM2 do not, unless it begins with one already; it
-gets nothing else. Whoever wants it otherwise gives token ids.
+A text gets in front what the tokenizer puts in front of every text (:mod:`ingest.openings`): a BOS
+token by those of Gemma and Llama 3, nothing by those of GPT-2 and SmolLM2. It gets it once, and
+nothing behind it. Whoever wants it otherwise gives token ids.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ingest.openings import opened, opening_of
 from registry.errors import BadInput
 
 __all__ = ["Prompts", "answer_ids", "as_tokens"]
@@ -104,21 +105,14 @@ def _read_all(model: Any, texts: Sequence[str], name: str) -> list[list[int]]:
     """Token ids of each text."""
     _check_texts(texts, name)
     tokenizer = _tokenizer(model)
-    bos = _bos_of(tokenizer)
+    opening = opening_of(tokenizer)
     found = []
     for place, text in enumerate(texts):
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             raise BadInput(f"{name} {place} (counted from 0) is an empty text")
-        found.append(ids if bos is None or ids[0] == bos else [bos, *ids])
+        found.append(list(opened(ids, opening)))
     return found
-
-
-def _bos_of(tokenizer: Any) -> int | None:
-    """The BOS token, if the tokenizer begins every text with it."""
-    bos: int | None = tokenizer.bos_token_id
-    begins = tokenizer("a")["input_ids"][:1]
-    return bos if bos is not None and begins == [bos] else None
 
 
 def _check_pairs(

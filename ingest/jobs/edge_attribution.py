@@ -21,9 +21,9 @@ from ingest.jobs.consensus import agree, resampled
 from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
 from ingest.jobs.edge_findings import Findings
 from ingest.jobs.edge_prompts import (
-    bos_token,
     check_prompts,
     keep_prompts,
+    opening_tokens,
     prompt_source,
     read_reference,
 )
@@ -82,15 +82,15 @@ class EdgeAttribution:
                 configuration.reference,
                 source.slug,
                 model=read.model.slug,
-                bos_id=read.bos_id,
+                opening=read.opening,
             )
-        check_prompts(read.bridge, source, configuration.seed, read.bos_id)
+        check_prompts(read.bridge, source, configuration.seed, read.opening)
         return Prepared(
             configuration=configuration,
             source=source,
             bridge=read.bridge,
             model=read.model,
-            bos_id=read.bos_id,
+            opening=read.opening,
             n_edges=read.n_edges,
             universe_size=read.universe_size,
             reference=reference,
@@ -135,14 +135,14 @@ class ReadModel:
 
     Attributes:
         bridge: The model, a TransformerLens ``TransformerBridge``.
-        bos_id: BOS token to prepend, or None.
+        opening: Special tokens that prompts begin with.
         n_edges: How many to choose; None where a threshold or faithfulness decides.
         universe_size: How many there are.
     """
 
     bridge: Any
     model: Model
-    bos_id: int | None
+    opening: tuple[int, ...]
     n_edges: int | None
     universe_size: int
 
@@ -172,7 +172,7 @@ def read_model(
     return ReadModel(
         bridge=bridge,
         model=models.describe(bridge),
-        bos_id=bos_token(bridge, configuration.bos),
+        opening=opening_tokens(bridge, configuration.bos),
         n_edges=n_edges(configuration, universe_size),
         universe_size=universe_size,
     )
@@ -190,7 +190,7 @@ def _search_all(prepared: Prepared, progress: Progress) -> list[Found]:
                 prepared.source,
                 prepared.configuration,
                 model=prepared.model.slug,
-                bos_id=prepared.bos_id,
+                opening=prepared.opening,
                 seed=seed,
             )
         )

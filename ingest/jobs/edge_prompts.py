@@ -9,18 +9,19 @@ from typing import Any, Protocol
 
 from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
 from ingest.jobs.fields import DEFAULT_PROMPTS
+from ingest.openings import opened, opening_of
 from ingest.tasks.base import PromptSource, TokenPair
 from ingest.tasks.catalogue import find_task
-from ingest.tasks.prompts import KeptPrompts, keep_answered, with_bos
+from ingest.tasks.prompts import KeptPrompts, keep_answered, with_opening
 from ingest.tasks.user_file import PromptFile, read_prompt_file
 from registry.errors import BadInput
 from registry.records import Task
 
 __all__ = [
     "PromptWishes",
-    "bos_token",
     "check_prompts",
     "keep_prompts",
+    "opening_tokens",
     "prompt_source",
     "read_reference",
     "task_record",
@@ -60,25 +61,28 @@ def task_record(source: PromptSource) -> Task:
     return Task(slug=source.slug, family=source.family, description=source.description)
 
 
-def bos_token(bridge: Any, wanted: bool | None) -> int | None:
-    """The BOS token that prompts begin with, None for none.
+def opening_tokens(bridge: Any, wanted: bool | None) -> tuple[int, ...]:
+    """Special tokens that prompts begin with: what the tokenizer puts before every text.
+
+    Args:
+        bridge: The model.
+        wanted: False for none; True for a BOS token even where the tokenizer puts nothing.
 
     Raises:
         BadInput: The model has no tokenizer, or no BOS token where one is wanted.
     """
-    from ingest import models
-
     if bridge.tokenizer is None:
         raise BadInput("the model has no tokenizer, so prompts cannot be read; add its files")
-    if not (models.default_bos(bridge) if wanted is None else wanted):
-        return None
-    found: int | None = bridge.tokenizer.bos_token_id
-    if found is None:
+    opening = () if wanted is False else opening_of(bridge.tokenizer)
+    if opening or not wanted:
+        return opening
+    bos: int | None = bridge.tokenizer.bos_token_id
+    if bos is None:
         raise BadInput("the model's tokenizer has no BOS token; leave it out with --no-bos")
-    return found
+    return (bos,)
 
 
-def check_prompts(bridge: Any, source: PromptSource, seed: int, bos_id: int | None) -> None:
+def check_prompts(bridge: Any, source: PromptSource, seed: int, opening: Sequence[int]) -> None:
     """Read the first prompts: faults of a file, or words a tokenizer splits, show here.
 
     Raises:
@@ -91,7 +95,7 @@ def check_prompts(bridge: Any, source: PromptSource, seed: int, bos_id: int | No
         raise BadInput(f"no prompt of {source.slug} fits the model's tokenizer")
     rest: Iterator[TokenPair] = drawn if isinstance(source, PromptFile) else iter(())
     for pair in chain([first], rest):
-        n_tokens = len(pair.clean) + (bos_id is not None)
+        n_tokens = len(opened(pair.clean, opening))
         if n_tokens > longest:
             raise BadInput(
                 f"a prompt has {n_tokens} tokens and the model reads at most {longest}: "
@@ -100,7 +104,7 @@ def check_prompts(bridge: Any, source: PromptSource, seed: int, bos_id: int | No
 
 
 def read_reference(
-    bridge: Any, path: Path, task: str | None, *, model: str, bos_id: int | None
+    bridge: Any, path: Path, task: str | None, *, model: str, opening: Sequence[int]
 ) -> tuple[PromptFile, KeptPrompts]:
     """A file of prompts whose clean ones are a reference, all of them, answered rightly or not.
 
@@ -110,13 +114,12 @@ def read_reference(
         BadInput: The file is malformed, or a prompt of it does not fit the tokenizer.
     """
     file = read_prompt_file(path, default_task=task)
-    check_prompts(bridge, file, 0, bos_id)
-    pairs = file.stream(0, _encoder(bridge))
-    kept = tuple(pairs if bos_id is None else with_bos(pairs, bos_id))
+    check_prompts(bridge, file, 0, opening)
+    kept = tuple(with_opening(file.stream(0, _encoder(bridge)), opening))
     return file, KeptPrompts(
         task=file.slug,
         model=model,
-        bos=bos_id is not None,
+        bos=bool(opening),
         seed=None,
         pairs=kept,
         share_correct=None,
@@ -131,7 +134,7 @@ def keep_prompts(
     wishes: PromptWishes,
     *,
     model: str,
-    bos_id: int | None,
+    opening: Sequence[int],
     seed: int,
 ) -> KeptPrompts:
     """Draw prompts with one seed and keep those that the model answers rightly.
@@ -149,7 +152,7 @@ def keep_prompts(
         judge(bridge, wishes.batch_size),
         encode=_encoder(bridge),
         model=model,
-        bos_id=bos_id,
+        opening=opening,
         seed=seed if file is None else None,
         n=asked,
         at_least=min([wishes.min_prompts, *available]),

@@ -29,7 +29,7 @@ class Prepared:
 
     Attributes:
         bridge: The model, a TransformerLens ``TransformerBridge``.
-        bos_id: BOS token to prepend, or None.
+        opening: Special tokens that prompts begin with.
         n_edges: How many to choose; None where a threshold or faithfulness decides.
         universe_size: How many there are.
         reference: A file of prompts for the mean, and the prompts; None for their own mean.
@@ -39,7 +39,7 @@ class Prepared:
     source: PromptSource
     bridge: Any
     model: Model
-    bos_id: int | None
+    opening: tuple[int, ...]
     n_edges: int | None
     universe_size: int
     reference: tuple[PromptFile, KeptPrompts] | None

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from ingest.jobs.base import Configuration, Finding
 from ingest.jobs.edge_measurements import random_faithfulness
-from ingest.jobs.edge_prompts import bos_token, check_prompts, keep_prompts, task_record
+from ingest.jobs.edge_prompts import check_prompts, keep_prompts, opening_tokens, task_record
 from ingest.jobs.edge_records import faithfulness
 from ingest.jobs.fields import (
     DEFAULT_PROMPTS,
@@ -251,13 +251,13 @@ def _recorded(record: PromptSet, pairs: tuple[TokenPair, ...]) -> Callable[[Prog
 def _to_draw(
     configuration: TransferConfiguration, bridge: Any, model: str, bos: bool | None
 ) -> Callable[[Progress], _Prompts]:
-    source, bos_id = find_task(configuration.task or ""), bos_token(bridge, bos)
-    check_prompts(bridge, source, configuration.seed, bos_id)
+    source, opening = find_task(configuration.task or ""), opening_tokens(bridge, bos)
+    check_prompts(bridge, source, configuration.seed, opening)
 
     def draw(progress: Progress) -> _Prompts:
         progress.stage(f"drawing prompts of {source.slug}")
         kept = keep_prompts(
-            bridge, source, configuration, model=model, bos_id=bos_id, seed=configuration.seed
+            bridge, source, configuration, model=model, opening=opening, seed=configuration.seed
         )
         return _Prompts(kept.record, kept.pairs, (task_record(source), kept.artifact))
 

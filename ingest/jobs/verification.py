@@ -25,13 +25,14 @@ from ingest.jobs.stored_circuits import (
 )
 from registry.errors import BadInput
 from registry.ledger.base import Batch
+from registry.ranking import rank_correlation
 from registry.records import Circuit
 
 if TYPE_CHECKING:
     from ingest.discovery.patching import PatchEffects
     from registry.registry import Registry
 
-__all__ = ["JOB", "MEASURE", "Verification", "VerificationConfiguration", "rank_correlation"]
+__all__ = ["JOB", "MEASURE", "Verification", "VerificationConfiguration"]
 
 MEASURE = "exact_effect_rank_correlation"
 
@@ -133,7 +134,10 @@ class Verification:
             "edges": _beside(prepared.edges, effects.edges),
             "nodes": _beside(prepared.nodes, effects.nodes),
         }
-        correlations = {of: rank_correlation(table) for of, table in tables.items()}
+        correlations = {
+            of: rank_correlation([(row["attributed"], row["exact"]) for row in table])
+            for of, table in tables.items()
+        }
         evaluations = tuple(
             evaluation(
                 prepared.circuit,
@@ -150,20 +154,6 @@ class Verification:
 
 
 JOB = Verification()
-
-
-def rank_correlation(table: Sequence[Mapping[str, Any]]) -> float | None:
-    """Spearman's rank correlation of ``attributed`` and ``exact``; ties share their mean rank.
-
-    None where it is unknown: fewer than two rows, or all of one column equal.
-    """
-    import pandas
-
-    ranks = pandas.DataFrame(table, columns=["attributed", "exact"], dtype=float).rank()
-    if (ranks.nunique() < 2).any():
-        return None
-    # Rounding can lead past 1 by its last digit.
-    return max(-1.0, min(1.0, float(ranks["attributed"].corr(ranks["exact"]))))
 
 
 def _strongest(parts: Sequence[Any], top: int) -> Sequence[Any]:

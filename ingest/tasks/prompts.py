@@ -15,11 +15,12 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from ingest.openings import opened
 from ingest.tasks.base import Encode, PromptPair, PromptSource, TokenPair
 from registry.errors import BadInput, TooFewPrompts
 from registry.records import PromptSet, canonical_json
 
-__all__ = ["Judge", "KeptPrompts", "Verdict", "keep_answered", "read_kept", "with_bos"]
+__all__ = ["Judge", "KeptPrompts", "Verdict", "keep_answered", "read_kept", "with_opening"]
 
 _FORMAT = "circuits-prompts/1"
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 8, 32
@@ -50,7 +51,7 @@ class KeptPrompts:
     Attributes:
         task: Slug of the task.
         model: Slug of the model that answered.
-        bos: Whether a BOS token was prepended; it is among the pairs' ids then.
+        bos: Whether special tokens, such as BOS, were put in front; they are among the pairs' ids.
         seed: What they were drawn with; None where they come from a file.
         pairs: Those kept, in the order drawn.
         share_correct: Of the drawn prompts, 0 to 1; None where the model was not asked.
@@ -92,10 +93,10 @@ class KeptPrompts:
         )
 
 
-def with_bos(pairs: Iterator[TokenPair], bos_id: int) -> Iterator[TokenPair]:
-    """Put the BOS token before both prompts of every pair."""
+def with_opening(pairs: Iterator[TokenPair], opening: Sequence[int]) -> Iterator[TokenPair]:
+    """Put special tokens before both prompts of every pair, unless they are there."""
     for pair in pairs:
-        clean, corrupt = ((bos_id, *ids) for ids in (pair.clean, pair.corrupt))
+        clean, corrupt = (opened(ids, opening) for ids in (pair.clean, pair.corrupt))
         yield TokenPair(pair.text, clean, corrupt, pair.correct, pair.wrong)
 
 
@@ -105,7 +106,7 @@ def keep_answered(
     *,
     encode: Encode,
     model: str,
-    bos_id: int | None,
+    opening: Sequence[int],
     seed: int | None,
     n: int | None,
     at_least: int,
@@ -117,7 +118,7 @@ def keep_answered(
         judge: The model.
         encode: The model's tokenizer.
         model: The model's slug.
-        bos_id: Prepended to every prompt; None for no BOS token.
+        opening: Special tokens put before every prompt, such as BOS; () for none.
         seed: Decides which prompts are drawn; None for a file, which is taken in its order.
         n: How many to keep; None for all there are.
         at_least: Fewer are too few.
@@ -126,9 +127,7 @@ def keep_answered(
         TooFewPrompts: Fewer than ``at_least`` are kept; the text says how many.
         BadInput: A prompt cannot be used with this tokenizer, or the task has none for it.
     """
-    drawn = source.stream(seed or 0, encode)
-    if bos_id is not None:
-        drawn = with_bos(drawn, bos_id)
+    drawn = with_opening(source.stream(seed or 0, encode), opening)
     asked: list[TokenPair] = []
     verdicts: list[Verdict] = []
     kept: list[TokenPair] = []
@@ -147,7 +146,7 @@ def keep_answered(
     return KeptPrompts(
         task=source.slug,
         model=model,
-        bos=bos_id is not None,
+        bos=bool(opening),
         seed=seed,
         pairs=tuple(kept[:n]),
         share_correct=sum(said.correct for said in verdicts) / len(verdicts),

@@ -17,7 +17,6 @@ from ingest.jobs.verification import (
     JOB,
     MEASURE,
     VerificationConfiguration,
-    rank_correlation,
 )
 from ingest.tasks.prompts import read_kept
 from registry import Registry
@@ -27,36 +26,6 @@ from registry.ledger.base import Batch
 from registry.records import Ablation, Circuit, Edge, Evaluation, Level, Node, RunStatus, Sign
 from tests.ingest.jobs.discovering import PAIR, discover, write_prompts
 from tests.ingest.jobs.test_base import StopsWhile
-
-
-def _table(attributed: list[float], exact: list[float]) -> list[dict[str, float]]:
-    return [{"attributed": a, "exact": e} for a, e in zip(attributed, exact, strict=True)]
-
-
-@pytest.mark.parametrize(
-    ("attributed", "exact", "expected"),
-    [
-        ([3.0, 2.0, 1.0], [30.0, 5.0, 0.0], 1.0),
-        ([3.0, 2.0, 1.0], [-1.0, 0.0, 5.0], -1.0),
-        ([4.0, 3.0, 2.0, 1.0], [4.0, 2.0, 3.0, 1.0], 0.8),
-        ([1.0], [1.0], None),
-        ([], [], None),
-        ([1.0, 2.0], [5.0, 5.0], None),
-    ],
-)
-def test_ranks_are_correlated_where_there_are_any(
-    attributed: list[float], exact: list[float], expected: float | None
-) -> None:
-    assert rank_correlation(_table(attributed, exact)) == (
-        None if expected is None else pytest.approx(expected)
-    )
-
-
-def test_ties_share_their_mean_rank() -> None:
-    # Ranks 4.5, 4.5, 2, 1, 3 and 2, 4, 4, 4, 1: covariance -3 / 5, variances 9.5 / 5 and 8 / 5.
-    attributed, exact = [0.5, 0.5, 0.1, -2.0, 0.3], [1.0, 2.0, 2.0, 2.0, -1.0]
-    expected = -3 / (9.5 * 8) ** 0.5
-    assert rank_correlation(_table(attributed, exact)) == pytest.approx(expected)
 
 
 def _verify(registry: Registry, circuit: str, **told: Any) -> Outcome:

@@ -29,9 +29,11 @@ def _every(nth: int) -> Judge:
     return judge
 
 
-def _keep(judge: Judge, n: int | None, at_least: int = 1, bos_id: int | None = None) -> KeptPrompts:
+def _keep(
+    judge: Judge, n: int | None, at_least: int = 1, opening: tuple[int, ...] = ()
+) -> KeptPrompts:
     return keep_answered(
-        find_task("ioi"), judge, encode=WholeWords(), model="m", bos_id=bos_id, seed=1, n=n,
+        find_task("ioi"), judge, encode=WholeWords(), model="m", opening=opening, seed=1, n=n,
         at_least=at_least,
     )  # fmt: skip
 
@@ -60,7 +62,7 @@ def test_too_few_right_answers_end_in_an_error_that_counts_them() -> None:
 
 
 def test_the_file_is_named_by_its_hash_and_tells_prompts_and_bos_apart() -> None:
-    plain, again, with_bos = (_keep(_every(1), 4, bos_id=bos) for bos in (None, None, 999))
+    plain, again, with_bos = (_keep(_every(1), 4, opening=given) for given in ((), (), (999,)))
     assert plain.record == again.record
     assert plain.record.id == hashlib.sha256(plain.artifact).hexdigest()
     assert plain.record.id != with_bos.record.id
@@ -71,9 +73,9 @@ def test_the_file_is_named_by_its_hash_and_tells_prompts_and_bos_apart() -> None
     assert len(rest) == 3
 
 
-@pytest.mark.parametrize("bos", [None, 999])
-def test_kept_prompts_are_read_back_as_they_were(bos: int | None) -> None:
-    kept = _keep(_every(1), 4, bos_id=bos)
+@pytest.mark.parametrize("opening", [(), (999,), (998, 999)])
+def test_kept_prompts_are_read_back_as_they_were(opening: tuple[int, ...]) -> None:
+    kept = _keep(_every(1), 4, opening=opening)
     assert read_kept(kept.artifact) == kept.pairs
 
 

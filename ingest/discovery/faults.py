@@ -1,0 +1,88 @@
+"""Faults inside a model's own forward pass, told by family and part.
+
+A model's code may insist on a dtype, on a kernel, or on a size; what torch then says names neither
+the model nor what to do. A fault of our own hooks is not the model's, and passes through.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from ingest.discovery.prompts import out_of_memory
+from registry.errors import CircuitsError, UnsupportedModel
+
+__all__ = ["first_line", "told_by_part"]
+
+_OURS = str(Path(__file__).parent)
+_LIBRARIES = ("torch", "transformer_lens", "accelerate")
+
+
+@contextmanager
+def told_by_part(model: nn.Module, name: str, dtype: torch.dtype) -> Iterator[None]:
+    """Refuse a model by name if its forward pass fails.
+
+    Args:
+        model: Whose forward pass runs.
+        name: Of the model or its architecture.
+        dtype: What it computes in.
+
+    Raises:
+        UnsupportedModel: It fails for another reason than lack of memory.
+    """
+    try:
+        yield
+    except CircuitsError:
+        raise
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        part = _failing_part(frames[1:], model)
+        if part is None or out_of_memory(error):
+            raise
+        kind = str(dtype).removeprefix("torch.")
+        raise UnsupportedModel(
+            f"{name} cannot be run in {kind}: its own forward pass fails in {part} "
+            f"({first_line(error)}); {_remedy(dtype)}"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; of a bare assertion, what it asserts."""
+    text = str(error).strip()
+    if not text:
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        text = f"{type(error).__name__}: {last[0].line}" if last else type(error).__name__
+    return text.splitlines()[0][:300].rstrip(" .:")
+
+
+def _remedy(dtype: torch.dtype) -> str:
+    if dtype != torch.float32:
+        return "use float32"
+    return "docs/models.md lists the families that are known to work"
+
+
+def _failing_part(frames: list[FrameType], model: nn.Module) -> str | None:
+    """The innermost module of the model that was running; None where code of ours ran inside it."""
+    found = None
+    for frame in frames:
+        if frame.f_code.co_filename.startswith(_OURS):
+            found = None
+            continue
+        module = frame.f_locals.get("self")
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if isinstance(module, nn.Module) and (package not in _LIBRARIES or found is None):
+            found = module
+    return None if found is None else _described(found, model)
+
+
+def _described(part: nn.Module, model: nn.Module) -> str:
+    where: Any = next((name for name, each in model.named_modules() if each is part), "")
+    path = ".".join(step for step in where.split(".") if not step.endswith("original_component"))
+    return f"{type(part).__name__} at {path}" if path else type(part).__name__

@@ -1,0 +1,26 @@
+"""How far two lists of figures agree on the order of what they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["rank_correlation"]
+
+_FEWEST = 3
+"""Of two pairs it would be 1 or -1 whatever they are."""
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's rank correlation; None for fewer than three pairs, or where one side is all equal.
+
+    Returns:
+        1: the same order; -1: the opposite one. Equal values share the mean of their ranks.
+    """
+    ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
+    if len(pairs) < _FEWEST or 1 in (len(set(ours)), len(set(theirs))):
+        return None
+    import numpy
+    from scipy.stats import rankdata
+
+    found = float(numpy.corrcoef(rankdata(ours), rankdata(theirs))[0, 1])
+    return max(-1.0, min(1.0, found))  # rounding can lead past 1 by its last digit
