@@ -42,7 +42,8 @@ def all_logits(model: Any, name: str) -> Tensor:
     weight = embedding.weight
     tokens = _prompt(len(weight)).to(weight.device)
     mask = torch.ones_like(tokens)
-    with torch.no_grad(), widened(plain), told_by_part(plain, name, plain.dtype):
+    told = told_by_part(plain, name, plain.dtype, wrapped=plain is not model)
+    with torch.no_grad(), widened(plain), told:
         found = plain(input_ids=tokens, attention_mask=mask, use_cache=False)
     logits: Tensor = found.logits[0]
     return logits.to("cpu", torch.promote_types(logits.dtype, torch.float32))

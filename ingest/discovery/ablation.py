@@ -276,8 +276,7 @@ def _attention_lost(
     block: BlockParts, clean: Stream, ablated: Written
 ) -> tuple[Tensor, Tensor | None]:
     """What attention no longer adds, and what it then gives to its post-norm if it has one."""
-    z = clean.written.z[block.layer] - ablated.z[block.layer]
-    lost = z @ block.w_o.flatten(0, 1).to(z.dtype)
+    lost = block.attention_output(clean.written.z[block.layer] - ablated.z[block.layer])
     if block.post_norm is None:
         return lost, None
     raw = clean.attention[block.layer]

@@ -68,8 +68,9 @@ class BlockParts:
     Attributes:
         layer: Index of the block.
         ports: Projections ``q``, ``k``, ``v``.
-        w_o: Output weight of each head, ``[head, d_head, d_model]``, with what the block multiplies
-            attention's output by.
+        w_o: Output weight of each head, ``[head, d_head, d_model]``.
+        scale: What the block multiplies attention's output by (Granite). Not folded into ``w_o``,
+            which half precision would round.
         norm: Between the stream and the projections; none in a post-norm block.
         attention: The model's own module; its number of key/value groups can be changed.
         post_norm: A norm between attention's output and the residual stream, or None.
@@ -84,6 +85,7 @@ class BlockParts:
     layer: int
     ports: dict[str, Projection]
     w_o: Tensor
+    scale: float
     norm: Norm
     attention: Any
     post_norm: Norm | None
@@ -102,8 +104,16 @@ class BlockParts:
 
         Before a post-norm where there is one, and without the output bias.
         """
-        by_head = z.reshape(*z.shape[:2], len(self.w_o), -1).permute(2, 0, 1, 3)
+        by_head = self.scaled(z).reshape(*z.shape[:2], len(self.w_o), -1).permute(2, 0, 1, 3)
         return (by_head.flatten(1, 2) @ self.w_o.to(z.dtype)).reshape(*by_head.shape[:3], -1)
+
+    def attention_output(self, z: Tensor) -> Tensor:
+        """What all heads add: ``[batch, pos, head * d_head]`` to ``[batch, pos, d_model]``."""
+        return self.scaled(z) @ self.w_o.flatten(0, 1).to(z.dtype)
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """Heads' outputs times what the block multiplies them by."""
+        return z if self.scale == 1 else z * self.scale
 
     def mlp_reads(self, stream: Tensor) -> Tensor:
         """What to put at ``mlp_in`` for the MLP to read this residual stream."""
@@ -172,7 +182,8 @@ def read_block(
             "k": _read_projection(attention.k, heads.kv, heads.copies, f"{where}.attn.k", name),
             "v": _read_projection(attention.v, heads.kv, heads.copies, f"{where}.attn.v", name),
         },
-        w_o=w_o if scale == 1 else w_o * scale,
+        w_o=w_o,
+        scale=scale,
         norm=first,
         attention=own,
         post_norm=norm("ln1_post") if "ln1_post" in parts else None,

@@ -289,8 +289,9 @@ def _on_clean_proving(
     assert corrupt.witness is not None
     with torch.no_grad():
         check_runs(
-            job.model, job.anatomy, batch.part(row), job.metric, run.witness, corrupt.witness
-        )
+            job.model, job.anatomy, batch.part(row), job.metric, run.witness, corrupt.witness,
+            job.replacement,
+        )  # fmt: skip
     yield _Run(run, run.written.minus(corrupt.written))
 
 

@@ -26,13 +26,16 @@ _LIBRARIES = ("torch", "transformer_lens", "accelerate")
 
 
 @contextmanager
-def told_by_part(model: nn.Module, name: str, dtype: torch.dtype) -> Iterator[None]:
+def told_by_part(
+    model: nn.Module, name: str, dtype: torch.dtype, *, wrapped: bool = True
+) -> Iterator[None]:
     """Refuse a model by name if its forward pass fails.
 
     Args:
         model: Whose forward pass runs.
         name: Of the model or its architecture.
         dtype: What it computes in.
+        wrapped: Whether TransformerLens has replaced its parts.
 
     Raises:
         UnsupportedModel: It fails for another reason than lack of memory.
@@ -48,8 +51,8 @@ def told_by_part(model: nn.Module, name: str, dtype: torch.dtype) -> Iterator[No
             raise
         kind = str(dtype).removeprefix("torch.")
         raise UnsupportedModel(
-            f"{name} cannot be run in {kind}: its own forward pass fails in {part} "
-            f"({first_line(error)}); {_remedy(dtype)}"
+            f"{name} cannot be run in {kind}{' once it is wrapped' if wrapped else ''}: its "
+            f"forward pass fails in {part} ({first_line(error)}); {_remedy(dtype)}"
         ) from error
 
 

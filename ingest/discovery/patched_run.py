@@ -8,6 +8,7 @@ values read separately, and every norm is computed again on what its receiver re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +22,13 @@ __all__ = ["run_patched"]
 
 
 def run_patched(
-    model: Any, anatomy: Anatomy, clean: Tensor, weights: Tensor, ablated: Stream
+    model: Any,
+    anatomy: Anatomy,
+    clean: Tensor,
+    weights: Tensor,
+    ablated: Stream,
+    *,
+    also: Sequence[tuple[str, Hook]] = (),
 ) -> Tensor:
     """Run clean prompts ``[batch, pos]`` with weighted edges; give the last logits.
 
@@ -32,8 +39,10 @@ def run_patched(
         weights: Of each edge, ``[sender, receiver]``, or each prompt's own, ``[batch, sender,
             receiver]``: 1 carries the present value, 0 the ablated.
         ablated: The run in which every sender is ablated, of each prompt or of one for all.
+        also: Further hooks, called after those of the run.
     """
-    return anatomy.run(model, clean, _PatchedRun(anatomy, clean, weights, ablated).hooks())
+    hooks = _PatchedRun(anatomy, clean, weights, ablated).hooks()
+    return anatomy.run(model, clean, [*hooks, *also])
 
 
 class _PatchedRun:

@@ -239,6 +239,7 @@ def mapped_gradients(block: BlockParts, run: GradientRun) -> Tensor:
 
 def _head_changes(block: BlockParts, z: Tensor, into: Tensor) -> Tensor:
     """What a change ``[batch, pos, head * d_head]`` of heads adds, ``[head, batch, pos, d]``."""
+    z = block.scaled(z)
     by_head = z.reshape(*z.shape[:2], len(block.w_o), -1).permute(2, 0, 1, 3).flatten(1, 2)
     flat = into.view(len(block.w_o), -1, into.shape[-1])
     if block.w_o.device == into.device:

@@ -21,9 +21,10 @@ from queries.chance import (
     shared_by_chance,
     shared_by_draws,
 )
-from queries.compare import compare, rank_correlation
+from queries.compare import compare
 from queries.nulls import Draws
 from registry.identifiers import can_feed, parse_connection, parse_local
+from registry.ranking import rank_correlation
 from registry.records import Circuit, Edge, Level, Model, Node
 
 N_HEADS = 3

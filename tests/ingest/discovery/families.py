@@ -66,7 +66,7 @@ def build(family: Family, dtype: torch.dtype = torch.float32) -> transformers.Pr
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.3)
-    return model.to(dtype)  # type: ignore[no-any-return]
+    return model.to(dtype)
 
 
 def _per_head(port: str, head: int, d_head: int) -> list[int]:

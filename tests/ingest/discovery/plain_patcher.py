@@ -157,7 +157,8 @@ class PlainPatcher:
         layer = parse_local(sender).layer or 0
         norm = self._blocks[layer].get_submodule(self._names.post_norm)
         raw = self.clean.raw[layer]
-        return self._names.scale * (norm(raw + change) - norm(raw))
+        through: Tensor = norm(raw + change) - norm(raw)
+        return self._names.scale * through
 
     def _record(self, tokens: Tensor) -> Run:
         run = Run()

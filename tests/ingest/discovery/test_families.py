@@ -44,7 +44,9 @@ def test_a_family_is_computed_as_patching_the_plain_model_says(name: str) -> Non
     exact = attribute_edges(model, clean, corrupt, metric, method="exact")
     first_order = attribute_edges(model, clean, corrupt, metric)
     plain = PlainPatcher(build(family, dtype), family.names, exact.space, clean, corrupt)
-    torch.testing.assert_close(model(clean)[:, -1], plain.clean.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model(clean)[:, -1].to(dtype), plain.clean.logits, atol=1e-5, rtol=1e-5
+    )
     _check_edges(plain, exact, first_order)
     _check_circuits(plain, model, exact.space)
 
@@ -73,4 +75,4 @@ def _check_circuits(plain: PlainPatcher, model: Any, space: Any) -> None:
         circuit = set(random.Random(seed).sample(every, len(every) // 3))
         found = evaluate_circuit(model, circuit, clean, corrupt, metric)
         expected = metric(plain.logits_of(circuit), torch.arange(3))
-        torch.testing.assert_close(found.circuit, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.circuit, expected.double(), atol=1e-5, rtol=1e-5)

@@ -19,6 +19,7 @@ from ingest.discovery.inputs import read_inputs
 from ingest.models import wrap
 from registry.errors import UnsupportedModel
 from tests.ingest.discovery.decoders import ALL, N_PROMPTS, bridge, clean_ids, corrupt_ids, metric
+from tests.ingest.discovery.families import Family, build
 
 WRONG = {
     "nothing": lambda scores: scores * 0,
@@ -77,8 +78,8 @@ def test_a_model_without_a_last_norm_is_refused_by_name() -> None:
         max_position_embeddings=32, do_layer_norm_before=False, word_embed_proj_dim=16,
         architectures=["OPTForCausalLM"], bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
-    with pytest.raises(UnsupportedModel, match="OPTForCausalLM: it has no norm before"):
-        _scored(wrap(transformers.OPTForCausalLM(config)))
+    with pytest.raises(UnsupportedModel, match=r"once it is wrapped.*decoder\.final_layer_norm"):
+        wrap(transformers.OPTForCausalLM(config))
 
 
 def test_keys_that_attention_counts_itself_are_refused_per_query_head() -> None:
@@ -140,6 +141,67 @@ def test_a_block_that_adds_more_than_heads_and_mlp_is_refused(method: Any, uncha
     block = model.original_model.transformer.h[1]
     with _added_to(block), pytest.raises(UnsupportedModel, match="residual stream"):
         attribute_edges(model, clean_ids(), corrupt, metric(), method=method)
+
+
+HALVES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("ask", ["scores", "exact", "faithfulness"])
+def test_rounding_hides_no_multiplier_of_what_blocks_add(dtype: torch.dtype, ask: str) -> None:
+    """A stream twelve times as large as what is added to it, and .22 of that added."""
+    model = wrap(_granite(), dtype=dtype)
+    _asked(model, ask)
+    for block in model.blocks:
+        block.residual_contribution_scale = 1.0  # of which what an MLP adds is made, too
+    with pytest.raises(UnsupportedModel, match="do not add up to the residual stream"):
+        _asked(model, ask)
+
+
+def _asked(model: Any, ask: str) -> Any:
+    if ask == "faithfulness":
+        return evaluate_circuit(model, ["input->a0.h0<q>"], clean_ids(), corrupt_ids(), metric())
+    method: Any = "exact" if ask == "exact" else "eap"
+    return attribute_edges(model, clean_ids(), corrupt_ids(), metric(), method=method)
+
+
+def _granite() -> Any:
+    config = transformers.GraniteConfig(
+        vocab_size=24, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=48, architectures=["GraniteForCausalLM"],
+        embedding_multiplier=12.0, residual_multiplier=0.22, bos_token_id=0, eos_token_id=1,
+        pad_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.GraniteForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape) * 0.1)
+    return model
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("circuit", [[], ["a0.h0->logits"]])
+def test_a_gate_that_reads_the_first_norm_is_refused_without_gradients_too(
+    dtype: torch.dtype, circuit: list[str]
+) -> None:
+    """A circuit that no edge enters keeps nothing; the gate would let it keep .72 or 2.09."""
+    model = wrap(build(Family("afmoe", more={"num_dense_layers": 1})), dtype=dtype)
+    with pytest.raises(UnsupportedModel, match="AfmoeForCausalLM: something besides queries"):
+        evaluate_circuit(model, circuit, clean_ids(), corrupt_ids(), metric())
+
+
+@pytest.mark.parametrize("ask", ["scores", "exact", "faithfulness"])
+def test_heads_that_carry_values_of_others_are_refused(ask: str) -> None:
+    model = bridge("llama")
+
+    def turned(value: Tensor, hook: Any) -> Tensor:
+        by_head = value.reshape(*value.shape[:2], 4, -1)
+        return by_head.flip(2).reshape(value.shape)
+
+    model.blocks[1].attn.o.hook_in.add_hook(turned, is_permanent=True)
+    with pytest.raises(UnsupportedModel, match="heads of block 1 carry values of other heads"):
+        _asked(model, ask)
 
 
 @contextmanager
