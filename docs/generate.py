@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args, get_origin
 from ingest.catalog import Entry, catalogue
 from ingest.catalog.building import circuit_of
 from ingest.exporters.base import exporters
+from ingest.families import families
 from ingest.formats.base import Said, formats
 from ingest.formats.spelling import SPELLINGS
 from registry.catalogue import NamedQuery, Parameter, load_catalogue
@@ -65,6 +66,20 @@ def catalog_part() -> str:
     return "\n\n".join([_table(columns, rows), *_roles()])
 
 
+def models_part() -> str:
+    """Families of models that can be split into edges, and those that cannot."""
+    can = [(f"`{one.name}`", one.note) for one in families() if one.edges]
+    cannot = [(f"`{one.name}`", _where(one.where), one.note) for one in families() if not one.edges]
+    parts = ("## Families that can", _table(("`model_type`", "models"), can))
+    return "\n\n".join(
+        (*parts, "## Families that cannot", _table(("`model_type`", "which", "why"), cannot))
+    )
+
+
+def _where(condition: str) -> str:
+    return f"`{condition}`" if condition else "all"
+
+
 def formats_part() -> str:
     """What may be said of files, spellings of parts, and every format that is read or written."""
     said = [
@@ -94,6 +109,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "queries.md": queries_part,
     "formats.md": formats_part,
     "catalog.md": catalog_part,
+    "models.md": models_part,
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -64,12 +64,17 @@ class Checkpoint:
     revision: str | None = None
 
 
-def read(place: Place, dtype: torch.dtype, device_map: DeviceMap | None = None) -> Checkpoint:
+def read(
+    place: Place,
+    dtype: torch.dtype,
+    device_map: DeviceMap | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> Checkpoint:
     """Read a model's weights and, where it has one, its tokenizer.
 
     Weights come in ``dtype`` where that is float32, else in the checkpoint's own type: rounding
     them is left to the caller, who hashes them first. They lie on the CPU, or where ``device_map``
-    puts them.
+    puts them. ``check`` is given the folder of a model that has one before they are read.
 
     Raises:
         NotFound: The hub has no such model or cannot be reached; a package is missing.
@@ -87,16 +92,24 @@ def read(place: Place, dtype: torch.dtype, device_map: DeviceMap | None = None) 
         with said_plainly(f"GGUF file {place.source!r} cannot be read"):
             return Checkpoint(*read_gguf(Path(place.source)))
     if place.kind is PlaceKind.HUB:
-        folder = download(place, lambda folder: _check(place, folder))
+        folder = download(place, lambda folder: _checked(place, folder, check))
         found = _read_folder(place, folder, dtype, device_map=device_map)
         return replace(found, revision=folder.name)
     built_in = find_built_in(place.source) if place.kind is PlaceKind.BUILT_IN else None
     if built_in is None:
+        if check is not None:
+            check(Path(place.source))
         return _read_folder(place, Path(place.source), dtype, device_map=device_map)
     with said_plainly(f"the model {place.slug} cannot be read"):
         folder = kept_folder(built_in)
     hint = "; remove that folder to have it made anew"
     return _read_folder(place, folder, dtype, hint, device_map=device_map)
+
+
+def _checked(place: Place, folder: Path, check: Callable[[Path], None] | None) -> None:
+    _check(place, folder)
+    if check is not None:
+        check(folder)
 
 
 def _check(place: Place, folder: Path) -> PretrainedConfig:

@@ -12,8 +12,10 @@ the model's own, so ``bridge.tokenizer(text)`` and ``bridge.to_tokens(text)`` fo
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest.model_names import locate, resolve
@@ -77,6 +79,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     device_map: DeviceMap | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> TransformerBridge:
     """Load a causal language model, wrapped but otherwise as it is.
 
@@ -90,6 +93,8 @@ def load(
         device_map: How transformers is to spread the weights over devices, in ``device``'s place:
             ``auto`` fills several GPUs in turn, a device's name or a dictionary from modules to
             devices says it all. Needs accelerate; every weight must find room on some device.
+        check: Is given the model's folder before its weights are read or downloaded; raises to
+            refuse the model.
 
     Returns:
         A bridge in evaluation mode. Its ``tokenizer`` is None where the checkpoint has none.
@@ -107,7 +112,7 @@ def load(
         raise BadInput("device and device_map contradict each other; give one of them")
     with quiet():
         target = _device(device) if device_map is None else None
-        checkpoint = read(place, wanted, device_map)
+        checkpoint = read(place, wanted, device_map, check)
         return wrap(
             checkpoint.model,
             tokenizer=checkpoint.tokenizer,

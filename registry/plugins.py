@@ -39,6 +39,7 @@ class _Kind:
 
 GROUPS: Mapping[str, _Kind] = MappingProxyType(
     {
+        "circuits.checks": _Kind("check", ("__call__",)),
         "circuits.commands": _Kind("command", ("__call__",)),
         "circuits.exporters": _Kind("exporter", ("name", "summary", "suffix", "write")),
         "circuits.formats": _Kind("format", ("name", "summary", "sniff", "read")),

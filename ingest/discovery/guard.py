@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ingest.discovery.ablation import Replacement, Stream, Written, stream_of, stream_without
-from ingest.discovery.anatomy import Anatomy, require_close
+from ingest.discovery.anatomy import Anatomy, frozen, read_anatomy, require_close
 from ingest.discovery.gradients import GradientRun, differentiate
 from ingest.discovery.metrics import Metric, per_prompt
 from ingest.discovery.patched_run import run_patched
@@ -25,13 +25,20 @@ from ingest.discovery.prompts import PromptBatch
 from ingest.discovery.structure import TwoRuns, another_prompt, prove_structure
 from ingest.discovery.widened import is_half, widened
 
-__all__ = ["check_runs", "check_scores", "differing_prompt", "require_known_arithmetic"]
+__all__ = [
+    "check_runs",
+    "check_scores",
+    "differing_prompt",
+    "prove_model",
+    "require_known_arithmetic",
+]
 
 _STEP = 1e-2
 _TOLERANCE = 5e-2
 _TOLERANCE_HALF = 0.3
 """Of scores whose gradients were rounded to half precision."""
 _ROUNDING = 8
+_N_TOKENS = 5
 
 
 def require_known_arithmetic(
@@ -66,6 +73,32 @@ def require_known_arithmetic(
     other = stream_of(anatomy, both.part(slice(1, 2)).values)
     first = both.part(slice(1))
     check_runs(model, anatomy, one, metric, first, other, replacement)
+
+
+def prove_model(model: Any, kv_heads: str = "grouped") -> int:
+    """Check everything on a short prompt of the algorithm's own, whatever is to be asked of it.
+
+    Args:
+        model: A TransformerLens ``TransformerBridge``.
+        kv_heads: ``grouped`` or ``per-query-head``.
+
+    Returns:
+        How many edges it has.
+
+    Raises:
+        UnsupportedModel: The model does something else.
+    """
+    anatomy = read_anatomy(model, kv_heads)
+    spread = torch.linspace(0, int(model.cfg.d_vocab) - 1, 2 * _N_TOKENS + 2)[1:-1].round().long()
+    clean, corrupt = spread[::2][None].to(anatomy.device), spread[1::2][None].to(anatomy.device)
+    batch = PromptBatch(torch.zeros(1, dtype=torch.long), clean, corrupt)
+
+    def difference(logits: Tensor, index: Tensor) -> Tensor:  # noqa: ARG001
+        return (logits[:, 0] - logits[:, -1]).to(torch.promote_types(logits.dtype, torch.float32))
+
+    with frozen(model):
+        require_known_arithmetic(model, anatomy, batch, difference, Replacement("resample", None))
+    return anatomy.space.n_edges
 
 
 def differing_prompt(batch: PromptBatch, replacement: Replacement) -> int | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ingest.families import require_edges
 from ingest.jobs.progress import Progress
+from ingest.model_names import PlaceKind, locate
 
 __all__ = ["KeptModel", "LoadModel", "ModelPlace", "load_place"]
 
@@ -27,11 +30,14 @@ LoadModel = Callable[[ModelPlace, Progress], Any]
 
 
 def load_place(place: ModelPlace, progress: Progress) -> Any:
-    """Load a model.
+    """Load a model that can be split into edges, as all jobs here need.
 
     Raises:
         BadInput, NotFound, UnsupportedModel, MissingExtra: As from :func:`ingest.models.load`.
     """
+    found = locate(place.name, place.revision)
+    if found.kind is PlaceKind.FOLDER:
+        require_edges(Path(found.source), place.name)  # before torch takes its seconds
     from ingest import models
 
     progress.stage(f"loading {place.name}")
@@ -41,6 +47,7 @@ def load_place(place: ModelPlace, progress: Progress) -> Any:
         device_map=place.device_map,
         dtype=place.dtype,
         revision=place.revision,
+        check=lambda folder: require_edges(folder, place.name),
     )
 
 

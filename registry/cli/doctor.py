@@ -18,6 +18,7 @@ import typer
 from registry.cli.output import Format, FormatOption, show_rows
 from registry.cli.session import session
 from registry.errors import CircuitsError
+from registry.plugins import find
 from registry.rows import Rows
 
 if TYPE_CHECKING:
@@ -65,6 +66,13 @@ def doctor(
     thorough: Annotated[
         bool, typer.Option("--thorough", help=f"Verify every artifact, not {_SAMPLE} of them.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Check a model instead: whether its circuits can be found, and why not. Loads it.",
+        ),
+    ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     r"""Check every part and say what to do.
@@ -74,8 +82,12 @@ def doctor(
     \b
     circuits doctor
     circuits doctor --thorough --format json
+    circuits doctor --model EleutherAI/pythia-70m
     """
-    checks = list(examine(session(context).local_settings, thorough=thorough))
+    if model is not None:
+        checks = list(find("circuits.checks", "model")(model))
+    else:
+        checks = list(examine(session(context).local_settings, thorough=thorough))
     rows = tuple((check.part, check.state, check.finding, check.advice) for check in checks)
     show_rows(Rows(("part", "state", "finding", "advice"), rows), format)
     if any(check.state is State.FAIL for check in checks):

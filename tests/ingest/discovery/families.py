@@ -134,10 +134,6 @@ _FALCON = Names(
     blocks="transformer.h", ports=_joint("self_attention.query_key_value"), rows=_in_turn(4, 1),
     o="self_attention.dense", mlp_norm="shared", final="transformer.ln_f",
 )  # fmt: skip
-_FALCON_SEQUENCE = Names(
-    blocks="transformer.h", ports=_joint("self_attention.query_key_value"), rows=_per_head,
-    o="self_attention.dense", final="transformer.ln_f",
-)  # fmt: skip
 _GPTJ = Names(
     blocks="transformer.h", ports=("attn.q_proj", "attn.k_proj", "attn.v_proj"), o="attn.out_proj",
     norm="ln_1", mlp_norm="shared", final="transformer.ln_f",
@@ -166,7 +162,6 @@ _BIGCODE = Names(
     norm="ln_1", mlp_norm="ln_2", final="transformer.ln_f",
 )  # fmt: skip
 _FALCON_SIZES = {"head_dim": None, "num_key_value_heads": None, "ffn_hidden_size": 48}
-_FALCON_IN_SEQUENCE = {**_FALCON_SIZES, "parallel_attn": False, "multi_query": False, "alibi": True}
 
 FAMILIES: dict[str, Family] = {
     "apertus": Family(
@@ -183,8 +178,6 @@ FAMILIES: dict[str, Family] = {
     "ernie4_5_moe": Family("ernie4_5_moe"),
     "exaone4": Family("exaone4", _POST_NORMS),
     "falcon 7b": Family("falcon", _FALCON, _FALCON_SIZES),
-    "falcon with alibi": Family("falcon", _FALCON, {**_FALCON_SIZES, "alibi": True}),
-    "falcon in sequence": Family("falcon", _FALCON_SEQUENCE, _FALCON_IN_SEQUENCE),
     "flex_olmo": Family("flex_olmo", _POST_NORMS),
     "gemma": Family("gemma"),
     "gemma2": Family("gemma2", _BOTH_NORMS),

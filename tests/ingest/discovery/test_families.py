@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ingest.discovery import attribute_edges, evaluate_circuit
 from ingest.models import wrap
+from registry.errors import UnsupportedModel
 from tests.ingest.discovery.families import FAMILIES, build
 from tests.ingest.discovery.plain_patcher import PlainPatcher
+from tests.ingest.discovery.refused import REFUSED
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +51,14 @@ def test_a_family_is_computed_as_patching_the_plain_model_says(name: str) -> Non
     )
     _check_edges(plain, exact, first_order)
     _check_circuits(plain, model, exact.space)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_a_family_that_cannot_be_split_is_refused_with_the_reason(name: str) -> None:
+    clean, corrupt = ids()
+    family, reason = REFUSED[name]
+    with pytest.raises(UnsupportedModel, match=reason):
+        attribute_edges(wrap(build(family)), clean, corrupt, metric)
 
 
 def _check_edges(plain: PlainPatcher, exact: Any, first_order: Any) -> None:
