@@ -116,9 +116,10 @@ def make_links(
     targets = [
         at for at, n in enumerate(nodes) if n["feature_type"] in {"logit", "cross layer transcoder"}
     ]
-    earlier = [numpy.flatnonzero(sends & (layers < layers[at])) for at in targets]
-    share = min(1.0, n_links / sum(map(len, earlier)))
-    for target, sources in zip(targets, earlier, strict=True):
+    earlier = {layer: numpy.flatnonzero(sends & (layers < layer)) for layer in set(layers.tolist())}
+    share = min(1.0, n_links / sum(len(earlier[int(layers[at])]) for at in targets))
+    for target in targets:
+        sources = earlier[int(layers[target])]
         drawn = sources[random.random(len(sources)) < share]
         weights = random.normal(size=len(drawn)) * numpy.exp(2 * random.normal(size=len(drawn)))
         for source, weight in zip(drawn.tolist(), weights.astype("f4").tolist(), strict=True):

@@ -12,16 +12,17 @@ stand in for attention (Lorsa) where it writes, ``l5.attn_out.f3036#DICTIONARY``
 ``input`` and logits ``logits[VOCABULARY]``, each at its position. Llamascopium's files count each
 layer twice, as attention and as MLP, which is undone. Nodes of a type that is not known (``bias``)
 have no name here: they take part in influence and are then left out with their links, which the
-circuit's parameters say (``left_out``). Where ``scan`` is a model that we
-know, as Neuronpedia writes it, the model need not be said. Two nodes may share a ``node_id``. A
-link with such an id joins the only nodes it can join, or those that the tool's order of links
-leaves (:mod:`ingest.formats.attribution_graph_file`); where it still fits two, it is left out of
-the circuit and kept in its parameters (``ambiguous_links``).
+circuit's parameters say (``left_out``). Where ``scan`` is a model that we know, as Neuronpedia
+writes it, the model need not be said.
+
+Two nodes may share a ``node_id``. A link with such an id joins the only nodes it can join, or those
+that the tool's order of links leaves (:mod:`ingest.formats.attribution_graph_links`); where it
+still fits two, it is left out of the circuit and kept in its parameters (``ambiguous_links``).
 
 A file is read piece by piece. Where a share of influence, ``--top`` or ``--threshold`` is asked
 for, it may be four times as large as others and have more links than a circuit may have edges, as
 long as these take no more memory than a file may have bytes (32 for each). Pruning weighs all links
-of the file; ``influence``, which it gives for each node, is of the graph its tool once pruned.
+of the file; the ``influence`` that it gives for each node is of the graph its tool once pruned.
 """
 
 from __future__ import annotations
@@ -124,10 +125,11 @@ def dictionary_name(metadata: Mapping[str, Any], said: Said) -> str:
         scan if isinstance(scan, str) and "/" in scan else None,
         details.get("neuronpedia_source_set"),
         info.get("neuronpedia_source_set"),
-        scan,
+        # Llamascopium's; our exporter adds the model as ``scan``.
         metadata.get("tc_analysis_name"),
         metadata.get("clt_analysis_name"),
         metadata.get("sae_series"),
+        scan,
     )
     found = next((name for name in named if isinstance(name, str) and name.strip()), None)
     return _word(said.need("dictionary") if found is None else found)
