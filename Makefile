@@ -65,6 +65,7 @@ old: $(DEV) ## Keep a ledger as this version writes it, for later versions to up
 
 bench: $(DEV) ## Measure imports, comparisons, nulls, projection, queries, commands and writing
 	$(BIN)/python benchmarks/import.py
+	$(BIN)/python benchmarks/attribution.py
 	$(BIN)/python benchmarks/graph.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/nulls.py

@@ -169,7 +169,7 @@ def import_(
             advance = _Advance(progress.stage("importing"))
             for report in import_files(
                 registry, paths, said, limits=Limits(max_bytes, max_edges), format=chosen,
-                dry_run=dry_run, progress=advance,
+                dry_run=dry_run, progress=advance, stage=progress.stage,
             ):  # fmt: skip
                 reports.append(report)
                 advance.tell(report)

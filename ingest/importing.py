@@ -84,6 +84,7 @@ def import_files(
     dry_run: bool = False,
     labels: CircuitLabels | None = None,
     progress: Callable[[int, int], None] | None = None,
+    stage: Callable[[str], Callable[[int, int], None]] | None = None,
 ) -> Iterator[FileReport]:
     """Import files and folders, one report each as they are done.
 
@@ -96,11 +97,15 @@ def import_files(
         dry_run: Read, and store nothing.
         labels: Of circuits that are new.
         progress: Told how many files are done, and of how many.
+        stage: Begins to tell of one file that takes long to read, as :attr:`Context.stage`.
 
     Raises:
         BadInput: A path does not exist, or a ``circuits-import.yaml`` is malformed.
     """
     entries = sidecar_reader()
+    context = Context(limits=limits or Limits())
+    if stage is not None:
+        context = replace(context, stage=stage)
     files = list(_files(paths))
     chosen = {path: format or _recognised(path, named=folder is None) for path, folder in files}
     owners = _owners(chosen)
@@ -119,7 +124,7 @@ def import_files(
                 told, notes = with_slug(said_of(path, folder, said, entries))
                 # What was read is let go before it is projected: it may be half of the memory.
                 with registry.projecting_later():
-                    found = _read(one, path, Context(told, limits or Limits()))
+                    found = _read(one, path, replace(context, said=told))
                     found = replace(found, notes=[*notes, *found.notes])
                     report = _recorded(registry, path, one, found, dry_run, labels)
                     del found

@@ -2,7 +2,9 @@
 
 The required fields are those of Neuronpedia's schema (``graph-schema.json`` 1.0.0). Node ids are
 the tool's own, except that an error whose id a feature has too gets another one, as links name
-nodes by id alone.
+nodes by id alone. Where there are features or errors of attention (``l5.attn_out.f3036#NAME``), ids
+say of each which it is, as Neuronpedia writes them: ``5_lor_3036_7`` and ``5_cro_3036_7``,
+``5_error_attn_7`` and ``5_error_mlp_7``. Attention's features may have a dictionary of their own.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ _TYPES = {
     Kind.INPUT: "embedding",
     Kind.LOGIT: "logit",
 }
+_ATTENTION_TYPES = {Kind.FEATURE: "lorsa", Kind.ERROR: "lorsa error"}
 _POSITION = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 _MLP = re.compile(r"m\d+", re.ASCII)
+_ATTENTION = re.compile(r"l\d+\.attn_out", re.ASCII)
 _EMPTY_VIEW = {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""}
 
 
@@ -39,8 +43,9 @@ class Neuronpedia:
 
     name = "neuronpedia"
     summary = (
-        "attribution graph JSON for Neuronpedia and circuit-tracer's viewer; transcoder features"
-        " at positions of one prompt, without effects of nodes and links of unknown weight"
+        "attribution graph JSON for Neuronpedia and circuit-tracer's viewer; features of"
+        " transcoders and of attention at positions of one prompt, without effects of nodes and"
+        " links of unknown weight"
     )
     suffix = ".json"
 
@@ -48,11 +53,9 @@ class Neuronpedia:
         """The graph; what its import kept of metadata, influence and activations comes back."""
         places = [_place(node) for node in circuit.nodes]
         places.sort(key=lambda place: place.order)
-        bases = {place.local.basis for place in places} - {None}
-        if len(bases) > 1:
-            names = ", ".join(sorted(map(str, bases)))
-            raise BadInput(f"the format holds features of one dictionary; there are {names}")
-        metadata = _metadata(circuit, next(iter(bases), None))
+        metadata = _metadata(
+            circuit, _basis(places, attention=False), _basis(places, attention=True)
+        )
         writer = _Writer(circuit, unpack(context.scores), metadata, _logit_layer(context, places))
         ids = writer.ids(places)
         graph = {
@@ -76,19 +79,30 @@ class _Place:
     position: int
 
     @property
-    def order(self) -> tuple[int, int, int, int]:
-        """As the tool lists nodes: by type, layer, position, number."""
+    def attention(self) -> bool:
+        """Whether it is a feature or an error of a layer's attention."""
+        return self.local.site is not None and _ATTENTION.fullmatch(self.local.site) is not None
+
+    @property
+    def type(self) -> str:
+        """What the format calls its type."""
+        return _ATTENTION_TYPES[self.local.kind] if self.attention else _TYPES[self.local.kind]
+
+    @property
+    def order(self) -> tuple[int, int, bool, int, int]:
+        """As the tool lists nodes: by type, layer, position, number; attention before the MLP."""
         layer, index = self.local.layer or 0, self.local.index or 0
-        return _ORDER[self.local.kind], layer, self.position, index
+        return _ORDER[self.local.kind], layer, not self.attention, self.position, index
 
 
 def _place(node: Node) -> _Place:
     local = parse_local(node.component)
-    of_mlp = local.site is None or _MLP.fullmatch(local.site) is not None
-    if local.kind not in _ORDER or not of_mlp:
+    known = local.site is None or any(form.fullmatch(local.site) for form in (_MLP, _ATTENTION))
+    if local.kind not in _ORDER or not known:
         raise BadInput(
             f"the format cannot hold {node.key}; it has transcoder features and errors of MLPs"
-            " (m5.f3036#NAME, m5.error#NAME), input and logits[NUMBER]"
+            " (m5.f3036#NAME, m5.error#NAME), those of attention (l5.attn_out.f3036#NAME), input"
+            " and logits[NUMBER]"
         )
     if node.position is None or not _POSITION.fullmatch(node.position):
         raise BadInput(f"the format needs a position counted from 0 for each node; {node.key} has"
@@ -96,12 +110,28 @@ def _place(node: Node) -> _Place:
     return _Place(node, local, int(node.position))
 
 
+def _basis(places: Sequence[_Place], *, attention: bool) -> str | None:
+    """The dictionary of the features of MLPs, or of attention.
+
+    Raises:
+        BadInput: There are several.
+    """
+    bases = {place.local.basis for place in places if place.attention is attention} - {None}
+    if len(bases) > 1:
+        names = ", ".join(sorted(map(str, bases)))
+        whose = "attention" if attention else "MLPs"
+        raise BadInput(
+            f"the format holds features of one dictionary; there are {names} for {whose}"
+        )
+    return next(iter(bases), None)
+
+
 def _object(circuit: Circuit, name: str) -> dict[str, Any]:
     value = circuit.parameters.get(name)
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def _metadata(circuit: Circuit, basis: str | None) -> dict[str, Any]:
+def _metadata(circuit: Circuit, basis: str | None, of_attention: str | None) -> dict[str, Any]:
     """What the import kept, or what the schema requires of a circuit from elsewhere.
 
     Raises:
@@ -109,8 +139,11 @@ def _metadata(circuit: Circuit, basis: str | None) -> dict[str, Any]:
     """
     metadata = _object(circuit, "metadata")
     if not metadata:
-        named = {} if basis is None else {"info": {"transcoder_set": basis}}
+        name = basis or of_attention
+        named = {} if name is None else {"info": {"transcoder_set": name}}
         metadata = {"schema_version": 1, **named}
+        if of_attention not in (None, name):
+            metadata["feature_details"] = {"neuronpedia_lorsa_source_set": of_attention}
         metadata |= {k: circuit.parameters.get(k) for k in ("prompt", "prompt_tokens")}
     metadata.setdefault("slug", f"{circuit.task.replace('/', '-')}-{circuit.id[:12]}")
     metadata.setdefault("scan", circuit.model)
@@ -157,7 +190,7 @@ class _Writer:
         metadata: Mapping[str, Any],
         logit_layer: int,
     ) -> None:
-        self._values = values
+        self._values, self._say_which = values, False
         self._paired = metadata.get("schema_version") is not None
         self._probabilities = _object(circuit, "probabilities")
         targets = circuit.parameters.get("targets")
@@ -167,6 +200,7 @@ class _Writer:
 
     def ids(self, places: Sequence[_Place]) -> dict[str, str]:
         """Of each node, by key; all different."""
+        self._say_which = any(place.attention for place in places)
         ids = {place.node.key: self._id(place) for place in places}
         others = {ids[p.node.key] for p in places if p.local.kind is not Kind.ERROR}
         for place in places:
@@ -178,7 +212,10 @@ class _Writer:
         local, at = place.local, place.position
         match local.kind:
             case Kind.FEATURE:
-                return f"{local.layer}_{local.index}_{at}"
+                which = f"{place.type[:3]}_" if self._say_which else ""
+                return f"{local.layer}_{which}{local.index}_{at}"
+            case Kind.ERROR if self._say_which:
+                return f"{local.layer}_error_{'attn' if place.attention else 'mlp'}_{at}"
             case Kind.ERROR:
                 return f"0_{local.layer}_{at}"
             case Kind.INPUT:
@@ -196,7 +233,7 @@ class _Writer:
             "feature": self._number(place),
             "layer": self._layer(local),
             "ctx_idx": place.position,
-            "feature_type": _TYPES[local.kind],
+            "feature_type": place.type,
             "token_prob": self._probabilities.get(key) if local.kind is Kind.LOGIT else 0.0,
             "is_target_logit": key in self._targets,
             "run_idx": 0,
@@ -229,6 +266,8 @@ class _Writer:
 
     def _page_id(self, place: _Place, id: str) -> str:
         local, at = place.local, place.position
+        if self._say_which:
+            return id
         match local.kind:
             case Kind.FEATURE:
                 return f"{local.layer}_{local.index}-0"

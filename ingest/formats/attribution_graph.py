@@ -7,12 +7,22 @@ circuit's sign is unknown unless the user says one. Influence on the logits and 
 effects either and are kept beside the circuit, influence giving the nodes' ranks too.
 
 Features and errors are named where the dictionary reads, also those of cross-layer transcoders,
-which write to all later layers: ``m5.f3036#DICTIONARY`` and ``m5.error#DICTIONARY``; tokens are
-``input`` and logits ``logits[VOCABULARY]``, each at its position. Where ``scan`` is a model that we
-know, as Neuronpedia writes it, the model need not be said. Two nodes may share a ``node_id``. A
-link with such an id joins the only nodes it can join, or those that the tool's order of links
-leaves (:mod:`ingest.formats.attribution_graph_file`); where it still fits two, it is left out of
-the circuit and kept in its parameters (``ambiguous_links``).
+which write to all later layers: ``m5.f3036#DICTIONARY`` and ``m5.error#DICTIONARY``; those that
+stand in for attention (Lorsa) where it writes, ``l5.attn_out.f3036#DICTIONARY``; tokens are
+``input`` and logits ``logits[VOCABULARY]``, each at its position. Llamascopium's files count each
+layer twice, as attention and as MLP, which is undone. Nodes of a type that is not known (``bias``)
+have no name here: they take part in influence and are then left out with their links, which the
+circuit's parameters say (``left_out``). Where ``scan`` is a model that we know, as Neuronpedia
+writes it, the model need not be said.
+
+Two nodes may share a ``node_id``. A link with such an id joins the only nodes it can join, or those
+that the tool's order of links leaves (:mod:`ingest.formats.attribution_graph_links`); where it
+still fits two, it is left out of the circuit and kept in its parameters (``ambiguous_links``).
+
+A file is read piece by piece. Where a share of influence, ``--top`` or ``--threshold`` is asked
+for, it may be four times as large as others and have more links than a circuit may have edges, as
+long as these take no more memory than a file may have bytes (32 for each). Pruning weighs all links
+of the file; the ``influence`` that it gives for each node is of the graph its tool once pruned.
 """
 
 from __future__ import annotations
@@ -21,18 +31,20 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ingest.formats.attribution_graph_file import FileLink, GraphFile, read_graph
 from ingest.formats.attribution_graph_nodes import FileNode, NodeType
-from ingest.formats.attribution_graph_pruning import Kept, prune
+from ingest.formats.attribution_graph_pruning import Kept
+from ingest.formats.attribution_graph_selecting import known_alone, listed, selected, takes_part
 from ingest.formats.attribution_graph_values import NodeValues, pack
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import also_in_file, edge_circuit, with_sign
 from ingest.known_models import known_model, model_slug
 from registry.errors import BadInput
-from registry.records import Circuit, Edge, Level, Node
+from registry.records import Edge, Level, Node
 
 __all__ = ["FORMAT", "METHOD", "AttributionGraph", "dictionary_name", "model_name"]
 
@@ -61,16 +73,31 @@ class AttributionGraph:
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph, whole or what holds the shares of influence that the user says."""
-        graph = read_graph(path, context.limits)
+        said = context.said
+        graph = read_graph(path, context, part=takes_part(said))
         notes: list[str] = []
-        said = also_in_file(context.said, notes, model=model_name(graph.metadata))
-        dictionary = dictionary_name(graph.metadata, said)
-        keys = _keys(graph.nodes, dictionary, path.name)
-        kept, selection = _kept(graph, said)
+        said = also_in_file(said, notes, model=model_name(graph.metadata))
+        names = dictionary_names(graph, said)
+        keys = _keys(graph.nodes, names, path.name)
+        kept, selection = selected(graph, said, context.limits)
+        kept, left_out = known_alone(graph, kept, path.name)
+        links = [graph.links[at] for at in kept.links]
+        n_links = len(graph.links)
+        graph = replace(graph, links=graph.links[:0])  # they may be most of the memory
         values = _values(graph, keys, kept)
         artifact = pack(sorted(keys[at] for at in kept.nodes), values)
-        circuit = _circuit(graph, keys, kept, selection, artifact, said)
-        notes += _notes(graph, kept, dictionary)
+        circuit = edge_circuit(
+            said,
+            _edges(links, keys, said),
+            nodes=_nodes(graph, keys, kept),
+            level=Level.FEATURE,
+            method=said.method or METHOD,
+            parameters=_parameters(graph, keys, kept) | left_out,
+            selection=selection,
+            universe_size=None if selection is None else n_links,
+            scores=hashlib.sha256(artifact).hexdigest(),
+        )
+        notes += _notes(graph, kept, n_links, names, left_out)
         return Imported([circuit], artifacts=[artifact], notes=notes)
 
 
@@ -98,10 +125,30 @@ def dictionary_name(metadata: Mapping[str, Any], said: Said) -> str:
         scan if isinstance(scan, str) and "/" in scan else None,
         details.get("neuronpedia_source_set"),
         info.get("neuronpedia_source_set"),
+        # Llamascopium's; our exporter adds the model as ``scan``.
+        metadata.get("tc_analysis_name"),
+        metadata.get("clt_analysis_name"),
+        metadata.get("sae_series"),
         scan,
     )
     found = next((name for name in named if isinstance(name, str) and name.strip()), None)
     return _word(said.need("dictionary") if found is None else found)
+
+
+def dictionary_names(graph: GraphFile, said: Said) -> tuple[str, str]:
+    """What the transcoders are called, and what the features of attention.
+
+    The latter go by the name of the former where neither the user nor the file gives them one:
+    their places tell them apart.
+
+    Raises:
+        BadInput: As :func:`dictionary_name`.
+    """
+    name = dictionary_name(graph.metadata, said)
+    details = _inner(graph.metadata, "feature_details")
+    named = (details.get("neuronpedia_lorsa_source_set"), graph.metadata.get("lorsa_analysis_name"))
+    found = next((one for one in named if isinstance(one, str) and one.strip()), None)
+    return name, name if said.dictionary is not None or found is None else _word(found)
 
 
 def model_name(metadata: Mapping[str, Any]) -> str | None:
@@ -133,40 +180,15 @@ def _digest(names: Sequence[str]) -> str:
     return hashlib.sha256(joined).hexdigest()[:8]
 
 
-def _keys(nodes: Sequence[FileNode], dictionary: str, name: str) -> list[str]:
-    keys = [node.key(dictionary) for node in nodes]
-    repeated = next((key for key, count in Counter(keys).items() if count > 1), None)
+def _keys(nodes: Sequence[FileNode], names: tuple[str, str], file: str) -> list[str]:
+    """Of each node; of a type that is not known, empty."""
+    keys = [
+        "" if node.type is NodeType.OTHER else node.key(names[node.attention]) for node in nodes
+    ]
+    repeated = next((key for key, count in Counter(keys).items() if key and count > 1), None)
     if repeated is not None:
-        raise BadInput(f"{name} has the node {repeated} twice")
+        raise BadInput(f"{file} has the node {repeated} twice")
     return keys
-
-
-def _kept(graph: GraphFile, said: Said) -> tuple[Kept, dict[str, Any] | None]:
-    """What of the file makes the circuit, and by what rule; no rule where all does."""
-    shares = {
-        name: getattr(said, name)
-        for name in ("node_threshold", "edge_threshold")
-        if getattr(said, name) is not None
-    }
-    if shares:
-        if said.top is not None or said.threshold is not None:
-            raise BadInput("say either shares of influence or --top or --threshold, not both")
-        return prune(graph, **{"node_threshold": None, "edge_threshold": None, **shares}), {
-            **shares,
-            "by": "influence",
-        }
-    if said.top is None and said.threshold is None:
-        return Kept(tuple(range(len(graph.nodes))), tuple(range(len(graph.links)))), None
-    sized = [at for at, link in enumerate(graph.links) if link.weight is not None]
-    selection: dict[str, Any] = {"threshold": said.threshold}
-    if said.top is not None:
-        sized = sorted(sized, key=lambda at: -abs(graph.links[at].weight or 0.0))[: said.top]
-        selection = {"top": said.top}
-    elif said.threshold is not None:
-        least = said.threshold
-        sized = [at for at in sized if abs(graph.links[at].weight or 0.0) >= least]
-    joined = {end for at in sized for end in (graph.links[at].source, graph.links[at].target)}
-    return Kept(tuple(sorted(joined)), tuple(sorted(sized))), {**selection, "by": "absolute"}
 
 
 def _values(graph: GraphFile, keys: Sequence[str], kept: Kept) -> NodeValues:
@@ -181,29 +203,6 @@ def _values(graph: GraphFile, keys: Sequence[str], kept: Kept) -> NodeValues:
             if n.index is not None and n.type is NodeType.TOKEN
         },
     )  # fmt: skip
-
-
-def _circuit(
-    graph: GraphFile,
-    keys: Sequence[str],
-    kept: Kept,
-    selection: dict[str, Any] | None,
-    artifact: bytes,
-    said: Said,
-) -> Circuit:
-    links = [graph.links[at] for at in kept.links]
-    nodes = _nodes(graph, keys, kept)
-    return edge_circuit(
-        said,
-        _edges(links, keys, said),
-        nodes=nodes,
-        level=Level.FEATURE,
-        method=said.method or METHOD,
-        parameters=_parameters(graph, keys, kept),
-        selection=selection,
-        universe_size=None if selection is None else len(graph.links),
-        scores=hashlib.sha256(artifact).hexdigest(),
-    )
 
 
 def _nodes(graph: GraphFile, keys: Sequence[str], kept: Kept) -> tuple[Node, ...]:
@@ -254,17 +253,29 @@ def _parameters(graph: GraphFile, keys: Sequence[str], kept: Kept) -> dict[str, 
     return parameters
 
 
-def _notes(graph: GraphFile, kept: Kept, dictionary: str) -> list[str]:
-    notes = [f"features and errors are named by the dictionary {dictionary}"]
+def _notes(
+    graph: GraphFile, kept: Kept, n_links: int, names: tuple[str, str], left_out: Mapping[str, Any]
+) -> list[str]:
+    notes = [f"features and errors are named by the dictionary {names[0]}"]
+    if any(node.attention for node in graph.nodes):
+        notes.append(f"those of attention are named by {names[1]}")
+    if graph.counted_twice:
+        notes.append("the file counts each layer twice, as attention and as MLP; taken as one")
     numbers = Counter(node.numbering for node in graph.nodes if node.numbering is not None)
     notes += [
         f"{count:,} features are numbered by {way}; circuits name them by their indices"
         for way, count in sorted(numbers.items())
     ]
-    if len(kept.links) < len(graph.links):
+    if left_out:
+        types, n_lost = left_out["left_out"]["nodes"], left_out["left_out"]["links"]
+        notes.append(
+            f"nodes of types that are not known are left out, with {n_lost:,} links:"
+            f" {listed(types)}"
+        )
+    if len(kept.links) < n_links:
         notes.append(
             f"{len(kept.nodes):,} of {len(graph.nodes):,} nodes and {len(kept.links):,} of"
-            f" {len(graph.links):,} links are kept"
+            f" {n_links:,} links are kept"
         )
     for count, what in (
         (graph.dangling, "lead to or from what is no node and are left out"),

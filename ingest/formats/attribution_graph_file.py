@@ -1,48 +1,34 @@
 """An attribution graph's JSON, checked: nodes with what they are, links with both ends found.
 
-Links name nodes by an id that a feature of layer 0 and the error of another layer may share. What
-such a link joins is told where only one pair of nodes can be joined: nothing leads to errors and
-tokens, and no link runs within a layer or backwards. What is left is told by the order in which
-circuit-tracer writes links, by target and then by source as nodes are listed, where all other links
-of the file are in that order.
+A graph of a long prompt is larger than memory as text and as objects, so a file is read piece by
+piece: nodes become records, links three numbers each. Where links stand before the nodes that they
+join, or nodes before the metadata that tell how they are numbered, the file is read again.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ingest.formats.attribution_graph_nodes import (
-    FileNode,
-    NodeType,
-    read_node,
-    read_number,
-    shortened,
+from ingest.formats.attribution_graph_links import (
+    FileLink,
+    LinkReader,
+    Links,
 )
-from ingest.formats.base import Limits
-from ingest.formats.reading import check_count, read_json
+from ingest.formats.attribution_graph_nodes import FileNode, counted_once, read_node
+from ingest.formats.base import Context, Limits
+from ingest.formats.json_stream import Tell, read_object
+from ingest.formats.reading import check_count, check_size, count_in_file
 from registry.errors import BadInput
 
-__all__ = ["FileLink", "GraphFile", "read_graph"]
+__all__ = ["FileLink", "GraphFile", "Links", "read_graph"]
 
-_ENOUGH_IN_ORDER = 10  # links in order that are not so by chance
-_MOST_PAIRS = 64  # that a link is looked into; a tool's own ids are shared by two nodes at most
-_MOST_CHOICES = 1024  # of ambiguous links one after another that are tried together
-_Pair = tuple[int, int]  # source and target, by their places in the list of nodes
-
-
-@dataclass(frozen=True, slots=True)
-class FileLink:
-    """A link between two nodes, by their places in the list; None: no weight is given."""
-
-    source: int
-    target: int
-    weight: float | None
+_TIMES_LARGER = 4  # a file may be whose part is taken, since it is not held in memory
+_BYTES_PER_LINK = 32  # in memory while links are checked and pruned
+_BYTES_PER_NODE = 1_000
+_LONG_BYTES = 1 << 26  # reading more than that takes seconds, so people are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,150 +41,157 @@ class GraphFile:
         ambiguous: Links that fit two nodes of one id: source, target and weight as in the file.
         dangling: How many links lead to or from what is no node.
         repeated: How many links are given twice with the same weight.
+        counted_twice: Whether the file counts each layer twice, as attention and as MLP.
     """
 
     metadata: Mapping[str, Any]
     qparams: Mapping[str, Any]
     nodes: Sequence[FileNode]
-    links: Sequence[FileLink]
+    links: Links
     ambiguous: Sequence[tuple[str, str, float | None]]
     dangling: int
     repeated: int
+    counted_twice: bool
 
 
-def read_graph(path: Path, limits: Limits) -> GraphFile:
+def read_graph(path: Path, context: Context, *, part: bool = False) -> GraphFile:
     """Read and check a file.
 
+    Args:
+        path: Which file.
+        context: Its limits, and who is told how far it is.
+        part: Only a part of the links will be taken. Then more of them may be read than a circuit
+            may have edges, from a file that is larger than others may be.
+
     Raises:
-        BadInput: It is malformed or has too many links.
+        BadInput: It is malformed, too large, or has too many links.
     """
-    data = read_json(path, limits, each_edge=('"source"', '"target"'))
-    name = path.name
-    if not isinstance(data, dict):
-        raise BadInput(f"{name} is no object with metadata, nodes and links")
-    metadata, qparams = (_object(data, field, name) for field in ("metadata", "qParams"))
-    raw_nodes, raw_links = (_list(data, field, name) for field in ("nodes", "links"))
-    check_count(len(raw_links), "links", name, limits)
-    check_count(len(raw_nodes), "nodes", name, limits)
-    if not raw_nodes:
-        raise BadInput(f"{name} holds no node")
-    paired = metadata.get("schema_version") is not None
-    nodes = [read_node(raw, f"{name}, node {at}", paired) for at, raw in enumerate(raw_nodes)]
-    return GraphFile(metadata, qparams, nodes, *_links(raw_links, nodes, name))
+    limits = context.limits
+    allowed = replace(limits, max_bytes=limits.max_bytes * (_TIMES_LARGER if part else 1))
+    check_size(path, allowed)
+    size_bytes = path.stat().st_size
+    check = _Check(path.name, limits, part, large=size_bytes > limits.max_bytes)
+    check.links(min(count_in_file(path, mark) for mark in (b'"source"', b'"target"')))
+    long = size_bytes > _LONG_BYTES
+    return _Reading(path, check, context.stage(f"reading {path.name}") if long else None)()
 
 
-def _object(data: Mapping[str, Any], field: str, name: str) -> Mapping[str, Any]:
-    value = data.get(field)
-    if value is None and field == "qParams":  # only what the viewer shows
-        return {}
-    if not isinstance(value, dict):
-        raise BadInput(f"{name}: {field} is no object")
-    return value
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """Refuses what cannot be held, before it is."""
 
+    name: str
+    limits: Limits
+    part: bool
+    large: bool
 
-def _list(data: Mapping[str, Any], field: str, name: str) -> list[Any]:
-    value = data.get(field)
-    if not isinstance(value, list):
-        raise BadInput(f"{name}: {field} is no list; an attribution graph has nodes and links")
-    return value
+    def nodes(self, n_nodes: int) -> None:
+        check_count(n_nodes, "nodes", self.name, self.limits)
+        if self.large:
+            self._memory(n_nodes * _BYTES_PER_NODE, f"{n_nodes:,} nodes")
 
-
-def _links(
-    raw: Sequence[Any], nodes: Sequence[FileNode], name: str
-) -> tuple[list[FileLink], list[tuple[str, str, float | None]], int, int]:
-    places: dict[str, list[int]] = defaultdict(list)
-    for at, node in enumerate(nodes):
-        places[node.id].append(at)
-    read = [_ends(one, f"{name}, link {at}") for at, one in enumerate(raw)]
-    known = [one for one in read if one[0] in places and one[1] in places]
-    chosen = _chosen([_pairs(places[one[0]], places[one[1]], nodes) for one in known])
-    found: dict[_Pair, FileLink] = {}
-    ambiguous: list[tuple[str, str, float | None]] = []
-    repeated = 0
-    for link, pair in zip(known, chosen, strict=True):
-        source, target, weight = link
-        if pair is None:
-            ambiguous.append(link)
-        elif pair not in found:
-            found[pair] = FileLink(*pair, weight)
-        elif found[pair].weight == weight:
-            repeated += 1
-        else:
+    def links(self, n_links: int) -> None:
+        if self.part:
+            self._memory(n_links * _BYTES_PER_LINK, f"{n_links:,} links")
+        elif n_links > self.limits.max_edges:
             raise BadInput(
-                f"{name}: {shortened(source)} -> {shortened(target)} is given twice with different"
-                " weights"
+                f"{self.name} has {n_links:,} links and {self.limits.max_edges:,} are allowed;"
+                " --node-threshold, --edge-threshold, --threshold or --top take a part of them,"
+                " --max-edges allows more"
             )
-    return list(found.values()), ambiguous, len(read) - len(known), repeated
+
+    def _memory(self, size_bytes: int, what: str) -> None:
+        if size_bytes > self.limits.max_bytes:
+            raise BadInput(
+                f"{self.name} has {what}, which take {size_bytes:,} bytes of memory, and"
+                f" {self.limits.max_bytes:,} are allowed; --max-bytes raises that"
+            )
 
 
-def _ends(raw: Any, where: str) -> tuple[str, str, float | None]:
-    if not isinstance(raw, dict):
-        raise BadInput(f"{where} is no object with source, target and weight")
-    source, target = raw.get("source"), raw.get("target")
-    if not isinstance(source, str) or not isinstance(target, str):
-        raise BadInput(
-            f"{where}: source and target are {shortened(source)} and {shortened(target)}"
-        )
-    return source, target, read_number(raw.get("weight"), f"{where}: weight")
+class _Reading:
+    """Reads one file, as often as the order of its fields asks for."""
 
+    def __init__(self, path: Path, check: _Check, tell: Tell | None) -> None:
+        self._path, self._check, self._tell = path, check, tell
+        self._metadata: Mapping[str, Any] | None = None
+        self._qparams: Mapping[str, Any] = {}
+        self._nodes: list[FileNode] = []
+        self._links: LinkReader | None = None
+        self._counted_twice = False
+        self._missed: set[str] = set()
 
-def _pairs(
-    sources: Sequence[int], targets: Sequence[int], nodes: Sequence[FileNode]
-) -> list[_Pair]:
-    """The nodes that a link may join, of those with its ids; none where these are very many."""
-    if len(sources) == len(targets) == 1:
-        return [(sources[0], targets[0])]
-    if len(sources) * len(targets) > _MOST_PAIRS:
-        return []
-    return [
-        (source, target)
-        for target in targets
-        for source in sources
-        if nodes[target].type in {NodeType.FEATURE, NodeType.LOGIT}
-        and _place(nodes[source]) < _place(nodes[target])
-    ]
+    def __call__(self) -> GraphFile:
+        """The file.
 
+        Raises:
+            BadInput: As :func:`read_graph`.
+        """
+        seen = self._read({"nodes": self._add_nodes, "links": self._add_links}, self._objects())
+        if self._metadata is None:
+            raise BadInput(f"{self._path.name}: metadata is no object")
+        for field in ("nodes", "links"):
+            if field not in seen:
+                raise BadInput(
+                    f"{self._path.name}: {field} is no list; an attribution graph has nodes and"
+                    " links"
+                )
+        if "nodes" in self._missed:
+            self._read({"nodes": self._add_nodes, "links": self._add_links})
+        if not self._nodes:
+            raise BadInput(f"{self._path.name} holds no node")
+        if "links" in self._missed:
+            self._read({"links": self._add_links})
+        joined = self._reader().joined()
+        return GraphFile(
+            self._metadata, self._qparams, self._nodes, joined.links, joined.ambiguous,
+            joined.dangling, joined.repeated, self._counted_twice,
+        )  # fmt: skip
 
-def _place(node: FileNode) -> float:
-    if node.type is NodeType.TOKEN:
-        return -1
-    return math.inf if node.type is NodeType.LOGIT else float(node.layer or 0)
+    def _read(
+        self,
+        items: Mapping[str, Callable[[list[Any]], None]],
+        whole: Mapping[str, Callable[[Any], None]] | None = None,
+    ) -> set[str]:
+        self._missed = set()
+        return read_object(self._path, whole or {}, items, self._tell)
 
+    def _objects(self) -> dict[str, Callable[[Any], None]]:
+        return {"metadata": self._take_metadata, "qParams": self._take_qparams}
 
-def _chosen(options: Sequence[Sequence[_Pair]]) -> list[_Pair | None]:
-    """Which of the pairs that each link may join it does join; None where that is open."""
-    chosen = [pairs[0] if len(pairs) == 1 else None for pairs in options]
-    certain = [pair for pair in chosen if pair is not None]
-    if len(certain) == len(chosen) or not _as_the_tool_orders(certain):
-        return chosen
-    for is_open, group in itertools.groupby(range(len(options)), lambda at: chosen[at] is None):
-        run = list(group)
-        choices = [options[at] for at in run]
-        if is_open and _few(choices):
-            around = chosen[max(run[0] - 1, 0) : run[0]], chosen[run[-1] + 1 : run[-1] + 2]
-            fits = [
-                pairs
-                for pairs in itertools.product(*choices)
-                if _ascending([pair for pair in (*around[0], *pairs, *around[1]) if pair])
-            ]
-            if len(fits) == 1:
-                chosen[run[0] : run[-1] + 1] = fits[0]
-    return chosen
+    def _take_metadata(self, value: Any) -> None:
+        if not isinstance(value, dict):
+            raise BadInput(f"{self._path.name}: metadata is no object")
+        self._metadata = value
 
+    def _take_qparams(self, value: Any) -> None:
+        if not isinstance(value, dict | None):  # only what the viewer shows
+            raise BadInput(f"{self._path.name}: qParams is no object")
+        self._qparams = value or {}
 
-def _few(choices: Sequence[Sequence[_Pair]]) -> bool:
-    """Whether all can be tried together."""
-    n_ways = 1
-    for pairs in choices:
-        n_ways *= len(pairs)
-        if n_ways > _MOST_CHOICES:
-            return False
-    return True
+    def _add_nodes(self, batch: list[Any]) -> None:
+        if self._metadata is None:
+            self._missed.add("nodes")
+            return
+        paired = self._metadata.get("schema_version") is not None
+        first = len(self._nodes)
+        self._check.nodes(first + len(batch))
+        self._nodes += [
+            read_node(raw, f"{self._path.name}, node {at}", paired)
+            for at, raw in enumerate(batch, first)
+        ]
 
+    def _add_links(self, batch: list[Any]) -> None:
+        if not self._nodes:
+            self._missed.add("links")
+            return
+        reader = self._reader()
+        self._check.links(len(reader) + len(batch))
+        reader.add(batch)
 
-def _as_the_tool_orders(pairs: Sequence[_Pair]) -> bool:
-    return len(pairs) >= _ENOUGH_IN_ORDER and _ascending(pairs)
-
-
-def _ascending(pairs: Sequence[_Pair]) -> bool:
-    return all(one[::-1] < other[::-1] for one, other in itertools.pairwise(pairs))
+    def _reader(self) -> LinkReader:
+        """Made when all nodes are there."""
+        if self._links is None:
+            nodes, self._counted_twice = counted_once(self._nodes)
+            self._nodes = list(nodes)
+            self._links = LinkReader(self._nodes, self._path.name, self._check.limits)
+        return self._links

@@ -5,14 +5,19 @@ layer 0 are both ``0_5_3`` at position 3; ``feature`` is the Cantor pairing of l
 ``schema_version`` 1 and layer times 100,000 plus index, or another power of ten, before; errors and
 tokens carry numbers there that say nothing. Layers are text, or numbers; logits stand in a layer
 of their own beyond the last.
+
+Features of attention (``lorsa``, of low-rank sparse attention) come in two ways. Neuronpedia calls
+them ``5_lor_3036_7``, an error ``5_error_attn_7``, and counts layers as all do. Llamascopium
+(Language-Model-SAEs) counts each layer twice, attention of layer 5 as 10 and its MLP as 11, logits
+of a model of 26 layers at 52, tokens at -1: ``10_3036_7``, ``10_error_7``.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -24,6 +29,7 @@ __all__ = [
     "NodeType",
     "Numbering",
     "cantor",
+    "counted_once",
     "read_node",
     "read_number",
     "shortened",
@@ -31,7 +37,10 @@ __all__ = [
 
 _INDICES_PER_LAYER = 100_000
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
-_NODE_ID = re.compile(r"(\d{1,9}|E|L)_(\d{1,9})_(\d{1,9})", re.ASCII)
+_NODE_ID = re.compile(r"(\d{1,9}|E|L)_(?:lor_|cro_)?(\d{1,9})_(\d{1,9})", re.ASCII)
+_COUNTED_ONCE = re.compile(r"\d+_(?:lor|cro)_\d+_\d+|\d+_error_(?:attn|mlp)_\d+", re.ASCII)
+_COUNTED_TWICE = re.compile(r"\d+_error_\d+", re.ASCII)
+_BEFORE_ALL = -1
 
 
 class NodeType(StrEnum):
@@ -41,6 +50,7 @@ class NodeType(StrEnum):
     ERROR = "error"
     TOKEN = "token"
     LOGIT = "logit"
+    OTHER = "other"
 
 
 class Numbering(StrEnum):
@@ -48,6 +58,7 @@ class Numbering(StrEnum):
 
     CANTOR = "the Cantor pairing of layer and index"
     LAYERED = "layer x 100,000 + index"
+    INDEX = "their indices alone"
     OTHER = "no rule that is known"
 
 
@@ -57,7 +68,10 @@ class FileNode:
 
     Attributes:
         id: What links call it; two nodes may share one.
-        layer: Of a feature or an error; of a logit, a number beyond the last layer's, or None.
+        type_name: What the file calls its type.
+        attention: Whether a feature or an error is of a layer's attention, and not of its MLP.
+        layer: Of a feature or an error; of a logit, a number beyond the last layer's, or None; of
+            a token, -1 where the file says so.
         index: Of a feature in its dictionary, of a token or logit in the vocabulary; None for
             errors and where the file does not say.
         position: Of the token it belongs to, from 0.
@@ -71,6 +85,8 @@ class FileNode:
 
     id: str
     type: NodeType
+    type_name: str
+    attention: bool
     layer: int | None
     index: int | None
     position: int
@@ -81,9 +97,22 @@ class FileNode:
     label: str | None
     numbering: Numbering | None
 
+    @property
+    def moment(self) -> float:
+        """What orders nodes as the model runs them; of an unknown type, before all others."""
+        if self.type in {NodeType.TOKEN, NodeType.OTHER}:
+            return _BEFORE_ALL
+        if self.type is NodeType.LOGIT:
+            return math.inf
+        return 2 * (self.layer or 0) + (not self.attention)
+
     def key(self, dictionary: str) -> str:
-        """The node's key in a circuit."""
-        site = f"m{self.layer}"
+        """The node's key in a circuit; of a type that is known.
+
+        Args:
+            dictionary: Name of the transcoders, or of the features of attention.
+        """
+        site = f"l{self.layer}.attn_out" if self.attention else f"m{self.layer}"
         local = {
             NodeType.FEATURE: Local(Kind.FEATURE, index=self.index, site=site, basis=dictionary),
             NodeType.ERROR: Local(Kind.ERROR, site=site, basis=dictionary),
@@ -107,12 +136,12 @@ def read_node(raw: Any, where: str, paired: bool) -> FileNode:
         paired: Whether the file says ``schema_version``, so that features' numbers are paired.
 
     Raises:
-        BadInput: It is malformed, or of a type that is not known.
+        BadInput: It is malformed.
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("node_id"), str):
         raise BadInput(f"{where} is no object with a node_id")
     where = f"{where} ({raw['node_id'][:60]!r})"
-    type_ = _type(raw.get("feature_type"), where)
+    type_, attention = _type(raw.get("feature_type"), where)
     position = raw.get("ctx_idx")
     if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < 2**31:
         raise BadInput(f"{where}: ctx_idx is {shortened(position)}, no position counted from 0")
@@ -128,6 +157,8 @@ def read_node(raw: Any, where: str, paired: bool) -> FileNode:
     return FileNode(
         raw["node_id"],
         type_,
+        raw["feature_type"],
+        attention,
         layer,
         index,
         position,
@@ -140,24 +171,50 @@ def read_node(raw: Any, where: str, paired: bool) -> FileNode:
     )
 
 
-def _type(text: Any, where: str) -> NodeType:
-    bare = text.lower() if isinstance(text, str) else ""
-    if "transcoder" in bare and "error" not in bare:
-        return NodeType.FEATURE
-    if bare in {"mlp reconstruction error", "mlp error", "transcoder error"}:
-        return NodeType.ERROR
-    if bare in {"embedding", "token"}:
-        return NodeType.TOKEN
-    if bare in {"logit", "target logit"}:
-        return NodeType.LOGIT
-    raise BadInput(
-        f"{where}: feature_type is {shortened(text)}; known are 'cross layer transcoder',"
-        " 'mlp reconstruction error', 'embedding' and 'logit' (features of attention are not)"
+def counted_once(nodes: Sequence[FileNode]) -> tuple[Sequence[FileNode], bool]:
+    """Nodes with their layers, and whether the file counts each layer twice.
+
+    A file that does has no id of one that does not, all attention in even and all MLPs in odd
+    layers, tokens in layer -1, and a node that no other tool's files have: of attention, or an
+    error named as this one names them.
+    """
+    parts = [node for node in nodes if node.type in {NodeType.FEATURE, NodeType.ERROR}]
+    tokens = (node.layer for node in nodes if node.type is NodeType.TOKEN)
+    twice = (
+        any(node.attention or _COUNTED_TWICE.fullmatch(node.id) for node in parts)
+        and all((node.layer or 0) % 2 == (not node.attention) for node in parts)
+        and all(layer == _BEFORE_ALL for layer in tokens)
+        and not any(_COUNTED_ONCE.fullmatch(node.id) for node in parts)
     )
+    if not twice:
+        return nodes, False
+    counted = {NodeType.FEATURE, NodeType.ERROR, NodeType.LOGIT}
+    return [
+        replace(node, layer=node.layer // 2)
+        if node.type in counted and node.layer is not None
+        else node
+        for node in nodes
+    ], True
+
+
+def _type(text: Any, where: str) -> tuple[NodeType, bool]:
+    """What a node is, and whether of attention."""
+    if not isinstance(text, str):
+        raise BadInput(f"{where}: feature_type is {shortened(text)}, no text")
+    bare = text.lower()
+    if bare == "lorsa" or ("transcoder" in bare and "error" not in bare):
+        return NodeType.FEATURE, bare == "lorsa"
+    if bare in {"mlp reconstruction error", "mlp error", "transcoder error", "lorsa error"}:
+        return NodeType.ERROR, bare == "lorsa error"
+    if bare in {"embedding", "token"}:
+        return NodeType.TOKEN, False
+    return (NodeType.LOGIT if bare in {"logit", "target logit"} else NodeType.OTHER), False
 
 
 def _layer(value: Any, type_: NodeType, where: str) -> int | None:
     if type_ is NodeType.TOKEN:
+        return value if type(value) is int and value == _BEFORE_ALL else None
+    if type_ is NodeType.OTHER:  # its layer may be counted in any way
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value) if 0 <= value < 10**9 else value
@@ -177,7 +234,7 @@ def _index(
     paired: bool,
 ) -> tuple[int | None, Numbering | None]:
     """A node's number in its dictionary or the vocabulary, and how ``feature`` wrote it."""
-    if type_ is NodeType.ERROR:
+    if type_ in {NodeType.ERROR, NodeType.OTHER}:
         return None, None
     found = _NODE_ID.fullmatch(raw["node_id"])
     fits = found is not None and int(found[3]) == position
@@ -213,12 +270,12 @@ def _decoded(number: int | None, layer: int, paired: bool) -> int | None:
 
 
 def _numbering(number: int | None, layer: int, index: int, paired: bool) -> Numbering:
-    ways = [
+    ways: list[tuple[Numbering, int]] = [
         (Numbering.CANTOR, cantor(layer, index)),
         (Numbering.LAYERED, layer * _INDICES_PER_LAYER + index),
     ]
     # At layer 0 a small index may be written alike both ways: the file's generation decides.
-    for way, written in ways if paired else reversed(ways):
+    for way, written in [*(ways if paired else ways[::-1]), (Numbering.INDEX, index)]:
         if number == written:
             return way
     return Numbering.OTHER

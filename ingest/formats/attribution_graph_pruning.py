@@ -10,15 +10,20 @@ measures shares of what the file holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ingest.formats.attribution_graph_file import GraphFile
+from ingest.formats.attribution_graph_links import blocks
 from ingest.formats.attribution_graph_nodes import NodeType
+from ingest.formats.base import Limits
 from registry.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy
+
+_Array: TypeAlias = "numpy.ndarray[Any, Any]"
 
 __all__ = ["Kept", "prune"]
 
@@ -39,7 +44,12 @@ class Kept:
     links: tuple[int, ...]
 
 
-def prune(graph: GraphFile, node_threshold: float | None, edge_threshold: float | None) -> Kept:
+def prune(
+    graph: GraphFile,
+    node_threshold: float | None,
+    edge_threshold: float | None,
+    limits: Limits | None = None,
+) -> Kept:
     """Keep what holds a share of the influence; tokens and logits stay.
 
     Features and errors without outputs and features without inputs go too, until none is left.
@@ -48,67 +58,104 @@ def prune(graph: GraphFile, node_threshold: float | None, edge_threshold: float 
         graph: A checked file.
         node_threshold: Share of the nodes' influence to hold, above 0 and up to 1; None for all.
         edge_threshold: Share of the links' influence, likewise.
+        limits: How many links may be left.
 
     Raises:
-        BadInput: No logit has a probability, or links run in a circle.
+        BadInput: No logit has a probability, links run in a circle, or too many are left.
     """
     import numpy as np
 
-    types = [node.type for node in graph.nodes]
-    ends = np.array([t in {NodeType.TOKEN, NodeType.LOGIT} for t in types])
-    features = np.array([t is NodeType.FEATURE for t in types])
     start = np.array([node.probability or 0.0 for node in graph.nodes])
     if not start.any():
         raise BadInput("no logit has a probability, so that influence cannot be told: import whole")
     if start.min() < 0 or start.max() > _LARGEST:
         raise BadInput("a logit's token_prob is no probability, so influence cannot be told")
     flow = _Flow(graph)
-    nodes = np.ones(len(types), dtype=bool)
+    nodes = np.ones(len(graph.nodes), dtype=bool)
     if node_threshold is not None:
-        influence = flow.influence(flow.sizes, start)
-        nodes = (influence >= _least(influence, node_threshold)) | ends
-    links = nodes[flow.source] & nodes[flow.target]
+        influence = flow.influence(flow.shares(None), start)
+        nodes = (influence >= _least(influence.copy(), node_threshold)) | flow.ends
+    links = flow.between(nodes)
     if edge_threshold is not None:
-        left = np.where(links, flow.sizes, 0.0)
-        reached = flow.influence(left, start) + start
-        scores = flow.scaled(left) * reached[flow.target]
-        links &= scores >= _least(scores, edge_threshold)
-    for _ in range(_LONGEST_PATH):
-        sends = np.bincount(flow.source[links], minlength=len(types)) > 0
-        receives = np.bincount(flow.target[links], minlength=len(types)) > 0
-        useful = nodes & (ends | sends) & (~features | receives)
-        if (useful == nodes).all():
-            break
-        nodes = useful
-        links &= nodes[flow.source] & nodes[flow.target]
-    else:
-        raise BadInput(_ENDLESS)
+        links &= flow.strongest(links, start, edge_threshold)
+    _drop_useless(flow, nodes, links)
+    n_links = int(np.count_nonzero(links))
+    if limits is not None and n_links > limits.max_edges:
+        raise BadInput(
+            f"{n_links:,} of {len(graph.links):,} links are left and {limits.max_edges:,} are"
+            " allowed; smaller shares leave fewer, --max-edges allows more"
+        )
     return Kept(tuple(np.flatnonzero(nodes).tolist()), tuple(np.flatnonzero(links).tolist()))
 
 
+def _drop_useless(flow: _Flow, nodes: _Array, links: _Array) -> None:
+    """Take nodes without outputs and features without inputs out, with their links."""
+    import numpy as np
+
+    for _ in range(_LONGEST_PATH):
+        sends, receives = np.zeros_like(nodes), np.zeros_like(nodes)
+        for part in blocks(len(links)):
+            sends[flow.source[part][links[part]]] = True
+            receives[flow.target[part][links[part]]] = True
+        useful = nodes & (flow.ends | sends) & (~flow.features | receives)
+        if (useful == nodes).all():
+            return
+        nodes &= useful
+        links &= flow.between(nodes)
+    raise BadInput(_ENDLESS)
+
+
 class _Flow:
-    """Links as arrays; one entry each, since a graph of thousands of nodes is mostly empty."""
+    """Links as arrays; one entry each, since a graph of thousands of nodes is mostly empty.
+
+    There are tens of millions in the largest, so that at most one number of each is held besides
+    the links themselves, and all else is computed for some of them at a time.
+    """
 
     def __init__(self, graph: GraphFile) -> None:
         import numpy as np
 
+        types = [node.type for node in graph.nodes]
+        self.ends = np.array([t in {NodeType.TOKEN, NodeType.LOGIT} for t in types])
+        self.features = np.array([t is NodeType.FEATURE for t in types])
         self.n_nodes = len(graph.nodes)
-        self.source = np.array([link.source for link in graph.links], dtype=np.int64)
-        self.target = np.array([link.target for link in graph.links], dtype=np.int64)
-        self.sizes = np.array([abs(link.weight or 0.0) for link in graph.links])
-        if self.sizes.max(initial=0.0) > _LARGEST:
-            raise BadInput("a link's weight is too large to tell influence: import whole")
+        self.source, self.target = graph.links.source, graph.links.target
+        self._weight = graph.links.weight
+        for part in self.blocks():
+            if self._sizes(part, None).max(initial=0.0) > _LARGEST:
+                raise BadInput("a link's weight is too large to tell influence: import whole")
 
-    def scaled(self, sizes: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-        """Sizes of links as shares of all that their targets receive."""
+    def blocks(self) -> Iterator[slice]:
+        """Places of some links at a time."""
+        return blocks(len(self.source))
+
+    def between(self, nodes: _Array) -> _Array:
+        """Which links join two of some nodes, ``[link]``."""
         import numpy as np
 
-        received = np.bincount(self.target, weights=sizes, minlength=self.n_nodes)
-        return sizes / np.maximum(received, _SMALLEST_SUM)[self.target]
+        found = np.empty(len(self.source), dtype=bool)
+        for part in self.blocks():
+            np.logical_and(nodes[self.source[part]], nodes[self.target[part]], out=found[part])
+        return found
 
-    def influence(
-        self, sizes: numpy.ndarray[Any, Any], start: numpy.ndarray[Any, Any]
-    ) -> numpy.ndarray[Any, Any]:
+    def shares(self, links: _Array | None) -> _Array:
+        """Sizes of links as shares of all that their targets receive, ``[link]``.
+
+        Args:
+            links: Which ones count; the others' shares are 0. None: all.
+        """
+        import numpy as np
+
+        received = np.zeros(self.n_nodes)
+        for part in self.blocks():
+            np.add.at(received, self.target[part].astype(np.intp), self._sizes(part, links))
+        received = np.maximum(received, _SMALLEST_SUM)
+        found = np.empty(len(self.source))
+        for part in self.blocks():
+            np.divide(self._sizes(part, links), received[self.target[part]], out=found[part])
+        return found
+
+    def influence(self, shares: _Array, start: _Array) -> _Array:
         """What flows to each node from ``start`` along all paths of one link or more, ``[node]``.
 
         Raises:
@@ -116,24 +163,65 @@ class _Flow:
         """
         import numpy as np
 
-        shares = self.scaled(sizes)
         total, now = np.zeros(self.n_nodes), start
         for _ in range(min(self.n_nodes + 1, _LONGEST_PATH)):  # no longer than the longest path
-            carried = shares * now[self.target]
-            now = np.bincount(self.source, weights=carried, minlength=self.n_nodes)
+            carried = np.zeros(self.n_nodes)
+            for part in self.blocks():
+                # Added one by one in the file's order, so that blocks change no last digit.
+                flowing = shares[part] * now[self.target[part]]
+                np.add.at(carried, self.source[part].astype(np.intp), flowing)
+            now = carried
             if not now.any():
                 return total
             total = total + now
         raise BadInput(_ENDLESS)
 
+    def strongest(self, links: _Array, start: _Array, share: float) -> _Array:
+        """Which links hold a share of the influence that flows through all of them, ``[link]``."""
+        import numpy as np
 
-def _least(scores: numpy.ndarray[Any, Any], share: float) -> float:
-    """The smallest of the largest scores that together hold ``share`` of their sum."""
+        scores = self.shares(links)
+        reached = self.influence(scores, start) + start
+        self._weigh(scores, reached)
+        least = _least(scores, share)
+        del scores  # put in order; what the links' were is computed again, to hold them once
+        scores = self.shares(links)
+        self._weigh(scores, reached)
+        return np.greater_equal(scores, least)
+
+    def _weigh(self, shares: _Array, reached: _Array) -> None:
+        for part in self.blocks():
+            shares[part] *= reached[self.target[part]]
+
+    def _sizes(self, part: slice, links: _Array | None) -> _Array:
+        import numpy as np
+
+        sizes: _Array = np.nan_to_num(np.abs(self._weight[part]), copy=False)
+        if links is not None:
+            sizes[~links[part]] = 0.0
+        return sizes
+
+
+def _least(scores: _Array, share: float) -> float:
+    """The smallest of the largest scores that together hold ``share`` of their sum.
+
+    Args:
+        scores: Are put in order.
+        share: Above 0, and up to 1.
+    """
     import numpy as np
 
-    ordered = np.sort(scores)[::-1]
-    total = ordered.sum()
+    scores.sort()
+    ordered = scores[::-1]
+    total, held = ordered.sum(), 0.0
     if total <= 0:
         return 0.0
-    place = int(np.searchsorted(np.cumsum(ordered) / total, share))
-    return float(ordered[min(place, len(ordered) - 1)])
+    for part in blocks(len(ordered)):
+        sums = ordered[part].copy()
+        sums[0] += held
+        np.cumsum(sums, out=sums)
+        place = int(np.searchsorted(sums / total, share))
+        if place < len(sums):
+            return float(ordered[part.start + place])
+        held = float(sums[-1])
+    return float(ordered[-1])

@@ -8,7 +8,7 @@ with (:attr:`Format.companions`), follows no path that a file names, and never u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -114,12 +114,24 @@ class Limits:
     max_edges: int = 5_000_000
 
 
+def _nobody(_title: str) -> Callable[[int, int], None]:
+    return lambda _done, _total: None
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a format reads a file with."""
+    """What a format reads a file with.
+
+    Attributes:
+        said: What the user says of it.
+        limits: How large it may be.
+        stage: Called with a title where reading takes long; what it gives is told how much is
+            done, and of how much.
+    """
 
     said: Said = field(default_factory=Said)
     limits: Limits = field(default_factory=Limits)
+    stage: Callable[[str], Callable[[int, int], None]] = _nobody
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ingest.formats.base import Limits
 from registry.errors import BadInput
 
 __all__ = [
+    "DECODER",
     "as_number",
     "check_count",
     "check_lines",
@@ -204,6 +205,15 @@ def as_number(value: Any, where: str) -> float | None:
         raise BadInput(f"{where} is too large for a number") from error
 
 
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if abs(value) != float("inf") else None
+
+
+DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+"""NaN and infinities, which JSON does not have, are read as missing."""
+
+
 class _TwiceNamed(Exception):
     """An object of JSON has a name twice; the name."""
 
@@ -214,8 +224,3 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         times = Counter(name for name, _ in pairs)
         raise _TwiceNamed(next(name for name, n in times.items() if n > 1))
     return found
-
-
-def _finite(text: str) -> float | None:
-    value = float(text)
-    return value if abs(value) != float("inf") else None

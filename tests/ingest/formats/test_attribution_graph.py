@@ -274,7 +274,6 @@ MALFORMED = [
     (graph(nodes=["a"]), "node 0 is no object"),
     (graph(links=["a"]), "link 0 is no object"),
     (changed("nodes.node_id", 3), "no object with a node_id"),
-    (changed("nodes.feature_type", "lorsa"), "features of attention are not"),
     (changed("nodes.feature_type", None), "feature_type is None"),
     (changed("nodes.ctx_idx", "1"), "ctx_idx is '1'"),
     (changed("nodes.ctx_idx", -1), "ctx_idx is -1"),
@@ -293,7 +292,8 @@ MALFORMED = [
     (graph(nodes=[feature(0, 3, 1), feature(0, 3, 1)], links=[]), "twice"),
     (graph(nodes=[feature(2, 4, 1, node_id="x", feature=5)], links=[]), "tells its number"),
     (graph(links=[*graph()["links"], link("E_2_1", "0_3_1", 7)]), "different weights"),
-    ("[" * 100_000, "nested too deeply"),
+    ("[" * 100_000, "no object"),
+    ('{"metadata": ' + "[" * 100_000, "nested too deeply"),
     (changed("nodes.clerp", "\ud800"), "unicode string"),
 ]
 

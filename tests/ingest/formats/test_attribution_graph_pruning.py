@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ingest.formats.attribution_graph_file import GraphFile, read_graph
 from ingest.formats.attribution_graph_nodes import NodeType
 from ingest.formats.attribution_graph_pruning import prune
-from ingest.formats.base import Limits
+from ingest.formats.base import Context
 from tests.ingest.formats.attribution_graphs import (
     error,
     feature,
@@ -92,7 +92,7 @@ def layered_graphs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def whole(path: Path) -> tuple[GraphFile, np.ndarray[Any, Any]]:
-    found = read_graph(path, Limits())
+    found = read_graph(path, Context())
     matrix = np.zeros((len(found.nodes), len(found.nodes)))
     for one in found.links:
         matrix[one.target, one.source] = one.weight
@@ -123,7 +123,7 @@ def test_pruning_by_hand(tmp_path: Path) -> None:
         link("0_1_0", "9_7_0", -3.0), link("E_5_0", "9_7_0", 1.0),
         link("E_5_0", "0_1_0", 2.0), link("E_5_0", "1_2_0", 9.0),
     ]  # fmt: skip
-    found = read_graph(written(tmp_path, graph(nodes=nodes, links=links)), Limits())
+    found = read_graph(written(tmp_path, graph(nodes=nodes, links=links)), Context())
     assert prune(found, 0.57, None).nodes == (2, 3)  # the token holds 1 / 1.75 = .571
     assert prune(found, 0.58, None).nodes == (0, 2, 3)
     # Links' scores: a -> logit .75, token -> a .75, token -> logit .25.
