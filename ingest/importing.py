@@ -21,6 +21,7 @@ from ingest.formats.base import (
     Format,
     Imported,
     Limits,
+    NoRecords,
     UnknownFormat,
     recognised,
 )
@@ -112,6 +113,8 @@ class _Reader:
             # Of a table whose kind only its columns tell, reading alone finds that it is none.
             if isinstance(error, UnknownFormat) and folder is not None and self._guessed:
                 return FileReport(path, Outcome.SKIPPED, notes=(reason(error),))
+            if isinstance(error, NoRecords) and folder is not None and self._guessed:
+                return FileReport(path, Outcome.SKIPPED, one.name, notes=(reason(error),))
             return FileReport(path, Outcome.REFUSED, one.name, notes=(reason(error),))
         return ReadFile(path, one, replace(found, notes=[*notes, *found.notes]))
 

@@ -38,6 +38,7 @@ __all__ = [
     "Format",
     "Imported",
     "Limits",
+    "NoRecords",
     "Said",
     "SignConvention",
     "UnknownFormat",
@@ -193,6 +194,10 @@ def find_format(name: str) -> Format:
 
 class UnknownFormat(BadInput):
     """No format knows a file."""
+
+
+class NoRecords(BadInput):
+    """A file is of a known kind that holds nothing to record; in a folder it is passed over."""
 
 
 def recognised(path: Path) -> Format:
