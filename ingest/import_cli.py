@@ -13,6 +13,7 @@ from registry.cli.output import Format, FormatOption, notice, show_rows
 from registry.cli.session import open_registry
 from registry.errors import BadInput
 from registry.rows import Rows
+from registry.words import listed
 
 if TYPE_CHECKING:
     from ingest.importing import FileReport
@@ -209,8 +210,16 @@ def _show(reports: Sequence[FileReport], format: Format) -> None:
     shown = [r for r in reports if r.format or r.outcome == "refused" or format is not Format.TABLE]
     empty = "no files there" if not reports else "no file there is of a format that is known"
     show_rows(Rows(_COLUMNS, tuple(map(_row, shown))), format, empty=empty)
-    if len(shown) < len(reports):
-        notice(f"{len(reports) - len(shown)} other files skipped; --format json says why for each")
+    # What of a folder was not looked at has no format; it may be all that a user came for.
+    passed_over = [r for r in reports if r.outcome == "skipped" and r.path.is_dir()]
+    if passed_over:
+        names = listed([r.path for r in passed_over])
+        notice(
+            f"folders passed over (hidden, links or not readable): {names}; name one to import it"
+        )
+    others = len(reports) - len(shown) - len(passed_over)
+    if others > 0 and format is Format.TABLE:
+        notice(f"{others} other files skipped; --format json says why for each")
 
 
 def _row(report: FileReport) -> tuple[Any, ...]:

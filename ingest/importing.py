@@ -25,16 +25,20 @@ from ingest.formats.base import (
     UnknownFormat,
     recognised,
 )
+from ingest.found_files import FoundFile, find_files
 from ingest.recording import FileReport, Outcome, ReadFile, Recorder, reason
-from ingest.sidecars import SIDECAR, said_of, sidecar_reader, with_slug
+from ingest.sidecars import SIDECAR, check_sidecar, said_of, sidecar_reader, with_slug
 from registry import plugins
-from registry.errors import BadInput, CircuitsError
+from registry.errors import CircuitsError
 from registry.records import CircuitLabels
 
 if TYPE_CHECKING:
     from registry.registry import Registry
 
 __all__ = ["FileReport", "Outcome", "import_files"]
+
+_SIDECARS = "circuits-import"
+"""What stands for a sidecar's format in its report."""
 
 
 def import_files(
@@ -61,19 +65,22 @@ def import_files(
         progress: Told how many files are done, and of how many.
 
     Raises:
-        BadInput: A path does not exist, or a ``circuits-import.yaml`` is malformed.
+        BadInput: A path does not exist.
     """
-    files = list(_files(paths))
-    chosen = {path: format or _recognised(path, named=folder is None) for path, folder in files}
-    owners = _owners(chosen)
-    reader = _Reader(said, limits or Limits(), chosen, owners, guessed=format is None)
+    files = list(find_files(paths))
+    looked_at = [one for one in files if one.passed_over is None]
+    chosen = {
+        one.path: format or _recognised(one.path, named=one.folder is None) for one in looked_at
+    }
+    reader = _Reader(said, limits or Limits(), chosen, guessed=format is None)
     recorder = Recorder(registry, labels, dry_run=dry_run)
-    for done, (path, folder) in enumerate(files):
+    yield from reader.check_sidecars(looked_at)
+    for done, one in enumerate(files):
         if progress is not None:
             progress(done, len(files))
         # What was read is let go before it is projected: it may be half of the memory.
         with registry.projecting_later():
-            read = reader.read(path, folder)
+            read = reader.read(one)
             reports = recorder.take(read)
             del read
         yield from reports
@@ -88,50 +95,72 @@ class _Reader:
         said: Mapping[str, Any],
         limits: Limits,
         chosen: Mapping[Path, Format | CircuitsError | None],
-        owners: Mapping[Path, Path],
         *,
         guessed: bool,
     ) -> None:
         self._said, self._limits, self._guessed = said, limits, guessed
-        self._chosen, self._owners, self._owning = chosen, owners, frozenset(owners.values())
+        self._chosen, self._owners = chosen, _owners(chosen)
+        self._owning = frozenset(self._owners.values())
         self._entries = sidecar_reader()
+        self._refused_sidecars: set[Path] = set()
 
-    def read(self, path: Path, folder: Path | None) -> ReadFile | FileReport:
+    def check_sidecars(self, files: Sequence[FoundFile]) -> Iterator[FileReport]:
+        """Reports on sidecars that are malformed, or speak of files that there are not."""
+        by_folder: dict[Path, list[Path]] = {}
+        for one in files:
+            if one.folder is not None:
+                by_folder.setdefault(one.folder, []).append(one.path)
+        for folder, paths in by_folder.items():
+            inner = {place for path in paths for place in path.parents}
+            for place in sorted(one for one in inner if one.is_relative_to(folder)):
+                sidecar = place / SIDECAR
+                try:
+                    notes = check_sidecar(sidecar, folder, paths, self._entries)
+                except CircuitsError as error:
+                    self._refused_sidecars.add(place)
+                    yield FileReport(sidecar, Outcome.REFUSED, _SIDECARS, notes=(str(error),))
+                else:
+                    if notes:
+                        yield FileReport(sidecar, Outcome.SKIPPED, _SIDECARS, notes=tuple(notes))
+
+    def read(self, file: FoundFile) -> ReadFile | FileReport:
+        """What a file holds, or why it is refused or skipped."""
+        path, folder = file.path, file.folder
+        if file.passed_over is not None:
+            return FileReport(path, Outcome.SKIPPED, notes=(file.passed_over,))
         one = self._chosen[path]
         if isinstance(one, CircuitsError):
             return FileReport(path, Outcome.REFUSED, notes=(str(one),))
         if path in self._owners and path not in self._owning:
-            return FileReport(
-                path, Outcome.SKIPPED, notes=(f"read with {self._owners[path].name}",)
-            )
+            note = f"read with {self._owners[path].name}"
+            return FileReport(path, Outcome.SKIPPED, notes=(note,))
         if one is None:
             return FileReport(path, Outcome.SKIPPED, notes=("no format knows it",))
+        if folder is not None and not self._refused_sidecars.isdisjoint(path.parents):
+            note = f"what {SIDECAR} says of it is not known, as that is refused"
+            return FileReport(path, Outcome.REFUSED, one.name, notes=(note,))
         try:
             told, notes = with_slug(said_of(path, folder, self._said, self._entries))
             found = _read(one, path, Context(told, self._limits))
         except (CircuitsError, ValidationError) as error:
-            # Of a table whose kind only its columns tell, reading alone finds that it is none.
-            if isinstance(error, UnknownFormat) and folder is not None and self._guessed:
-                return FileReport(path, Outcome.SKIPPED, notes=(reason(error),))
-            if isinstance(error, NoRecords) and folder is not None and self._guessed:
-                return FileReport(path, Outcome.SKIPPED, one.name, notes=(reason(error),))
-            return FileReport(path, Outcome.REFUSED, one.name, notes=(reason(error),))
+            return self._not_read(path, folder, one, error)
         return ReadFile(path, one, replace(found, notes=[*notes, *found.notes]))
 
-
-def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
-    """Every file with the folder it was found under; links are not followed out of a folder."""
-    for path in paths:
-        if path.is_dir():
-            for one in sorted(path.rglob("*")):
-                hidden = any(part.startswith(".") for part in one.relative_to(path).parts)
-                if one.is_file() and not one.is_symlink() and not hidden and one.name != SIDECAR:
-                    yield one, path
-        elif path.is_file():
-            yield path, None
-        else:
-            what = "is neither a file nor a folder" if path.exists() else "does not exist"
-            raise BadInput(f"{path} {what}")
+    def _not_read(
+        self,
+        path: Path,
+        folder: Path | None,
+        format: Format,
+        error: CircuitsError | ValidationError,
+    ) -> FileReport:
+        notes = (reason(error),)
+        if folder is not None and self._guessed:
+            # Of a table whose kind only its columns tell, reading alone finds that it is none.
+            if isinstance(error, UnknownFormat):
+                return FileReport(path, Outcome.SKIPPED, notes=notes)
+            if isinstance(error, NoRecords):
+                return FileReport(path, Outcome.SKIPPED, format.name, notes=notes)
+        return FileReport(path, Outcome.REFUSED, format.name, notes=notes)
 
 
 def _recognised(path: Path, *, named: bool) -> Format | CircuitsError | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from ingest.formats.base import Format, Imported
+from ingest.formats.base import Format, Imported, ModelDoubt
 from ingest.known_models import known_model
 from ingest.told_apart import KnownOutcomes, other_edits, tell_apart
 from registry.errors import BadInput, CircuitsError
@@ -166,7 +166,9 @@ class Recorder:
         try:
             return self._recorded(file)
         except (CircuitsError, ValidationError) as error:
-            return FileReport(file.path, Outcome.REFUSED, file.format.name, notes=(reason(error),))
+            doubts = [note for note in file.found.notes if isinstance(note, ModelDoubt)]
+            why = "; ".join([reason(error), *doubts])
+            return FileReport(file.path, Outcome.REFUSED, file.format.name, notes=(why,))
 
     def _recorded(self, file: ReadFile) -> FileReport:
         if file.found.edits:

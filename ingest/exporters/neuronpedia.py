@@ -19,6 +19,7 @@ from ingest.formats.attribution_graph_values import NodeValues, unpack
 from registry.errors import BadInput
 from registry.identifiers import Kind, Local, parse_local
 from registry.records import Circuit, Node
+from registry.words import listed
 
 __all__ = ["EXPORTER", "Neuronpedia"]
 
@@ -50,7 +51,7 @@ class Neuronpedia:
         places.sort(key=lambda place: place.order)
         bases = {place.local.basis for place in places} - {None}
         if len(bases) > 1:
-            names = ", ".join(sorted(map(str, bases)))
+            names = listed(sorted(map(str, bases)))
             raise BadInput(f"the format holds features of one dictionary; there are {names}")
         metadata = _metadata(circuit, next(iter(bases), None))
         writer = _Writer(circuit, unpack(context.scores), metadata, _logit_layer(context, places))

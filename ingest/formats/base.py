@@ -38,6 +38,7 @@ __all__ = [
     "Format",
     "Imported",
     "Limits",
+    "ModelDoubt",
     "NoRecords",
     "Said",
     "SignConvention",
@@ -113,6 +114,12 @@ class Limits:
 
     max_bytes: int = 2**30
     max_edges: int = 5_000_000
+
+
+class ModelDoubt(str):
+    """A note that a file names another model than its user; a refusal may come of it."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingest.formats.base import Context, Imported, Said
+from ingest.formats.base import Context, Imported, ModelDoubt, Said
 from ingest.formats.easyedit_figures import (
     Figure,
     Figures,
@@ -193,7 +193,8 @@ def _model(said: Said, told: Hyperparameters) -> tuple[str, list[str]]:
         return named or said.need("model"), []
     model = model_slug(said.model)
     if named and named != model:
-        return model, [f"model uncertain: the hyperparameters are for {named}, not {model}"]
+        doubt = f"model uncertain: the hyperparameters are for {named}, not {model}"
+        return model, [ModelDoubt(doubt)]
     return model, []
 
 

@@ -61,14 +61,14 @@ class ReadingNotes:
             for name, count in self._missing.items()
             if count
         ]
-        notes += [
-            f"{name} is computed from outputs before and after ({COMPUTED})"
-            for name in sorted(self._computed)
-        ]
-        notes += [
-            f"{name} is not scored: outputs are not given before and after alike"
-            for name in sorted(self._unmatched)
-        ]
+        if self._computed:
+            names = listed(sorted(self._computed))
+            are = "is" if len(self._computed) == 1 else "are"
+            notes.append(f"{names} {are} computed from outputs before and after ({COMPUTED})")
+        if self._unmatched:
+            names = listed(sorted(self._unmatched))
+            are = "is" if len(self._unmatched) == 1 else "are"
+            notes.append(f"{names} {are} not scored: outputs are not given before and after alike")
         notes += self._what_is_no_figure()
         if not self._described:
             if said.protocol is None:
