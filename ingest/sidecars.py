@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,20 @@ def said_of(path: Path, folder: Path | None, given: Mapping[str, Any], entries: 
     """
     fields: dict[str, Any] = {}
     top = folder or path.parent
-    places = [place for place in (*reversed(path.parents),) if place.is_relative_to(top)]
-    for place in places:
+    for place in _places(path.parent, top):
         for entry in entries(place / SIDECAR):
             if entry.is_about(path.relative_to(place)):
                 fields |= {**entry.fields, **_beside(entry, place, top)}
     fields |= {key: value for key, value in given.items() if value is not None}
     return Said.model_validate(fields)
+
+
+@lru_cache
+def _places(folder: Path, top: Path) -> tuple[Path, ...]:
+    """The folders whose sidecars speak of what lies in ``folder``, the outermost first."""
+    return tuple(
+        place for place in (*reversed(folder.parents), folder) if place.is_relative_to(top)
+    )
 
 
 def with_slug(said: Said) -> tuple[Said, list[str]]:

@@ -31,6 +31,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,10 @@ _EDITORS = (
     "EAMET", "EMMET", "GRACE", "MEMIT", "QLoRA", "SERAC", "SimIE", "DINM", "LoRA", "MELO", "MEND",
     "PMET", "ROME", "UnKE", "WISE", "DPO", "IKE", "FT-L", "FT-M", "FT", "KE", "KN",
 )  # fmt: skip
+_NAMED = {
+    editor: re.compile(rf"(?<![A-Za-z0-9]){editor}(?![A-Za-z0-9])", re.IGNORECASE)
+    for editor in _EDITORS
+}
 
 
 class EasyEditResults:
@@ -205,12 +210,17 @@ def _editor(path: Path, said: Said, told: Hyperparameters, notes: list[str]) -> 
         return given
     folders = [said.hyperparameters] if said.hyperparameters else []
     for name in (path.stem, *(one.resolve().parent.name for one in (*folders, path))):
-        for editor in _EDITORS:
-            if re.search(rf"(?<![A-Za-z0-9]){editor}(?![A-Za-z0-9])", name, re.IGNORECASE):
-                notes.append(f"editor {editor} read from the name {name!r}")
-                return editor
+        if editor := _editor_in(name):
+            notes.append(f"editor {editor} read from the name {name!r}")
+            return editor
     notes.append("the editor is unknown; say it with --method")
     return _UNKNOWN
+
+
+@lru_cache
+def _editor_in(name: str) -> str | None:
+    """The editor that a name of a file or folder names; a run's files lie in one folder."""
+    return next((editor for editor, named in _NAMED.items() if named.search(name)), None)
 
 
 # -- records ---------------------------------------------------------------------------------------
