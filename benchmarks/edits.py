@@ -1,11 +1,11 @@
 """Measure importing edits: seconds for a folder of one-edit files as ROME writes, and for one file.
 
 Records are of our own making: a request, likelihoods of both answers to a rewrite, two paraphrases
-and ten neighbours, generated text (1.5 kB each, 32 MB in all). A run over CounterFact leaves tens of
-thousands of such files. Each folder is read alone first (a dry run in a registry of its own) and
-then imported into a fresh one: read, told apart, recorded in the ledger, projected into the embedded
-graph, all originals kept. What is printed is the time for each record and how it grows from a tenth
-of the records to all of them; 1 is linear.
+and ten neighbours, generated text (1.5 kB each, 32 MB in all). A run over CounterFact leaves tens
+of thousands of such files. Each folder is read alone first (a dry run in a registry of its own) and
+then imported into a fresh one: read, told apart, recorded in the ledger, projected into the
+embedded graph, all originals kept. What is printed is the time for each record and how it grows
+from a tenth of the records to all of them; 1 is linear.
 
     python benchmarks/edits.py [--records 21186] [--forms folder file] [--limits]
 
