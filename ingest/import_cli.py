@@ -128,11 +128,11 @@ def import_(
     r"""Import circuits from files of other tools.
 
     What neither the files nor the options say stays unknown. For a folder of many files, a
-    circuits-import.yaml beside them says it for each: a list of entries with files (a glob), model,
+    circuits-import.yaml beside them says it for each: a list of entries with files (globs), model,
     task, method, metric, higher_is_better, ablation, sign, kv_heads, top, threshold, columns,
     node_threshold, edge_threshold, dictionary, hyperparameters, protocol. Originals are kept.
     Importing the same bytes twice adds nothing. Exit code 1 if a file was refused; what no format
-    knows in a folder is skipped.
+    knows in a folder is skipped, and so is what is hidden there or a link.
 
     \b
     circuits import ioi-eap-ig.json --model gpt2 --task ioi --sign hurts-positive
