@@ -24,6 +24,7 @@ __all__ = ["commands"]
 _COLUMNS = (
     "file", "outcome", "format", "circuits", "nodes", "edges", "evaluations", "edits", "notes",
 )  # fmt: skip
+_LONGEST_PATH = 4_096
 
 
 def commands(app: typer.Typer) -> None:
@@ -213,7 +214,7 @@ def _show(reports: Sequence[FileReport], format: Format) -> None:
     # What of a folder was not looked at has no format; it may be all that a user came for.
     passed_over = [r for r in reports if r.outcome == "skipped" and r.path.is_dir()]
     if passed_over:
-        names = listed([r.path for r in passed_over])
+        names = listed([r.path for r in passed_over], longest=_LONGEST_PATH)
         notice(
             f"folders passed over (hidden, links or not readable): {names}; name one to import it"
         )

@@ -11,15 +11,18 @@ _MOST_LISTED = 8
 _LONGEST_LISTED = 80
 
 
-def listed(names: Collection[object], most: int = _MOST_LISTED) -> str:
+def listed(
+    names: Collection[object], most: int = _MOST_LISTED, *, longest: int = _LONGEST_LISTED
+) -> str:
     """Name some things in a line, and say how many more there are: ``a, b, c and 587 more``.
 
     Args:
-        names: Anything; a long name is cut.
+        names: Anything.
         most: So many are named.
+        longest: A name with more characters is cut; paths are told by their ends.
     """
     texts = [str(name) for name in itertools.islice(names, most)]
-    cut = [t if len(t) <= _LONGEST_LISTED else f"{t[:_LONGEST_LISTED]}..." for t in texts]
+    cut = [text if len(text) <= longest else f"{text[:longest]}..." for text in texts]
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(cut) + more
 
