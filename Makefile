@@ -63,9 +63,10 @@ docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
 old: $(DEV) ## Keep a ledger as this version writes it, for later versions to upgrade
 	$(BIN)/python -m tests.old.make_old
 
-bench: $(DEV) ## Measure imports, comparisons, nulls, projection, queries, commands and writing
+bench: $(DEV) ## Measure imports, edits, comparisons, nulls, projection, queries, commands and writing
 	$(BIN)/python benchmarks/import.py
 	$(BIN)/python benchmarks/attribution.py
+	$(BIN)/python benchmarks/edits.py
 	$(BIN)/python benchmarks/graph.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/nulls.py

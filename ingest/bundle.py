@@ -109,7 +109,8 @@ def gather(
     entries = _with_referred(registry, [*chosen, *(key for e in edits for key in e.circuits)])
     documents |= {key: registry.document(key) for key in entries if key not in documents}
     evaluations = [e for e in ledger.evaluations() if e.circuit in entries]
-    outcomes = [outcome for edit in edits for outcome in ledger.outcomes(edit.id)]
+    measured = ledger.outcomes_of(edit.id for edit in edits)
+    outcomes = [outcome for edit in edits for outcome in measured.get(edit.id, ())]
     describe = _all_described if everything else _described
     batch = describe(
         registry,

@@ -17,6 +17,7 @@ from registry.cli.printable import is_printable
 from registry.cli.session import open_registry
 from registry.errors import ArtifactNotFound, BadInput, CircuitsError, StorageError
 from registry.rows import Rows
+from registry.words import listed
 
 if TYPE_CHECKING:
     from ingest.exporters.base import Exporter
@@ -269,9 +270,8 @@ def _export_bundle(
     for damage in contents.left_out:
         notice(f"left out: {damage}")
     if contents.brought:
-        listed = ", ".join(key[:_DIGITS] for key in contents.brought[:5])
-        more = ", ..." if len(contents.brought) > 5 else ""
-        notice(f"with circuits that these or their edits refer to: {listed}{more}")
+        brought = listed([key[:_DIGITS] for key in contents.brought], 5)
+        notice(f"with circuits that these or their edits refer to: {brought}")
     for address in contents.lost:
         notice(f"warning: the imported file {address[:_DIGITS]} is lost; exporting without it")
     if path is None:

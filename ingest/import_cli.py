@@ -13,6 +13,7 @@ from registry.cli.output import Format, FormatOption, notice, show_rows
 from registry.cli.session import open_registry
 from registry.errors import BadInput
 from registry.rows import Rows
+from registry.words import listed
 
 if TYPE_CHECKING:
     from ingest.importing import FileReport
@@ -23,6 +24,7 @@ __all__ = ["commands"]
 _COLUMNS = (
     "file", "outcome", "format", "circuits", "nodes", "edges", "evaluations", "edits", "notes",
 )  # fmt: skip
+_LONGEST_PATH = 4_096
 
 
 def commands(app: typer.Typer) -> None:
@@ -127,11 +129,11 @@ def import_(
     r"""Import circuits from files of other tools.
 
     What neither the files nor the options say stays unknown. For a folder of many files, a
-    circuits-import.yaml beside them says it for each: a list of entries with files (a glob), model,
+    circuits-import.yaml beside them says it for each: a list of entries with files (globs), model,
     task, method, metric, higher_is_better, ablation, sign, kv_heads, top, threshold, columns,
     node_threshold, edge_threshold, dictionary, hyperparameters, protocol. Originals are kept.
     Importing the same bytes twice adds nothing. Exit code 1 if a file was refused; what no format
-    knows in a folder is skipped.
+    knows in a folder is skipped, and so is what is hidden there or a link.
 
     \b
     circuits import ioi-eap-ig.json --model gpt2 --task ioi --sign hurts-positive
@@ -209,8 +211,16 @@ def _show(reports: Sequence[FileReport], format: Format) -> None:
     shown = [r for r in reports if r.format or r.outcome == "refused" or format is not Format.TABLE]
     empty = "no files there" if not reports else "no file there is of a format that is known"
     show_rows(Rows(_COLUMNS, tuple(map(_row, shown))), format, empty=empty)
-    if len(shown) < len(reports):
-        notice(f"{len(reports) - len(shown)} other files skipped; --format json says why for each")
+    # What of a folder was not looked at has no format; it may be all that a user came for.
+    passed_over = [r for r in reports if r.outcome == "skipped" and r.path.is_dir()]
+    if passed_over:
+        names = listed([r.path for r in passed_over], longest=_LONGEST_PATH)
+        notice(
+            f"folders passed over (hidden, links or not readable): {names}; name one to import it"
+        )
+    others = len(reports) - len(shown) - len(passed_over)
+    if others > 0 and format is Format.TABLE:
+        notice(f"{others} other files skipped; --format json says why for each")
 
 
 def _row(report: FileReport) -> tuple[Any, ...]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,56 +21,24 @@ from ingest.formats.base import (
     Format,
     Imported,
     Limits,
+    NoRecords,
     UnknownFormat,
     recognised,
 )
-from ingest.known_models import known_model
-from ingest.sidecars import SIDECAR, said_of, sidecar_reader, with_slug
+from ingest.found_files import FoundFile, find_files
+from ingest.recording import FileReport, Outcome, ReadFile, Recorder, reason
+from ingest.sidecars import SIDECAR, check_sidecar, said_of, sidecar_reader, with_slug
 from registry import plugins
-from registry.errors import BadInput, CircuitsError
-from registry.ledger.base import Batch, NewCircuit
-from registry.ledger.merging import merge_models
-from registry.records import Circuit, CircuitLabels, SourceFile
-from registry.shapes import check_components
+from registry.errors import CircuitsError
+from registry.records import CircuitLabels
 
 if TYPE_CHECKING:
     from registry.registry import Registry
 
 __all__ = ["FileReport", "Outcome", "import_files"]
 
-
-class Outcome(StrEnum):
-    """What became of a file."""
-
-    STORED = "stored"
-    KNOWN = "already there"
-    REFUSED = "refused"
-    READABLE = "would be stored"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """What became of a file, and why.
-
-    Attributes:
-        circuits: Ids of what it holds.
-        nodes: Of all its circuits.
-        edges: Of all its circuits.
-        evaluations: How many it holds.
-        edits: How many it holds.
-        notes: What was read as what, or why it was refused or skipped.
-    """
-
-    path: Path
-    outcome: Outcome
-    format: str | None = None
-    circuits: tuple[str, ...] = ()
-    nodes: int = 0
-    edges: int = 0
-    evaluations: int = 0
-    edits: int = 0
-    notes: tuple[str, ...] = ()
+_SIDECARS = "circuits-import"
+"""What stands for a sidecar's format in its report."""
 
 
 def import_files(
@@ -100,56 +67,105 @@ def import_files(
         stage: Begins to tell of one file that takes long to read, as :attr:`Context.stage`.
 
     Raises:
-        BadInput: A path does not exist, or a ``circuits-import.yaml`` is malformed.
+        BadInput: A path does not exist.
     """
-    entries = sidecar_reader()
+    files = list(find_files(paths))
+    looked_at = [one for one in files if one.passed_over is None]
+    chosen = {
+        one.path: format or _recognised(one.path, named=one.folder is None) for one in looked_at
+    }
     context = Context(limits=limits or Limits())
     if stage is not None:
         context = replace(context, stage=stage)
-    files = list(_files(paths))
-    chosen = {path: format or _recognised(path, named=folder is None) for path, folder in files}
-    owners = _owners(chosen)
-    for done, (path, folder) in enumerate(files):
-        one = chosen[path]
+    reader = _Reader(said, context, chosen, guessed=format is None)
+    recorder = Recorder(registry, labels, dry_run=dry_run)
+    yield from reader.check_sidecars(looked_at)
+    for done, one in enumerate(files):
         if progress is not None:
             progress(done, len(files))
-        if isinstance(one, CircuitsError):
-            yield FileReport(path, Outcome.REFUSED, notes=(str(one),))
-        elif path in owners and path not in owners.values():
-            yield FileReport(path, Outcome.SKIPPED, notes=(f"read with {owners[path].name}",))
-        elif one is None:
-            yield FileReport(path, Outcome.SKIPPED, notes=("no format knows it",))
-        else:
-            try:
-                told, notes = with_slug(said_of(path, folder, said, entries))
-                # What was read is let go before it is projected: it may be half of the memory.
-                with registry.projecting_later():
-                    found = _read(one, path, replace(context, said=told))
-                    found = replace(found, notes=[*notes, *found.notes])
-                    report = _recorded(registry, path, one, found, dry_run, labels)
-                    del found
-                yield report
-            except (CircuitsError, ValidationError) as error:
-                # Of a table whose kind only its columns tell, reading alone finds that it is none.
-                if isinstance(error, UnknownFormat) and folder is not None and format is None:
-                    yield FileReport(path, Outcome.SKIPPED, notes=(_reason(error),))
+        # What was read is let go before it is projected: it may be half of the memory.
+        with registry.projecting_later():
+            read = reader.read(one)
+            reports = recorder.take(read)
+            del read
+        yield from reports
+    yield from recorder.finish()
+
+
+class _Reader:
+    """Reads one file after the other, or says why it is not read."""
+
+    def __init__(
+        self,
+        said: Mapping[str, Any],
+        context: Context,
+        chosen: Mapping[Path, Format | CircuitsError | None],
+        *,
+        guessed: bool,
+    ) -> None:
+        self._said, self._context, self._guessed = said, context, guessed
+        self._chosen, self._owners = chosen, _owners(chosen)
+        self._owning = frozenset(self._owners.values())
+        self._entries = sidecar_reader()
+        self._refused_sidecars: set[Path] = set()
+
+    def check_sidecars(self, files: Sequence[FoundFile]) -> Iterator[FileReport]:
+        """Reports on sidecars that are malformed, or speak of files that there are not."""
+        by_folder: dict[Path, list[Path]] = {}
+        for one in files:
+            if one.folder is not None:
+                by_folder.setdefault(one.folder, []).append(one.path)
+        for folder, paths in by_folder.items():
+            inner = {place for path in paths for place in path.parents}
+            for place in sorted(one for one in inner if one.is_relative_to(folder)):
+                sidecar = place / SIDECAR
+                try:
+                    notes = check_sidecar(sidecar, folder, paths, self._entries)
+                except CircuitsError as error:
+                    self._refused_sidecars.add(place)
+                    yield FileReport(sidecar, Outcome.REFUSED, _SIDECARS, notes=(str(error),))
                 else:
-                    yield FileReport(path, Outcome.REFUSED, one.name, notes=(_reason(error),))
+                    if notes:
+                        yield FileReport(sidecar, Outcome.SKIPPED, _SIDECARS, notes=tuple(notes))
 
+    def read(self, file: FoundFile) -> ReadFile | FileReport:
+        """What a file holds, or why it is refused or skipped."""
+        path, folder = file.path, file.folder
+        if file.passed_over is not None:
+            return FileReport(path, Outcome.SKIPPED, notes=(file.passed_over,))
+        one = self._chosen[path]
+        if isinstance(one, CircuitsError):
+            return FileReport(path, Outcome.REFUSED, notes=(str(one),))
+        if path in self._owners and path not in self._owning:
+            note = f"read with {self._owners[path].name}"
+            return FileReport(path, Outcome.SKIPPED, notes=(note,))
+        if one is None:
+            return FileReport(path, Outcome.SKIPPED, notes=("no format knows it",))
+        if folder is not None and not self._refused_sidecars.isdisjoint(path.parents):
+            note = f"what {SIDECAR} says of it is not known, as that is refused"
+            return FileReport(path, Outcome.REFUSED, one.name, notes=(note,))
+        try:
+            told, notes = with_slug(said_of(path, folder, self._said, self._entries))
+            found = _read(one, path, replace(self._context, said=told))
+        except (CircuitsError, ValidationError) as error:
+            return self._not_read(path, folder, one, error)
+        return ReadFile(path, one, replace(found, notes=[*notes, *found.notes]))
 
-def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
-    """Every file with the folder it was found under; links are not followed out of a folder."""
-    for path in paths:
-        if path.is_dir():
-            for one in sorted(path.rglob("*")):
-                hidden = any(part.startswith(".") for part in one.relative_to(path).parts)
-                if one.is_file() and not one.is_symlink() and not hidden and one.name != SIDECAR:
-                    yield one, path
-        elif path.is_file():
-            yield path, None
-        else:
-            what = "is neither a file nor a folder" if path.exists() else "does not exist"
-            raise BadInput(f"{path} {what}")
+    def _not_read(
+        self,
+        path: Path,
+        folder: Path | None,
+        format: Format,
+        error: CircuitsError | ValidationError,
+    ) -> FileReport:
+        notes = (reason(error),)
+        if folder is not None and self._guessed:
+            # Of a table whose kind only its columns tell, reading alone finds that it is none.
+            if isinstance(error, UnknownFormat):
+                return FileReport(path, Outcome.SKIPPED, notes=notes)
+            if isinstance(error, NoRecords):
+                return FileReport(path, Outcome.SKIPPED, format.name, notes=notes)
+        return FileReport(path, Outcome.REFUSED, format.name, notes=notes)
 
 
 def _recognised(path: Path, *, named: bool) -> Format | CircuitsError | None:
@@ -192,112 +208,3 @@ def _owners(chosen: Mapping[Path, Format | CircuitsError | None]) -> dict[Path, 
                 matching[place] = [o for o in names if fnmatch.fnmatchcase(o.name, pattern)]
             owners |= {other: path for other in matching[place] if other != path}
     return owners
-
-
-def _recorded(
-    registry: Registry,
-    path: Path,
-    format: Format,
-    found: Imported,
-    dry_run: bool,
-    labels: CircuitLabels | None,
-) -> FileReport:
-    outcome, notes = Outcome.READABLE, list(found.notes)
-    whole = found.batch
-    circuits = found.circuits
-    if whole is not None:
-        circuits = list({new.circuit.id: new.circuit for new in whole.circuits}.values())
-    if whole is None and not _holds_records(found):
-        reason = notes or ["it holds no record"]
-        return FileReport(path, Outcome.SKIPPED, format.name, notes=tuple(reason))
-    _check_shapes(registry, circuits, whole or found)
-    if not dry_run:
-        batch = _batch(registry, path, format, found, labels or CircuitLabels())
-        # What recording says it added does not count prompts.
-        known_prompts = {one.id for one in registry.ledger.prompt_sets()}
-        new_prompts = {one.id for one in batch.prompt_sets} - known_prompts
-        recorded = registry.record(batch)
-        outcome = Outcome.STORED if recorded.anything or new_prompts else Outcome.KNOWN
-        if 0 < len(recorded.circuits) < len(circuits):
-            known = len(circuits) - len(recorded.circuits)
-            notes.append(f"{known} of {len(circuits)} circuits were there already")
-    return FileReport(
-        path,
-        outcome,
-        format.name,
-        tuple(circuit.id for circuit in circuits),
-        sum(len(circuit.nodes) for circuit in circuits),
-        sum(len(circuit.edges) for circuit in circuits),
-        len((whole or found).evaluations),
-        len((whole or found).edits),
-        tuple(notes),
-    )
-
-
-def _holds_records(found: Imported) -> bool:
-    described = (found.models, found.tasks, found.prompt_sets)
-    return any([found.circuits, found.evaluations, found.edits, *described])
-
-
-def _batch(
-    registry: Registry, path: Path, format: Format, found: Imported, labels: CircuitLabels
-) -> Batch:
-    """What is recorded of a file; its artifacts are stored, as must be done before."""
-    if found.batch is not None:
-        for artifact in found.artifacts:
-            registry.store_artifact(artifact)
-        known = {run.id for run in registry.ledger.runs()}
-        # A run of this registry is not for others to rewrite.
-        return replace(found.batch, runs=[run for run in found.batch.runs if run.id not in known])
-    read = [
-        SourceFile(name=one.name, sha256=registry.store_file(one), format=format.name)
-        for one in (path, *found.beside)
-    ]
-    # What was computed from a file goes by its name.
-    computed = [
-        SourceFile(name=path.name, sha256=registry.store_artifact(data), format=format.name)
-        for data in found.artifacts
-    ]
-    source = read[0]
-    return Batch(
-        models=found.models,
-        tasks=found.tasks,
-        prompt_sets=found.prompt_sets,
-        circuits=[NewCircuit(c, source_file=source, labels=labels) for c in found.circuits],
-        evaluations=found.evaluations,
-        edits=found.edits,
-        edit_files={edit.id: read for edit in found.edits},
-        outcomes=found.outcomes,
-        imported=[*read, *computed],
-    )
-
-
-def _check_shapes(registry: Registry, circuits: Sequence[Circuit], found: Imported | Batch) -> None:
-    """Refuse parts that a model has not: by the registry's shape, the file's, or a known one.
-
-    A shape that only we know is not recorded: a toy may go by a famous name.
-
-    Raises:
-        BadIdentifier: A layer, head or the like is too high.
-        IncompatibleModel: The registry has a model of that name and another shape.
-    """
-    stored = {model.slug: model for model in registry.ledger.models()} if found.models else {}
-    for model in found.models:
-        merge_models(stored.get(model.slug, model), model)
-    named = [(c.model, tuple(node.component for node in c.nodes)) for c in circuits]
-    named += [(edit.model, edit.components) for edit in found.edits]
-    models = (*registry.ledger.models(), *found.models) if named else ()
-    told = {model.slug: model for model in models if model.n_layers is not None}
-    for slug, components in named:
-        shape = told.get(slug) or known_model(slug)
-        if shape is not None:
-            check_components(shape, components)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        what = str(first["msg"]).removeprefix("Value error, ")
-        return f"{where}: {what}" if where else what
-    return str(error)

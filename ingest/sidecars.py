@@ -1,55 +1,93 @@
-"""What a ``circuits-import.yaml`` says of the files beside it.
+"""What a ``circuits-import.yaml`` says of the files beside it and below.
 
-It is a list of entries with ``files``, a glob relative to it, and fields of
-:class:`ingest.formats.base.Said`. A later entry that matches wins, one in a folder further down
-too, and what the caller says wins over all.
+It is a list of entries with ``files``, a glob or several relative to it (:mod:`ingest.globs`), and
+fields of :class:`ingest.formats.base.Said`. A later entry that matches wins, one in a folder
+further down too, and what the caller says wins over all.
 """
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ingest.formats.base import Said
 from ingest.formats.plain_yaml import read_yaml
+from ingest.globs import matches
 from ingest.known_models import model_slug
 from registry.errors import BadInput
+from registry.words import listed
 
-__all__ = ["SIDECAR", "read_sidecar", "said_of", "sidecar_reader", "with_slug"]
+__all__ = [
+    "SIDECAR",
+    "Entry",
+    "check_sidecar",
+    "read_sidecar",
+    "said_of",
+    "sidecar_reader",
+    "with_slug",
+]
 
 SIDECAR = "circuits-import.yaml"
+_FIELDS = ("files", *Said.model_fields)
+_EVERY_FILE = "*"
 
 
-def said_of(
-    path: Path,
-    folder: Path | None,
-    given: Mapping[str, Any],
-    entries: Callable[[Path], list[dict[str, Any]]],
-) -> Said:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a sidecar.
+
+    Attributes:
+        globs: Which files it is about.
+        fields: What it says of them.
+    """
+
+    globs: tuple[str, ...]
+    fields: Mapping[str, Any]
+
+    def is_about(self, path: Path) -> bool:
+        """Whether one of its globs means a file, given relative to the sidecar's folder."""
+        return any(matches(glob, path) for glob in self.globs)
+
+
+Reader = Callable[[Path], Sequence[Entry]]
+"""Reads a sidecar, which need not exist."""
+
+
+def said_of(path: Path, folder: Path | None, given: Mapping[str, Any], entries: Reader) -> Said:
     """What is said of one file, by its sidecars and the caller.
 
     Args:
         path: The file.
         folder: The folder it was found under; None if it was named itself.
         given: Fields of :class:`Said` by the caller; None says nothing.
-        entries: Reads a sidecar, which need not exist.
+        entries: Reads a sidecar.
 
     Raises:
         BadInput: A sidecar is malformed, or names a file elsewhere.
-        ValidationError: A field is unknown, or its value malformed.
+        ValidationError: A field that the caller says is unknown, or its value malformed.
     """
     fields: dict[str, Any] = {}
     top = folder or path.parent
-    places = [place for place in (*reversed(path.parents),) if place.is_relative_to(top)]
-    for place in places:
+    for place in _places(path.parent, top):
         for entry in entries(place / SIDECAR):
-            if fnmatch.fnmatch(path.relative_to(place).as_posix(), str(entry.get("files", "*"))):
-                fields |= {key: value for key, value in entry.items() if key != "files"}
-                fields |= _beside(entry, place, top)
+            if entry.is_about(path.relative_to(place)):
+                fields |= {**entry.fields, **_beside(entry, place, top)}
     fields |= {key: value for key, value in given.items() if value is not None}
     return Said.model_validate(fields)
+
+
+@lru_cache
+def _places(folder: Path, top: Path) -> tuple[Path, ...]:
+    """The folders whose sidecars speak of what lies in ``folder``, the outermost first."""
+    return tuple(
+        place for place in (*reversed(folder.parents), folder) if place.is_relative_to(top)
+    )
 
 
 def with_slug(said: Said) -> tuple[Said, list[str]]:
@@ -60,13 +98,13 @@ def with_slug(said: Said) -> tuple[Said, list[str]]:
     return said.model_copy(update={"model": slug}), [f"model {said.model} read as {slug}"]
 
 
-def _beside(entry: Mapping[str, Any], place: Path, top: Path) -> dict[str, Path]:
+def _beside(entry: Entry, place: Path, top: Path) -> dict[str, Path]:
     """The file that a sidecar names, which lies in the folder that is imported.
 
     Raises:
         BadInput: It lies elsewhere: a folder that somebody else made may not name any file here.
     """
-    named = entry.get("hyperparameters")
+    named = entry.fields.get("hyperparameters")
     if not isinstance(named, str):
         return {}
     path = place / named
@@ -82,31 +120,92 @@ def _beside(entry: Mapping[str, Any], place: Path, top: Path) -> dict[str, Path]
     return {"hyperparameters": path}
 
 
-def read_sidecar(sidecar: Path) -> list[dict[str, Any]]:
+def read_sidecar(sidecar: Path) -> tuple[Entry, ...]:
     """A sidecar's entries; none if it does not exist, or is a link to somewhere else.
 
     Raises:
-        BadInput: It is no list of entries.
+        BadInput: It is no list of entries, or one has a field that there is not, or a value that
+            cannot be; the text names the sidecar, the entry and the field.
     """
     if sidecar.is_symlink() or not sidecar.is_file():
-        return []
+        return ()
     try:
         found = read_yaml(sidecar)
     except BadInput as error:
         raise BadInput(f"in {sidecar.parent}: {error}") from error
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise BadInput(f"{sidecar} is no list of entries with files, model, task, ...")
-    return found
+    return tuple(_entry(one, f"{sidecar}, entry {at}") for at, one in enumerate(found, 1))
 
 
-def sidecar_reader() -> Callable[[Path], list[dict[str, Any]]]:
+def _entry(found: Mapping[Any, Any], place: str) -> Entry:
+    for key in found:
+        if key not in _FIELDS:
+            near = get_close_matches(str(key)[:80], _FIELDS, n=1)
+            meant = f"; {near[0]!r} may be meant" if near else ""
+            raise BadInput(
+                f"{place}: {str(key)[:80]!r} is no field{meant}. There are {', '.join(_FIELDS)}"
+            )
+    fields = {key: value for key, value in found.items() if key != "files"}
+    try:
+        Said.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        what = str(first["msg"]).removeprefix("Value error, ")
+        raise BadInput(f"{place}: {where}: {what}") from error
+    return Entry(_globs(found.get("files", _EVERY_FILE), place), fields)
+
+
+def _globs(value: Any, place: str) -> tuple[str, ...]:
+    globs = value if isinstance(value, list) else [value]
+    if not globs or not all(isinstance(glob, str) and glob for glob in globs):
+        raise BadInput(
+            f'{place}: files is {str(value)[:80]!r}, no glob such as "mib/*.json", nor a list of'
+            " globs"
+        )
+    return tuple(globs)
+
+
+def check_sidecar(sidecar: Path, top: Path, files: Iterable[Path], entries: Reader) -> list[str]:
+    """Find what a sidecar says of nothing, so that a slip of the pen does not go unseen.
+
+    Args:
+        sidecar: Which one.
+        top: The folder that is imported.
+        files: All files under that folder.
+        entries: Reads a sidecar.
+
+    Returns:
+        What a user should know.
+
+    Raises:
+        BadInput: It is malformed, or names a file elsewhere.
+    """
+    place = sidecar.parent
+    found = entries(sidecar)
+    for entry in found:
+        _beside(entry, place, top)
+    below = [path.relative_to(place) for path in files if path.is_relative_to(place)]
+    unmatched = dict.fromkeys(_unmatched(found, below))
+    return [f"no file matches {listed([repr(glob) for glob in unmatched])}"] if unmatched else []
+
+
+def _unmatched(entries: Iterable[Entry], below: Sequence[Path]) -> Iterator[str]:
+    for entry in entries:
+        for glob in entry.globs:
+            if not any(matches(glob, path) for path in below):
+                yield glob
+
+
+def sidecar_reader() -> Reader:
     """Something that reads each sidecar once: it may speak of hundreds of files.
 
     One that is malformed is refused again for each of them.
     """
-    known: dict[Path, list[dict[str, Any]] | BadInput] = {}
+    known: dict[Path, Sequence[Entry] | BadInput] = {}
 
-    def read(sidecar: Path) -> list[dict[str, Any]]:
+    def read(sidecar: Path) -> Sequence[Entry]:
         if sidecar not in known:
             try:
                 known[sidecar] = read_sidecar(sidecar)

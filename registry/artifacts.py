@@ -17,9 +17,11 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,6 +45,8 @@ _MARK = "registry.json"
 _UNKNOWN_COPIES = "copies-from-before-there-were-marks"
 _MOST_OF_A_MARK = 1 << 20
 _PIECE_BYTES = 1 << 20
+_FILES_AT_ONCE = 8
+"""A disk that is waited for by several at once writes what all of them wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,32 @@ class ArtifactStore:
         self._store(address, size, lambda target: _copy(path, target, address))
         return address
 
+    def put_files(self, paths: Sequence[Path]) -> list[str]:
+        """Store many files, several at a time, and return their addresses in order.
+
+        A disk that is waited for once for each file takes minutes for tens of thousands of them.
+
+        Raises:
+            StorageError: As :meth:`put_file`; some of the files may be stored then.
+        """
+
+        def put(path: Path) -> str:
+            address, size = self._hash_and_size(path)
+            copy = partial(_copy, path, address=address)
+            self._store_here(address, size, copy, sync_folders=False)
+            return address
+
+        self.mark()
+        # Not every file system of others can be used by several threads.
+        n_threads = _FILES_AT_ONCE if self._local else 1
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="artifacts") as pool:
+            addresses = list(pool.map(put, paths))
+            if self._local and addresses:
+                folders = {os.path.dirname(self._place_of(one)) for one in addresses}
+                with self._errors("write", addresses[0]):
+                    list(pool.map(_sync_folder, [*folders, self._root]))
+        return addresses
+
     def put_pieces(self, address: str, pieces: Iterable[bytes]) -> None:
         """Store what comes in pieces under the address that it must have.
 
@@ -387,16 +417,30 @@ class ArtifactStore:
         return opened
 
     def _store(self, address: str, size: int | None, write: Callable[[IO[bytes]], None]) -> None:
-        target = self._path(address)
+        self._path(address)
         self.mark()
+        self._store_here(address, size, write)
+
+    def _store_here(
+        self,
+        address: str,
+        size: int | None,
+        write: Callable[[IO[bytes]], None],
+        *,
+        sync_folders: bool = True,
+    ) -> None:
+        """Store in a place that was just found to be this registry's."""
+        target = self._place_of(address)
         with self._errors("write", address):
             # Putting a damaged file's content again is the way to put it right.
             if self._files.isfile(target) and self._holds(target, address, size):
                 self._renew(target)
             else:
-                self._write_whole(target, write)
+                self._write_whole(target, write, sync_folders=sync_folders)
 
-    def _write_whole(self, target: str, write: Callable[[IO[bytes]], None]) -> None:
+    def _write_whole(
+        self, target: str, write: Callable[[IO[bytes]], None], *, sync_folders: bool = True
+    ) -> None:
         """Write a file under a temporary name and give it its own when it is whole."""
         folder, name = target.rsplit("/", 1)
         unfinished = f"{self._root}/{_UNFINISHED}/{name[:12]}-{uuid.uuid4().hex}"
@@ -408,7 +452,7 @@ class ArtifactStore:
                 if self._local:
                     file.flush()
                     os.fsync(file.fileno())
-            self._rename(unfinished, target)
+            self._rename(unfinished, target, sync_folders=sync_folders)
         except BaseException:
             with contextlib.suppress(OSError):
                 self._files.rm_file(unfinished)
@@ -423,13 +467,14 @@ class ArtifactStore:
                 found.update(piece)
         return found.hexdigest() == address
 
-    def _rename(self, unfinished: str, target: str) -> None:
+    def _rename(self, unfinished: str, target: str, *, sync_folders: bool) -> None:
         if not self._local:
             self._files.mv(unfinished, target)
             return
         os.replace(unfinished, target)
-        _sync_folder(os.path.dirname(target))
-        _sync_folder(self._root)
+        if sync_folders:
+            _sync_folder(os.path.dirname(target))
+            _sync_folder(self._root)
 
     def _renew(self, path: str) -> None:
         """Make a file young again: ``gc`` leaves alone what a record may be about to refer to."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import override
 
 from registry.aliases import resolve_model
 from registry.errors import BadIdentifier
@@ -209,6 +210,14 @@ class Record(BaseModel):
         given = self.__pydantic_fields_set__
         common = _GIVEN.setdefault(frozenset(given), given)
         object.__setattr__(self, "__pydantic_fields_set__", common)
+
+    @override
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, of which nothing that was computed of this record is kept, such as its id."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in vars(copied).keys() - type(copied).model_fields.keys():
+            del vars(copied)[name]
+        return copied
 
 
 _GIVEN: dict[frozenset[str], set[str]] = {}
@@ -537,7 +546,7 @@ class Edit(Record):
     def _once(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(set(ids)))
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of the record: attaching the same edit twice changes nothing."""
         return content_hash(self.model_dump(mode="json", exclude_none=True))
@@ -558,7 +567,7 @@ class Outcome(Record):
     after: Number | None = None
     n_prompts: int | None = Field(None, ge=1)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of the record."""
         return content_hash(self.model_dump(mode="json", exclude_none=True))

@@ -202,6 +202,10 @@ class Registry(Closing):
         """Keep a file's content without holding it in memory, and return its address."""
         return self._artifacts.put_file(path)
 
+    def store_files(self, paths: Sequence[Path]) -> list[str]:
+        """Keep the contents of many files, several at a time, and return their addresses."""
+        return self._artifacts.put_files(paths)
+
     def artifact(self, address: str) -> bytes:
         """Return an artifact's content, verified against its address."""
         return self._artifacts.get(address)

@@ -1,8 +1,30 @@
-"""Measurements in words, for people who do not carry their definitions about with them."""
+"""Measurements and lists in words, for people who read them in a line."""
 
 from __future__ import annotations
 
-__all__ = ["faithfulness_in_words"]
+import itertools
+from collections.abc import Collection
+
+__all__ = ["faithfulness_in_words", "listed"]
+
+_MOST_LISTED = 8
+_LONGEST_LISTED = 80
+
+
+def listed(
+    names: Collection[object], most: int = _MOST_LISTED, *, longest: int = _LONGEST_LISTED
+) -> str:
+    """Name some things in a line, and say how many more there are: ``a, b, c and 587 more``.
+
+    Args:
+        names: Anything.
+        most: So many are named.
+        longest: A name with more characters is cut; paths are told by their ends.
+    """
+    texts = [str(name) for name in itertools.islice(names, most)]
+    cut = [text if len(text) <= longest else f"{text[:longest]}..." for text in texts]
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(cut) + more
 
 
 def faithfulness_in_words(value: float, metric: str | None) -> str:

@@ -21,6 +21,7 @@ from ingest.formats.attribution_graph_values import NodeValues, unpack
 from registry.errors import BadInput
 from registry.identifiers import Kind, Local, parse_local
 from registry.records import Circuit, Node
+from registry.words import listed
 
 __all__ = ["EXPORTER", "Neuronpedia"]
 
@@ -118,7 +119,7 @@ def _basis(places: Sequence[_Place], *, attention: bool) -> str | None:
     """
     bases = {place.local.basis for place in places if place.attention is attention} - {None}
     if len(bases) > 1:
-        names = ", ".join(sorted(map(str, bases)))
+        names = listed(sorted(map(str, bases)))
         whose = "attention" if attention else "MLPs"
         raise BadInput(
             f"the format holds features of one dictionary; there are {names} for {whose}"

@@ -42,6 +42,7 @@ from ingest.formats.attribution_graph_selecting import known_alone, listed, sele
 from ingest.formats.attribution_graph_values import NodeValues, pack
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import also_in_file, edge_circuit, with_sign
+from ingest.formats.reading import outer_keys
 from ingest.known_models import known_model, model_slug
 from registry.errors import BadInput
 from registry.records import Edge, Level, Node
@@ -66,7 +67,9 @@ class AttributionGraph:
             return 0.0
         if b'"$schema"' in text:  # what describes such graphs
             return 0.0
-        if b'"qParams"' in text or (b'"feature_type"' in text and b'"ctx_idx"' in text):
+        outer = outer_keys(head)
+        nodes = "nodes" in outer and b'"feature_type"' in text and b'"ctx_idx"' in text
+        if "qParams" in outer or nodes:
             return 0.95
         # A long prompt may fill the head; the list of graphs beside them is no graph.
         return 0.6 if b'"prompt_tokens"' in text and b'"graphs"' not in text else 0.0

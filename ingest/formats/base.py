@@ -38,6 +38,8 @@ __all__ = [
     "Format",
     "Imported",
     "Limits",
+    "ModelDoubt",
+    "NoRecords",
     "Said",
     "SignConvention",
     "UnknownFormat",
@@ -116,6 +118,12 @@ class Limits:
 
 def _nobody(_title: str) -> Callable[[int, int], None]:
     return lambda _done, _total: None
+
+
+class ModelDoubt(str):
+    """A note that a file names another model than its user; a refusal may come of it."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +213,10 @@ def find_format(name: str) -> Format:
 
 class UnknownFormat(BadInput):
     """No format knows a file."""
+
+
+class NoRecords(BadInput):
+    """A file is of a known kind that holds nothing to record; in a folder it is passed over."""
 
 
 def recognised(path: Path) -> Format:

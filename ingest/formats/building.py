@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ingest.formats.base import Said
+from ingest.formats.base import ModelDoubt, Said
 from ingest.known_models import model_slug
 from registry.aliases import resolve_model
 from registry.records import Circuit, Edge, Level, Node, Sign
@@ -41,7 +41,8 @@ def also_in_file(said: Said, notes: list[str], **in_file: Any) -> Said:
         if ours is None:
             found[name] = text
         elif text not in (ours, resolve_model(ours)):
-            notes.append(f"the file names the {name} {text}; taken is {ours}, as was said")
+            note = f"the file names the {name} {text}; taken is {ours}, as was said"
+            notes.append(ModelDoubt(note) if name == "model" else note)
     return said.model_copy(update=found)
 
 

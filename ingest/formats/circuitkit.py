@@ -19,7 +19,7 @@ from typing import Any
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import also_in_file, edge_circuit
 from ingest.formats.circuitkit_names import artifact_part, scored_part
-from ingest.formats.reading import as_number, check_count, read_json
+from ingest.formats.reading import as_number, check_count, outer_keys, read_json
 from ingest.formats.spelling import notes_on_names
 from registry.errors import BadInput
 from registry.identifiers import Kind, can_feed, parse_local
@@ -40,12 +40,12 @@ class Circuitkit:
 
     def sniff(self, path: Path, head: bytes) -> float:
         """Sure where scores of nodes, or an artifact's fields of nodes and metadata, are seen."""
-        if path.suffix.lower() != ".json" or not head.lstrip().startswith(b"{"):
+        if path.suffix.lower() != ".json":
             return 0.0
-        scores = b'"node_scores"' in head
-        artifact = b'"metadata"' in head and b'"nodes"' in head
+        outer = outer_keys(head)
+        artifact = {"metadata", "nodes"} <= outer
         described = b'"discovery_method"' in head or b'"layer_idx"' in head or b'"src_id"' in head
-        return 0.95 if scores or (artifact and described) else 0.0
+        return 0.95 if "node_scores" in outer or (artifact and described) else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read either kind; of scores, as many nodes as asked for are the circuit."""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from registry.identifiers import Kind, parse_local, parse_node_key, ports_of
 from registry.records import Edge
+from registry.words import listed
 
 __all__ = ["fold_embeddings", "is_inside", "notes_on_inside", "notes_on_ports"]
 
@@ -65,7 +66,7 @@ def fold_embeddings(
         if _from_input(edge) and _place(edge) in doubled
     }
     others = [edge for edge in edges if not _from_input(edge) or _place(edge) not in doubled]
-    names = ", ".join(sorted(spelled))
+    names = listed(sorted(spelled))
     return [*others, *once.values()], [
         f"edges of the input that are several in the file ({names}), effects unknown: {len(once):,}"
     ]

@@ -32,7 +32,7 @@ from ingest.formats.eap_ig import (
     read_shape,
 )
 from ingest.formats.eap_ig_records import as_records
-from ingest.formats.reading import check_count, read_json
+from ingest.formats.reading import check_count, outer_keys, read_json
 from ingest.formats.spelling import notes_on_names, read_name
 from registry.errors import BadIdentifier, BadInput
 
@@ -48,13 +48,12 @@ class EapIgJson:
 
     def sniff(self, path: Path, head: bytes) -> float:
         """Sure where the shape of the model is told; likely where edges have names like ours."""
-        if path.suffix.lower() != ".json" or not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(
-            b"{"
-        ):
+        if path.suffix.lower() != ".json":
             return 0.0
-        if b'"cfg"' in head and b'"n_layers"' in head:
+        outer = outer_keys(head)
+        if "cfg" in outer and b'"n_layers"' in head:
             return 0.9
-        return 0.4 if b'"edges"' in head and b"->" in head and b'"in_graph"' in head else 0.0
+        return 0.4 if "edges" in outer and b"->" in head and b'"in_graph"' in head else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph; the edges it marks are the circuit, or those asked for by size."""

@@ -1,4 +1,4 @@
-"""Results of EasyEdit: one edit a record, with what was measured before and after it.
+"""Results of EasyEdit, ROME and MEMIT: one edit a record, with what was measured before and after.
 
 ``[{"case_id", "requested_rewrite": {...}, "time", "pre": {...}, "post": {...}}]``, one such record
 alone, or one a line; any part may be missing. They may lie in ``metrics`` of an object, as people
@@ -6,6 +6,16 @@ write them beside what they ran. Figures are scalars or lists by version; of a l
 recorded with its length, and the list itself stays in the original. ``rewrite_acc`` and
 ``rephrase_acc`` stand in ``pre`` and ``post``, others in their sections: ``locality/KEY_acc``,
 ``portability/KEY_acc``, ``fluency/ngram_entropy``.
+
+Numbers that say how an edit was made and not how well (``num_edits``, ``grouped_case_ids``,
+``seed``, ...) are no figures, nor is ``time`` where several edits took it together. ROME and MEMIT
+write likelihoods of both answers to each prompt (``rewrite_prompts_probs``), from which success and
+difference are computed (:mod:`ingest.formats.easyedit_likelihoods`); other lists of objects are
+left out, and named. A data set of requests, which nobody edited or measured, is refused by name
+(:mod:`ingest.formats.edit_datasets`).
+
+Two files with the same request, editor and model and other figures hold two edits
+(:mod:`ingest.told_apart`).
 
 One name may mean teacher-forced accuracy, a match of generations or a judge's verdict. Files since
 June 2026 say which (``metric_meta``); of others the protocol is unknown unless the user says it.
@@ -21,17 +31,28 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ingest.formats.base import Context, Imported, Said
-from ingest.formats.easyedit_figures import Figure, Figures, figures, matches, member, protocols
+from ingest.formats.base import Context, Imported, ModelDoubt, Said
+from ingest.formats.easyedit_figures import (
+    Figure,
+    Figures,
+    figures,
+    matches,
+    member,
+    protocols,
+)
 from ingest.formats.easyedit_hyperparameters import (
     Hyperparameters,
     parts_of,
     read_hyperparameters,
     summarised,
 )
+from ingest.formats.easyedit_likelihoods import LIKELIHOODS, likelihoods
+from ingest.formats.easyedit_notes import COMPUTED, ReadingNotes, n_together
+from ingest.formats.edit_datasets import looks_like_data_set, refuse_data_set
 from ingest.formats.reading import check_count, read_json_or_lines
 from ingest.known_models import known_model, model_slug
 from registry.errors import BadInput
@@ -39,26 +60,33 @@ from registry.records import Edit, Outcome
 
 __all__ = ["COMPUTED", "FORMAT", "EasyEditResults", "read_hyperparameters"]
 
-COMPUTED = "computed-token-match"
-"""Protocol of figures that the file has not: share of equal outputs before and after the edit."""
-
 _UNKNOWN = "unknown"
 _RECORD_KEYS = frozenset({"pre", "post", "case_id", "requested_rewrite", "time", "metric_meta"})
 _SIDES = frozenset({"pre", "post", "requested_rewrite"})
-_MARKS = (b'"requested_rewrite"', b'"rewrite_acc"', b'"rewrite_ppl"', b'"rewrite_gen_content"')
+_MARKS = (
+    b'"requested_rewrite"',
+    b'"grouped_case_ids"',
+    b'"rewrite_acc"',
+    b'"rewrite_ppl"',
+    b'"rewrite_gen_content"',
+)
 # Longer names first, so that R-ROME is not read as ROME.
 _EDITORS = (
     "AlphaEdit", "InstructEdit", "DeepEdit", "UltraEdit", "R-ROME", "MALMEN", "SPHERE", "DEFER",
     "EAMET", "EMMET", "GRACE", "MEMIT", "QLoRA", "SERAC", "SimIE", "DINM", "LoRA", "MELO", "MEND",
     "PMET", "ROME", "UnKE", "WISE", "DPO", "IKE", "FT-L", "FT-M", "FT", "KE", "KN",
 )  # fmt: skip
+_NAMED = {
+    editor: re.compile(rf"(?<![A-Za-z0-9]){editor}(?![A-Za-z0-9])", re.IGNORECASE)
+    for editor in _EDITORS
+}
 
 
 class EasyEditResults:
     """The format."""
 
     name = "easyedit-results"
-    summary = "EasyEdit results (JSON or JSON Lines), with their hyperparameters (YAML)"
+    summary = "results of EasyEdit, ROME, MEMIT (JSON or JSON Lines), with hyperparameters (YAML)"
     companions = ()
 
     def sniff(self, path: Path, head: bytes) -> float:
@@ -69,7 +97,9 @@ class EasyEditResults:
             return 0.0
         if any(mark in head for mark in _MARKS):
             return 0.9
-        return 0.7 if b'"case_id"' in head and b'"post"' in head else 0.0
+        if b'"case_id"' in head and b'"post"' in head:
+            return 0.7
+        return 0.3 if looks_like_data_set(head) else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read every record as an edit with its outcomes."""
@@ -85,7 +115,7 @@ class EasyEditResults:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         edits: dict[str, Edit] = {}
         outcomes: list[Outcome] = []
-        notes = _Notes(path.name, len(records))
+        notes = ReadingNotes(path.name, len(records))
         for index, record in enumerate(records):
             place = f"{path.name}, record {index}"
             edit = _edit(record, setup, place, f"record {index} of file {digest[:12]}")
@@ -168,7 +198,8 @@ def _model(said: Said, told: Hyperparameters) -> tuple[str, list[str]]:
         return named or said.need("model"), []
     model = model_slug(said.model)
     if named and named != model:
-        return model, [f"model uncertain: the hyperparameters are for {named}, not {model}"]
+        doubt = f"model uncertain: the hyperparameters are for {named}, not {model}"
+        return model, [ModelDoubt(doubt)]
     return model, []
 
 
@@ -179,12 +210,17 @@ def _editor(path: Path, said: Said, told: Hyperparameters, notes: list[str]) -> 
         return given
     folders = [said.hyperparameters] if said.hyperparameters else []
     for name in (path.stem, *(one.resolve().parent.name for one in (*folders, path))):
-        for editor in _EDITORS:
-            if re.search(rf"(?<![A-Za-z0-9]){editor}(?![A-Za-z0-9])", name, re.IGNORECASE):
-                notes.append(f"editor {editor} read from the name {name!r}")
-                return editor
+        if editor := _editor_in(name):
+            notes.append(f"editor {editor} read from the name {name!r}")
+            return editor
     notes.append("the editor is unknown; say it with --method")
     return _UNKNOWN
+
+
+@lru_cache
+def _editor_in(name: str) -> str | None:
+    """The editor that a name of a file or folder names; a run's files lie in one folder."""
+    return next((editor for editor, named in _NAMED.items() if named.search(name)), None)
 
 
 # -- records ---------------------------------------------------------------------------------------
@@ -194,6 +230,7 @@ def _records(data: Any, name: str) -> list[Mapping[str, Any]]:
     records = _bare([data] if isinstance(data, dict) else data)
     if not isinstance(records, list) or not records:
         raise BadInput(f"{name} holds no record: expected a list of objects with pre and post")
+    refuse_data_set(records, name)
     for index, record in enumerate(records):
         if not isinstance(record, dict) or not record.keys() & _SIDES:
             raise BadInput(f"{name}: record {index} is no object with pre, post, requested_rewrite")
@@ -225,11 +262,12 @@ def _edit(record: Mapping[str, Any], setup: _Setup, place: str, identity: str) -
     case = record.get("case_id")
     if case is not None and not isinstance(case, int | str):
         raise BadInput(f"{place}: case_id is {type(case).__name__}, no number or text")
+    about = {"case_id": case, "num_edits": n_together(record)}
     return Edit(
         model=setup.model,
         editor=setup.editor,
         hyperparameters=setup.hyperparameters.values,
-        request=said if case is None else {**said, "case_id": case},
+        request={**said, **{key: value for key, value in about.items() if value is not None}},
         restriction="layers" if setup.hyperparameters.edited_modules else None,
         components=setup.components,
         note="; ".join(notes) or None,
@@ -237,16 +275,24 @@ def _edit(record: Mapping[str, Any], setup: _Setup, place: str, identity: str) -
 
 
 def _outcomes(
-    record: Mapping[str, Any], edit: str, said: Said, place: str, notes: _Notes
+    record: Mapping[str, Any], edit: str, said: Said, place: str, notes: ReadingNotes
 ) -> list[Outcome]:
     pre, post = (member(record, name, place) for name in ("pre", "post"))
     whole = protocols(record, place)
     rest = {key: value for key, value in record.items() if key not in _RECORD_KEYS}
-    before = _taken(figures(pre, place), whole | protocols(pre, place), said)
-    after = _taken(figures(rest, place), whole, said)
-    after |= _taken(figures(post, place), whole | protocols(post, place), said)
-    timed = figures({"time_seconds": record.get("time")}, place)
-    after |= {(name, "wall-clock"): figure for name, figure in timed.items()}
+    before, after = (
+        _taken(
+            figures(_without_likelihoods(side), place, notes.left_out),
+            whole | protocols(side, place),
+            said,
+        )
+        | likelihoods(side, place)
+        for side in (pre, post)
+    )
+    after = _taken(figures(rest, place, notes.left_out), whole, said) | after
+    # What several edits took together is no figure of one of them.
+    timed = {} if n_together(record) else {"time_seconds": record.get("time")}
+    after |= {(name, "wall-clock"): figure for name, figure in figures(timed, place).items()}
     matched = matches(member(pre, "locality", place), member(post, "locality", place))
     notes.matched(matched)
     after |= {(name, COMPUTED): figure for name, figure in matched.items() if figure}
@@ -254,6 +300,10 @@ def _outcomes(
         _outcome(edit, said.task, taken, before.get(taken), after.get(taken))
         for taken in dict.fromkeys([*before, *after])
     ]
+
+
+def _without_likelihoods(side: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in side.items() if key not in LIKELIHOODS}
 
 
 def _taken(
@@ -281,55 +331,3 @@ def _outcome(
         after=after and after[0],
         n_prompts=counts.pop() if len(counts) == 1 else None,
     )
-
-
-# -- what a user should know -----------------------------------------------------------------------
-
-
-class _Notes:
-    """Counts over the records of a file, told once."""
-
-    def __init__(self, name: str, n_records: int) -> None:
-        self._name = name
-        self._n_records = n_records
-        self._missing = dict.fromkeys(("requested_rewrite", "pre", "post"), 0)
-        self._described = False
-        self._computed: set[str] = set()
-        self._unmatched: set[str] = set()
-
-    def look_at(self, record: Mapping[str, Any]) -> None:
-        """Count what a record lacks."""
-        for name in self._missing:
-            self._missing[name] += not record.get(name)
-        sides = [record, *(record.get(side) or {} for side in ("pre", "post"))]
-        self._described = self._described or any(side.get("metric_meta") for side in sides)
-
-    def matched(self, found: Mapping[str, Figure | None]) -> None:
-        """Remember which outputs could be matched, and which not."""
-        for name, figure in found.items():
-            (self._unmatched if figure is None else self._computed).add(name)
-
-    def summary(self, said: Said) -> list[str]:
-        """What is to be told."""
-        notes = [
-            f"{count} of {self._n_records} records have no {name}"
-            for name, count in self._missing.items()
-            if count
-        ]
-        notes += [
-            f"{name} is computed from outputs before and after ({COMPUTED})"
-            for name in sorted(self._computed)
-        ]
-        notes += [
-            f"{name} is not scored: outputs are not given before and after alike"
-            for name in sorted(self._unmatched)
-        ]
-        if not self._described:
-            if said.protocol is None:
-                notes.append("the file does not name its protocol; --protocol says it")
-            if re.search(r"sequential[=_]?true", self._name, re.IGNORECASE):
-                notes.append(
-                    "sequential edits: EasyEdit before June 2026 scored all of them on the last"
-                    " state of the model"
-                )
-        return notes

@@ -6,18 +6,40 @@ Used by :mod:`ingest.formats.easyedit`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry.errors import BadInput
 
-__all__ = ["Figure", "Figures", "figures", "matches", "member", "protocols"]
+__all__ = ["Figure", "Figures", "LeftOut", "figures", "matches", "member", "protocols"]
 
 _OUTPUT, _GENERATED = "_output", "_gen_content"
 
 Figure = tuple[float, int | None]
 """A mean, and how many numbers it is of; None for a scalar, which does not say."""
 Figures = dict[str, Figure]
+
+_BOOKKEEPING = re.compile(
+    r"(?:.*_)?(?:ids?|idx|index|indices|time|timestamp|date|seed|epoch|step|version)"
+    r"|(?:num|n)_(?!gram).*|case|layers?|lr|learning_rate|batch(?:_size)?",
+    re.IGNORECASE,
+)
+"""Names of numbers that say which record it is, or how it was made, and measure nothing."""
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What was seen and is no figure.
+
+    Attributes:
+        bookkeeping: Numbers that measure nothing: ``num_edits``, ``pararel_idx``.
+        objects: Lists of objects that nobody knows the meaning of.
+    """
+
+    bookkeeping: set[str] = field(default_factory=set)
+    objects: set[str] = field(default_factory=set)
 
 
 def member(record: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
@@ -49,19 +71,34 @@ def protocols(holder: Mapping[str, Any], place: str) -> dict[str, str]:
     return found
 
 
-def figures(holder: Mapping[str, Any], place: str, under: str = "") -> Figures:
+def figures(
+    holder: Mapping[str, Any], place: str, left_out: LeftOut | None = None, under: str = ""
+) -> Figures:
     """All numbers in ``holder`` by their place: ``locality/KEY_acc``. Texts and token ids are none.
+
+    Args:
+        holder: A record, or a part of one.
+        place: Which record of which file, for errors.
+        left_out: Told what is none.
+        under: What stands before the names.
 
     Raises:
         BadInput: One is larger than a number can be.
     """
     found: Figures = {}
+    left_out = LeftOut() if left_out is None else left_out
     for key, value in holder.items():
         name = f"{under}{key}"
         if key == "metric_meta" or key.endswith((_OUTPUT, _GENERATED)):
             continue
+        if _BOOKKEEPING.fullmatch(key):
+            left_out.bookkeeping.add(name)
+            continue
         if isinstance(value, dict):
-            found |= figures(value, place, f"{name}/")
+            found |= figures(value, place, left_out, f"{name}/")
+            continue
+        if _holds_objects(value):
+            left_out.objects.add(name)
             continue
         try:
             numbers = list(_numbers(value))
@@ -71,6 +108,13 @@ def figures(holder: Mapping[str, Any], place: str, under: str = "") -> Figures:
         if numbers:
             found[name] = total / len(numbers), len(numbers) if isinstance(value, list) else None
     return found
+
+
+def _holds_objects(value: Any) -> bool:
+    """Whether a list holds objects, whose numbers are of different things."""
+    return isinstance(value, list) and any(
+        isinstance(one, dict) or _holds_objects(one) for one in value
+    )
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.contraction import notes_on_inside
-from ingest.formats.reading import read_json
+from ingest.formats.reading import outer_keys, read_json
 from ingest.formats.spelling import read_name
 from ingest.formats.table import Read, read_edges, table_circuit
 from registry.errors import BadInput
@@ -46,10 +46,11 @@ class EdgePruning:
         if path.suffix.lower() != ".json":
             return 0.0
         head = head.removeprefix(b"\xef\xbb\xbf")
-        if _PAIR.match(head) or (b'"original"' in head and b'"extra"' in head):
+        outer = outer_keys(head)
+        if _PAIR.match(head) or {"original", "extra"} <= outer:
             return 0.9
         # The second list may lie beyond what is seen of a long file.
-        wrapper = b'"original"' in head and b'"from"' in head and b'"to"' in head
+        wrapper = "original" in outer and b'"from"' in head and b'"to"' in head
         return 0.8 if wrapper or (_NOTHING.match(head) and "edges" in path.stem.lower()) else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import also_in_file, edge_circuit, with_sign
-from ingest.formats.reading import as_number, read_json
+from ingest.formats.reading import as_number, outer_keys, read_json
 from ingest.formats.spelling import read_name
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Kind, parse_local
@@ -41,9 +41,10 @@ class Glassbox:
 
     def sniff(self, path: Path, head: bytes) -> float:
         """Sure where attributions stand beside a circuit or are keyed by pairs."""
-        if path.suffix.lower() != ".json" or not head.lstrip().startswith(b"{"):
+        if path.suffix.lower() != ".json":
             return 0.0
-        shaped = b'"attributions"' in head and (b'"circuit"' in head or b'"(' in head)
+        outer = outer_keys(head)
+        shaped = "attributions" in outer and ("circuit" in outer or b'"(' in head)
         return 0.9 if shaped else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:

@@ -30,6 +30,7 @@ from ingest.formats.reading import read_text
 from ingest.formats.spelling import read_name
 from registry.errors import BadIdentifier, BadInput
 from registry.records import Circuit
+from registry.words import listed
 
 __all__ = ["FORMAT", "Graphviz"]
 
@@ -43,7 +44,6 @@ _INDEX = re.compile(r"_\[[^\]]*\](?=>?$)")
 _HIDDEN = frozenset({"invis", "invisible"})
 _COMPANION_BYTES = 2**20
 _LONGEST_NAME = 200
-_SHOWN_STRANGERS = 8
 _TEXTS = ("component", "position", "role")
 
 
@@ -265,12 +265,8 @@ def _special_parts(text: str, notes: list[str]) -> dict[str, str]:
         else:
             special[local] = name
     if strangers:
-        shown = ", ".join(map(repr, list(strangers)[:_SHOWN_STRANGERS]))
-        more = len(strangers) - _SHOWN_STRANGERS
-        notes.append(
-            f"{_SPECIAL} names {shown}{f' and {more:,} more' if more > 0 else ''}, which"
-            f" {'is no part' if len(strangers) == 1 else 'are no parts'}"
-        )
+        are = "is no part" if len(strangers) == 1 else "are no parts"
+        notes.append(f"{_SPECIAL} names {listed([*map(repr, strangers)])}, which {are}")
     return special
 
 
@@ -279,5 +275,5 @@ def _notes_on_special(circuit: Circuit, special: Mapping[str, str]) -> list[str]
         return []
     found = [node.component for node in circuit.nodes if node.component in special]
     absent = sorted(set(special) - set(found))
-    notes = [f"the authors single out {', '.join(found)} (role special)"] if found else []
-    return notes + ([f"not in the graph: {', '.join(absent)} of {_SPECIAL}"] if absent else [])
+    notes = [f"the authors single out {listed(found)} (role special)"] if found else []
+    return notes + ([f"not in the graph: {listed(absent)} of {_SPECIAL}"] if absent else [])

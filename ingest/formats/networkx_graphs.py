@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 from ingest.circuit_facts import is_ours, only_ours, said_or_told
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import with_sign
-from ingest.formats.reading import check_count, read_json
+from ingest.formats.reading import check_count, outer_keys, read_json
 from ingest.formats.spelling import read_exactly, read_name
 from ingest.formats.table import (
     Read,
@@ -30,6 +30,7 @@ from ingest.formats.table import (
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
 from registry.records import Edge, Level, Node
+from registry.words import listed
 
 __all__ = ["FORMAT", "Graph", "NodeLinkJson", "check_directed", "graph_records"]
 
@@ -64,11 +65,9 @@ class NodeLinkJson:
 
     def sniff(self, path: Path, head: bytes) -> float:
         """Sure where a JSON object says whether it is directed and a multigraph."""
-        if path.suffix.lower() != ".json" or not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(
-            b"{"
-        ):
+        if path.suffix.lower() != ".json":
             return 0.0
-        return 0.95 if b'"directed"' in head and b'"multigraph"' in head else 0.0
+        return 0.95 if {"directed", "multigraph"} <= outer_keys(head) else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph; all its edges are the circuit."""
@@ -160,7 +159,7 @@ def _part(
         texts.append(id_)
     found = [one for text in texts if isinstance(text, str) and (one := _read(text, read))]
     if not found:
-        shown = ", ".join(_shown(text) for text in texts if text is not None)
+        shown = listed([_shown(text) for text in texts if text is not None])
         raise BadInput(
             f"{file}: node {_shown(id_)} names no part of a model in a spelling we know"
             f" ({shown or 'it has no name'}); say which attribute does with --column name=ATTRIBUTE"

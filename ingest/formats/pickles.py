@@ -3,27 +3,38 @@
 Only formats of plain containers and tensors are unpickled, each by its own module. Of any other
 pickle the classes it asks for are found without loading it, by walking over its instructions, and
 the refusal says which they are and how its content can be had: ACDC's ``save_edges``, MIB's result
-files, AutoCircuit's caches, graphs of networkx.
+files, AutoCircuit's caches, graphs of networkx. One that asks for tensors and plain containers
+alone would run nothing: it is said to hold plain tensors and no circuit of a kind that we know.
 """
 
 from __future__ import annotations
 
 import io
 import pickletools
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ingest.formats.base import Context, Imported
+from ingest.formats.base import Context, Imported, NoRecords
 from ingest.formats.reading import check_size
 from ingest.formats.torch_files import check_directory
 from registry.errors import BadInput
+from registry.words import listed
 
 __all__ = ["FORMAT", "Pickle", "classes_and_texts"]
 
 _SCANNED_BYTES: Final = 4 * 2**20
 _PROTOCOLS = tuple(bytes((0x80, version)) for version in range(2, 6))
+_UNKNOWN = "a pickle of no format we know"
+_PLAIN = re.compile(
+    r"collections\.OrderedDict|torch\.Size|torch\.device|_codecs\.encode"
+    r"|torch\._utils\._rebuild_(?:tensor(?:_v[23])?|parameter|sparse_tensor)"
+    r"|torch\.(?:\w+Storage|storage\.(?:Typed|Untyped)Storage)|torch\.serialization\._get_layout"
+    r"|torch\.(?:float|bfloat|int|uint|complex)\d+|torch\.bool"
+)
+"""What torch itself puts into an archive of tensors; its ``weights_only`` makes nothing else."""
 _SHOWN = 6
 _MOST_PICKLES = 8
 _AS_TABLE = (
@@ -73,11 +84,17 @@ class Pickle:
         """Say why not.
 
         Raises:
-            BadInput: Always.
+            NoRecords: It holds tensors and plain containers, and nothing that a format knows.
+            BadInput: Otherwise.
         """
         check_size(path, context.limits)
-        classes, texts = classes_and_texts(_instructions(path))
+        data = _instructions(path)
+        classes, texts = classes_and_texts(data)
         what, instead = _advice(classes, texts)
+        if _is_plain(data, classes):
+            held = "plain tensors" if classes else "plain values"
+            kind = "not a circuit of a kind we know" if what == _UNKNOWN else what
+            raise NoRecords(f"{path.name} holds {held}, {kind}; to import what is in it, {instead}")
         raise BadInput(
             f"{path.name} is {what}; reading it would run what it says{_asks_for(classes)}."
             f" Instead, {instead}"
@@ -92,7 +109,23 @@ def _advice(classes: list[str], texts: set[str]) -> tuple[str, str]:
     for marks, what, instead in _ADVICE:
         if any(_has(mark, classes, texts) for mark in marks):
             return what, instead
-    return "a pickle of no format we know", _AS_TABLE
+    return _UNKNOWN, _AS_TABLE
+
+
+def _is_plain(data: bytes, classes: list[str]) -> bool:
+    """Whether a pickle was seen to its end and asks for nothing but tensors and containers."""
+    return len(data) < _SCANNED_BYTES and all(map(_PLAIN.fullmatch, classes)) and _ends(data)
+
+
+def _ends(data: bytes) -> bool:
+    """Whether a pickle can be walked over to its end, with nothing behind it."""
+    stream = io.BytesIO(data)
+    try:
+        for _ in pickletools.genops(stream):
+            pass
+    except (ValueError, IndexError, OverflowError):
+        return False
+    return stream.tell() == len(data)
 
 
 def classes_and_texts(data: bytes) -> tuple[list[str], set[str]]:
@@ -123,9 +156,12 @@ def _walk(stream: io.BytesIO) -> Iterator[tuple[str, bool]]:
                 last.append(None)
                 yield str(argument).replace(" ", "."), True
             elif code.name == "STACK_GLOBAL":
-                if last[-1] is not None and last[-2] is not None:
-                    yield f"{last[-2]}.{last[-1]}", True
+                named = last[-1] is not None and last[-2] is not None
+                yield f"{last[-2]}.{last[-1]}" if named else "a class it does not spell out", True
                 last.append(None)
+            elif code.name.startswith("EXT"):
+                last.append(None)
+                yield "a class by its number", True
             elif code.name in {"MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"}:
                 place = n_kept if code.name == "MEMOIZE" else int(argument or 0)
                 n_kept += 1
@@ -174,5 +210,4 @@ def _has(mark: str, classes: list[str], texts: set[str]) -> bool:
 def _asks_for(classes: list[str]) -> str:
     if not classes:
         return ""
-    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
-    return f" (it asks for {', '.join(classes[:_SHOWN])}{more})"
+    return f" (it asks for {listed(classes, _SHOWN)})"

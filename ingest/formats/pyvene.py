@@ -28,7 +28,7 @@ from ingest.formats.base import Context, Imported
 from ingest.formats.building import edge_circuit
 from ingest.formats.pyvene_rotations import Rotation, read_rotation, shown_columns
 from ingest.formats.pyvene_sites import site_of
-from ingest.formats.reading import read_json
+from ingest.formats.reading import outer_keys, read_json
 from ingest.formats.torch_files import load_tensors
 from registry.errors import BadInput
 from registry.records import Level, Node
@@ -90,10 +90,11 @@ class Pyvene:
 
     def sniff(self, path: Path, head: bytes) -> float:
         """Sure where a JSON file has representations and types of interventions."""
-        if path.suffix.lower() != ".json" or not head.lstrip().startswith(b"{"):
+        if path.suffix.lower() != ".json":
             return 0.0
-        new = b'"representations"' in head and b'"intervention_types"' in head
-        return 0.95 if new or b'"intervenable_representations"' in head else 0.0
+        outer = outer_keys(head)
+        new = {"representations", "intervention_types"} <= outer
+        return 0.95 if new or "intervenable_representations" in outer else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a folder by its configuration.

@@ -7,6 +7,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_lines",
     "check_size",
     "count_in_file",
+    "outer_keys",
     "read_json",
     "read_json_or_lines",
     "read_text",
@@ -27,6 +29,10 @@ __all__ = [
 
 _PIECE_BYTES = 1 << 20
 _NEXT_LINE = re.compile(r"\n(?=[^\n])")
+_STRING = rb'"(?:[^"\\]|\\.)*+'
+_TOKEN = re.compile(
+    rb"(?P<key>" + _STRING + rb'")\s*:|(?P<text>' + _STRING + rb'"?)|[\[{}\]]', re.DOTALL
+)
 _VALUES_PER_EDGE = 8
 _FEW_VALUES = 1_000_000
 """A file of JSON may hold so many values for each edge that is allowed, and these in any case: what
@@ -140,6 +146,31 @@ def read_json(
     if each_edge:
         check_count(min(map(text.count, each_edge)), "edges", path.name, limits)
     return _parsed(text, path.name, limits, once=once)
+
+
+@lru_cache(maxsize=4)
+def outer_keys(head: bytes) -> frozenset[str]:
+    """The names in the outermost object of JSON, as far as its beginning shows them.
+
+    A name further in belongs to something else: what wraps a file of another tool is not of that
+    tool's format.
+
+    Args:
+        head: A file's first bytes. What does not begin with an object has no such names.
+    """
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text.startswith(b"{"):
+        return frozenset()
+    depth, found = 0, set()
+    for token in _TOKEN.finditer(text):
+        if token["key"] is not None:
+            if depth == 1:
+                found.add(token["key"][1:-1].decode("utf-8", "replace"))
+        elif token["text"] is None:
+            depth += 1 if token[0] in b"[{" else -1
+            if depth <= 0:
+                break
+    return frozenset(found)
 
 
 def read_json_or_lines(path: Path, limits: Limits) -> Any:

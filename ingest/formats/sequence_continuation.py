@@ -26,7 +26,7 @@ from typing import Any
 
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import also_in_file, edge_circuit, stored_sign
-from ingest.formats.reading import as_number, check_count, read_json
+from ingest.formats.reading import as_number, check_count, outer_keys, read_json
 from ingest.formats.sequence_evaluations import NODE_LIST_NAME, node_list, read_evaluations
 from ingest.formats.sequence_prompts import read_prompts
 from ingest.formats.sequence_tasks import TASKS, task_slug
@@ -37,7 +37,7 @@ from registry.records import Ablation, Circuit, Edge, Sign
 __all__ = ["FORMAT", "SequenceContinuation"]
 
 _ABOUT_EDGES = ("circuit", "circuit_F_of_this_run", "meaning_of_ratio", "keep_rule", "source")
-_EDGE_KEYS = (b'"keep_rule"', b'"meaning_of_ratio"', b'"circuit_F_of_this_run"')
+_EDGE_KEYS = ("keep_rule", "meaning_of_ratio", "circuit_F_of_this_run")
 
 
 class SequenceContinuation:
@@ -50,13 +50,16 @@ class SequenceContinuation:
 
     def sniff(self, path: Path, head: bytes) -> float:
         """Sure where the fields of one of the four kinds stand."""
-        if path.suffix.lower() != ".json" or not head.lstrip().startswith(b"{"):
+        if path.suffix.lower() != ".json":
             return 0.0
+        outer = outer_keys(head)
         found = (
-            re.search(rb'"heads"\s*:\s*\[', head) and re.search(rb'"mlps"\s*:\s*\[', head),
-            b'"edges"' in head and any(key in head for key in _EDGE_KEYS),
-            b'"evaluations"' in head and b'"kind"' in head,
-            b'"prompts"' in head and b'"corr"' in head and b'"text"' in head,
+            {"heads", "mlps"} <= outer
+            and re.search(rb'"heads"\s*:\s*\[', head)
+            and re.search(rb'"mlps"\s*:\s*\[', head),
+            "edges" in outer and not outer.isdisjoint(_EDGE_KEYS),
+            "evaluations" in outer and b'"kind"' in head,
+            "prompts" in outer and b'"corr"' in head and b'"text"' in head,
         )
         return 0.95 if any(found) else 0.0
 

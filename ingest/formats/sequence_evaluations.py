@@ -26,6 +26,7 @@ from ingest.formats.sequence_tasks import task_slug
 from ingest.formats.spelling import read_name
 from registry.errors import BadIdentifier, BadInput
 from registry.records import Ablation, Circuit, Evaluation, Level, Node
+from registry.words import listed
 
 __all__ = ["NODE_LIST_NAME", "node_list", "read_evaluations"]
 
@@ -90,7 +91,7 @@ def read_evaluations(data: Mapping[str, Any], path: Path, context: Context) -> I
     strangers = sorted(one[:80] for one in named - set(circuits))
     if strangers:
         notes.append(
-            f"no node list beside it: {', '.join(strangers)}; their figures are kept with"
+            f"no node list beside it: {listed(strangers)}; their figures are kept with"
             f" {word}'s circuit, under measures that say so"
         )
     return Imported(
@@ -113,8 +114,8 @@ def _beside(path: Path, word: str) -> Path | None:
         if (named := NODE_LIST_NAME.fullmatch(one.name)) and named["task"] == word
     )
     if len(found) > 1:
-        listed = ", ".join(one.name for one in found)
-        raise BadInput(f"{path.name} does not say which of {listed} it evaluates; leave one there")
+        names = listed([one.name for one in found])
+        raise BadInput(f"{path.name} does not say which of {names} it evaluates; leave one there")
     return found[0] if found and found[0].is_file() and not found[0].is_symlink() else None
 
 

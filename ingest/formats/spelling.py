@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from registry.errors import BadIdentifier
 from registry.identifiers import Port, parse_local
+from registry.words import listed
 
 __all__ = ["SPELLINGS", "notes_on_names", "read_exactly", "read_name"]
 
@@ -51,7 +52,7 @@ _LOGITS = re.compile(
     r"[lL]ogits|resid_post|Resid End|[oO]utput|[uU]nembed|blocks\.\d{1,9}\.hook_resid_post"
 )
 
-_NOTES_EACH, _NOTES_ALL = 10, 500
+_NOTES_EACH = 10
 _LONGEST = 1_000
 
 SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -125,9 +126,8 @@ def notes_on_names(read_as: Mapping[str, str]) -> list[str]:
     others = {theirs: ours for theirs, ours in read_as.items() if theirs != ours}
     if len(others) <= _NOTES_EACH:
         return [f"{theirs} read as {ours}" for theirs, ours in others.items()]
-    listed = [f"{theirs} as {ours}" for theirs, ours in others.items()]
-    more = f", and {len(listed) - _NOTES_ALL:,} more" if len(listed) > _NOTES_ALL else ""
-    return [f"{len(listed):,} names read as ours: {', '.join(listed[:_NOTES_ALL])}{more}"]
+    each = [f"{theirs} as {ours}" for theirs, ours in others.items()]
+    return [f"{len(each):,} names read as ours: {listed(each)}"]
 
 
 def _as_port(text: str | None) -> Port | None:

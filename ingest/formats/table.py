@@ -35,6 +35,7 @@ from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
 from registry.limits import check_length
 from registry.records import Circuit, Edge, Node
+from registry.words import listed
 
 __all__ = [
     "COLUMNS",
@@ -158,7 +159,7 @@ def no_column(ours: str, there: Iterable[str], said: Said, where: str) -> BadInp
     kind = BadInput if said.columns else UnknownFormat
     return kind(
         f"{where}: no column {said.columns.get(ours, ours)!r}; it has"
-        f" {', '.join(map(repr, there)) or 'none'}. Map yours with --column {ours}=NAME"
+        f" {listed([*map(repr, there)]) or 'none'}. Map yours with --column {ours}=NAME"
     )
 
 

@@ -164,20 +164,25 @@ def list_edits(
     with open_registry(context) as registry:
         aimed_at = registry.ledger.circuit(circuit).id if circuit else None
         slug = known_model(registry.ledger, model) if model else None
+        chosen = {
+            edit.id: edit
+            for edit in registry.edits()
+            if (aimed_at is None or aimed_at in edit.circuits)
+            and (slug is None or edit.model == slug)
+        }
+        outcomes = registry.ledger.outcomes_of(chosen)
         rows = [
             (
-                edit.id,
+                key,
                 edit.model,
                 edit.editor,
                 edit.restriction,
                 edit.components,
                 edit.circuits,
-                len(registry.outcomes(edit.id)),
+                len(outcomes.get(key, ())),
                 edit.note,
             )
-            for edit in registry.edits()
-            if (aimed_at is None or aimed_at in edit.circuits)
-            and (slug is None or edit.model == slug)
+            for key, edit in chosen.items()
         ]
     columns = ("edit", "model", "editor", "restriction", "components", "circuits", "outcomes")
     show_rows(Rows((*columns, "note"), tuple(rows)), format, empty="no such edits")

@@ -12,18 +12,18 @@ Only one process projects at a time (:meth:`registry.ledger.base.Ledger.projecti
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from registry.errors import NotFound, QueryFailed, QueryTooLarge, StorageError
+from registry.errors import QueryFailed, QueryTooLarge, StorageError
 from registry.graph import statements
 from registry.graph.base import GraphStore
 from registry.graph.large import add_in_parts, remove_most, unfinished
+from registry.graph.looked_up import LookedUp
 from registry.graph.rows import (
     CircuitRows,
     Row,
@@ -41,12 +41,11 @@ from registry.graph.rows import (
 from registry.graph.schema import PutAside
 from registry.graph.writer import GraphWriter, Part, all_of, chunks, each, reference_parts
 from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger
-from registry.records import Circuit, CircuitState, Edit, Evaluation, Run
+from registry.records import Circuit, CircuitState, Edit, Outcome
 
 __all__ = ["Progress", "RecordSource", "project"]
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 Progress = Callable[[int, int], None]
 """Called with how many changes are done and how many there are."""
 
@@ -131,7 +130,7 @@ class _Projection:
     def __init__(self, store: GraphStore, source: RecordSource, *, circuits: int) -> None:
         self._store = GraphWriter(store)
         self._source = source
-        self._records = _Records(source.ledger, many=circuits > _SINGLE_LOOKUPS)
+        self._records = LookedUp(source.ledger, many=circuits > _SINGLE_LOOKUPS)
         self.put_aside: list[PutAside] = []
         self._seen_evaluations: set[str] = set()
 
@@ -317,82 +316,44 @@ class _Projection:
             yield len(ids)
 
     def _edits(self, ids: Sequence[str]) -> Iterator[int]:
-        for key in ids:
-            edit = self._records.edit(key)
-            if edit is not None:
-                self._add_edit(edit)
-            yield 1
+        ledger, most = self._source.ledger, self._store.rows_per_transaction
+        for part in chunks(ids, _RECORDS_PER_TRANSACTION):
+            outcomes = ledger.outcomes_of(part)
+            some: list[Edit] = []
+            size = 0
+            for edit in ledger.edits(part):
+                some.append(edit)
+                size += 1 + len(edit.components) + len(outcomes.get(edit.id, ()))
+                if size >= most:
+                    self._add_edits(some, outcomes)
+                    some, size = [], 0
+            self._add_edits(some, outcomes)
+            yield len(part)
 
-    def _add_edit(self, edit: Edit) -> None:
-        outcomes = [outcome_row(one) for one in self._source.ledger.outcomes(edit.id)]
-        parts = {f"{edit.model}/{local}": (edit.model, local) for local in edit.components}
+    def _add_edits(self, edits: Sequence[Edit], outcomes: Mapping[str, Sequence[Outcome]]) -> None:
+        rows = {edit.id: edit_row(edit) for edit in edits}
+        measured = [outcome_row(one) for key in rows for one in outcomes.get(key, ())]
+        parts = {f"{e.model}/{local}": (e.model, local) for e in edits for local in e.components}
+        modifies = [
+            {"edit": key, "component": f"{edit.model}/{local}"}
+            for key, edit in zip(rows, edits, strict=True)
+            for local in edit.components
+        ]
+        targets = [
+            {"edit": key, "circuit": circuit}
+            for key, edit in zip(rows, edits, strict=True)
+            for circuit in edit.circuits
+        ]
         components = self._store.missing_components(parts)
         self._store.write(
             *reference_parts(components),
-            (statements.MERGE_EDITS, [edit_row(edit)]),
-            (statements.MODIFIES, [{"edit": edit.id, "component": name} for name in parts]),
-            (statements.TARGETS, [{"edit": edit.id, "circuit": c} for c in edit.circuits]),
-            (statements.MERGE_OUTCOMES, outcomes),
-            (statements.OUTCOMES_ON_TASK, [row for row in outcomes if row["task"]]),
+            (statements.MERGE_EDITS, list(rows.values())),
+            (statements.MODIFIES, modifies),
+            (statements.TARGETS, targets),
+            (statements.MERGE_OUTCOMES, measured),
+            (statements.OUTCOMES_ON_TASK, [row for row in measured if row["task"]]),
         )
         self._store.know(components)
-
-
-class _Records:
-    """Look records up one by one, or together where many are needed."""
-
-    def __init__(self, ledger: Ledger, *, many: bool) -> None:
-        self._ledger = ledger
-        self._many = many
-        self._entries: dict[str, CircuitEntry] | None = None
-        self._by_circuit: dict[str, list[Evaluation]] | None = None
-        self._edits_by_circuit: dict[str, list[Edit]] | None = None
-
-    def circuit(self, key: str) -> CircuitEntry | None:
-        if self._many and self._entries is None:
-            self._entries = {entry.id: entry for entry in self._ledger.circuits()}
-        if self._entries is not None:
-            return self._entries.get(key)
-        try:
-            return self._ledger.circuit(key)
-        except NotFound:
-            return None
-
-    def evaluations(self, circuit: str) -> Sequence[Evaluation]:
-        if not self._many:
-            return self._ledger.evaluations(circuit)
-        if self._by_circuit is None:
-            self._by_circuit = defaultdict(list)
-            for one in self._ledger.evaluations():
-                self._by_circuit[one.circuit].append(one)
-        return self._by_circuit.get(circuit, ())
-
-    def all_evaluations(self) -> Iterable[Evaluation]:
-        if self._by_circuit is not None:
-            return itertools.chain.from_iterable(self._by_circuit.values())
-        return self._ledger.evaluations()
-
-    def edits_of(self, circuit: str) -> Sequence[Edit]:
-        if self._edits_by_circuit is None:
-            self._edits_by_circuit = defaultdict(list)
-            for edit in self._ledger.edits():
-                for target in edit.circuits:
-                    self._edits_by_circuit[target].append(edit)
-        return self._edits_by_circuit.get(circuit, ())
-
-    def edit(self, key: str) -> Edit | None:
-        try:
-            return self._ledger.edit(key)
-        except NotFound:
-            return None
-
-    def runs(self, wanted: set[str]) -> list[Run]:
-        # Runs that changed are nearly always the latest ones.
-        latest = self._ledger.runs(limit=2 * len(wanted) + 10)
-        found = [run for run in latest if run.id in wanted]
-        if len(found) < len(wanted):
-            found = [run for run in self._ledger.runs() if run.id in wanted]
-        return found
 
 
 def _is_retracted(entry: CircuitEntry) -> bool:

@@ -330,8 +330,8 @@ class Ledger(Closing):
         """Evaluations of one circuit or all, in order of recording."""
 
     @abc.abstractmethod
-    def edits(self) -> tuple[Edit, ...]:
-        """All edits, in order of recording."""
+    def edits(self, ids: Iterable[str] | None = None) -> tuple[Edit, ...]:
+        """All edits, in order of recording; or those with these full ids, in any order."""
 
     @abc.abstractmethod
     def edit(self, prefix: str) -> Edit:
@@ -344,6 +344,10 @@ class Ledger(Closing):
     @abc.abstractmethod
     def outcomes(self, edit: str) -> tuple[Outcome, ...]:
         """What was measured after that edit, in order of recording."""
+
+    @abc.abstractmethod
+    def outcomes_of(self, edits: Iterable[str]) -> Mapping[str, tuple[Outcome, ...]]:
+        """The same for many edits at once, without those that nothing was measured after."""
 
     @abc.abstractmethod
     def artifacts(self) -> frozenset[str]:

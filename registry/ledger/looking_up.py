@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     RowMapping,
@@ -31,6 +33,7 @@ __all__ = [
     "circuit_entries",
     "find_circuits",
     "records",
+    "records_among",
     "resolve",
     "source_file_hashes",
 ]
@@ -40,11 +43,26 @@ R = TypeVar("R", bound=Record)
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _SHOWN_DIGITS = 12
 _SHOWN_MATCHES = 5
+_KEYS_A_STATEMENT = 500
+"""Well below the number of parameters either database takes."""
 
 
 def records(connection: Connection, kind: type[R], query: Select[Any]) -> tuple[R, ...]:
     """The records a query finds."""
     return tuple(record_from_row(kind, row) for row in connection.execute(query).mappings())
+
+
+def records_among(
+    connection: Connection,
+    kind: type[R],
+    query: Select[Any],
+    column: Column[Any],
+    keys: Iterable[str],
+) -> Iterator[R]:
+    """The records a query finds whose ``column`` is one of ``keys``, so many keys at a time."""
+    left = iter(dict.fromkeys(keys))
+    while some := list(itertools.islice(left, _KEYS_A_STATEMENT)):
+        yield from records(connection, kind, query.where(column.in_(some)))
 
 
 def resolve(connection: Connection, kind: str, table: Table, prefix: str) -> str:

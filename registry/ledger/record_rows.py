@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import JSON, RowMapping, Table
@@ -28,11 +29,16 @@ def row_from_record(table: Table, record: Record, **beside: Any) -> dict[str, An
     Raises:
         BadInput: A value that not every database can hold: NaN, a NUL character, a huge integer.
     """
-    fields = {
-        name: getattr(record, name) for name in type(record).model_fields if name in table.columns
-    }
+    is_json = _columns(table)
+    fields = {name: getattr(record, name) for name in type(record).model_fields if name in is_json}
     row = {**fields, **beside}
-    return {name: _storable(table, name, value) for name, value in row.items()}
+    return {name: _storable(name, value, is_json=is_json[name]) for name, value in row.items()}
+
+
+@lru_cache
+def _columns(table: Table) -> dict[str, bool]:
+    """Whether each column of a table holds JSON; asking a table takes longer than all the rest."""
+    return {name: isinstance(column.type, JSON) for name, column in table.columns.items()}
 
 
 def record_from_row(kind: type[R], row: RowMapping) -> R:
@@ -77,8 +83,8 @@ def circuit_entry(
     )
 
 
-def _storable(table: Table, name: str, value: Any) -> Any:
-    if isinstance(table.columns[name].type, JSON):
+def _storable(name: str, value: Any, *, is_json: bool) -> Any:
+    if is_json:
         return list(value) if isinstance(value, tuple) else value
     if isinstance(value, Enum):
         return value.value

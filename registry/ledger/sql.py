@@ -44,6 +44,7 @@ from registry.ledger.looking_up import (
     circuit_entries,
     find_circuits,
     records,
+    records_among,
     resolve,
     source_file_hashes,
 )
@@ -193,11 +194,13 @@ class SqlLedger(Ledger):
             return records(connection, Evaluation, query)
 
     @override
-    def edits(self) -> tuple[Edit, ...]:
+    def edits(self, ids: Iterable[str] | None = None) -> tuple[Edit, ...]:
         columns = tables.edits.c
         query = select(tables.edits).order_by(columns.recorded_at, columns.position, columns.id)
         with reading(self._engine) as connection:
-            return records(connection, Edit, query)
+            if ids is None:
+                return records(connection, Edit, query)
+            return tuple(records_among(connection, Edit, query, columns.id, ids))
 
     @override
     def edit(self, prefix: str) -> Edit:
@@ -221,14 +224,17 @@ class SqlLedger(Ledger):
 
     @override
     def outcomes(self, edit: str) -> tuple[Outcome, ...]:
+        return self.outcomes_of([edit]).get(edit, ())
+
+    @override
+    def outcomes_of(self, edits: Iterable[str]) -> dict[str, tuple[Outcome, ...]]:
         columns = tables.outcomes.c
-        query = (
-            select(tables.outcomes)
-            .where(columns.edit == edit)
-            .order_by(columns.recorded_at, columns.position, columns.id)
-        )
+        query = select(tables.outcomes).order_by(columns.recorded_at, columns.position, columns.id)
+        found: dict[str, list[Outcome]] = {}
         with reading(self._engine) as connection:
-            return records(connection, Outcome, query)
+            for one in records_among(connection, Outcome, query, columns.edit, edits):
+                found.setdefault(one.edit, []).append(one)
+        return {edit: tuple(outcomes) for edit, outcomes in found.items()}
 
     @override
     def artifacts(self) -> frozenset[str]:

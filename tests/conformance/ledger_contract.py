@@ -183,6 +183,21 @@ class LedgerContract(RecordingContract):
         ledger.record(Batch(edits=[edit], outcomes=outcomes))
         assert [one.metric for one in ledger.outcomes(edit.id)] == ["c", "a", "b"]
 
+    def test_many_edits_are_found_with_what_each_had(self, ledger: Ledger) -> None:
+        record_circuit(ledger)
+        edits = [Edit(model="gpt2", editor="ROME", note=str(number)) for number in range(1_200)]
+        measured = {edit.id: ("b", "a")[: at % 3] for at, edit in enumerate(edits)}
+        outcomes = [Outcome(edit=key, metric=m) for key, some in measured.items() for m in some]
+        ledger.record(Batch(edits=edits, outcomes=outcomes))
+        wanted = [edit.id for edit in edits[100:]]
+        asked = [*wanted, wanted[0], "0" * 64]
+        assert sorted(edit.id for edit in ledger.edits(asked)) == sorted(wanted)
+        found = ledger.outcomes_of(asked)
+        assert {key: tuple(one.metric for one in some) for key, some in found.items()} == {
+            key: measured[key] for key in wanted if measured[key]
+        }
+        assert (ledger.edits([]), dict(ledger.outcomes_of([]))) == ((), {})
+
     def test_artifacts_are_documents_scores_and_prompts(self, ledger: Ledger) -> None:
         ledger.record(everything())
         found = circuit()

@@ -70,6 +70,18 @@ class TestAnyStore:
         assert address == store.put(data)
         assert store.get(address) == data
 
+    def test_many_files_are_stored_as_each_by_itself(
+        self, store: ArtifactStore, tmp_path: Path
+    ) -> None:
+        contents = [str(number % 50).encode() for number in range(60)]
+        paths = [tmp_path / f"{number}.json" for number in range(60)]
+        for path, data in zip(paths, contents, strict=True):
+            path.write_bytes(data)
+        assert store.put_files(paths) == [address_of(data) for data in contents]
+        assert list(store.addresses()) == sorted({address_of(data) for data in contents})
+        assert {store.get(address_of(data)) for data in contents} == set(contents)
+        assert store.put_files([]) == []
+
     def test_addresses_come_in_order_and_once(self, store: ArtifactStore) -> None:
         assert list(store.addresses()) == []
         put = [store.put(bytes([number % 20])) for number in range(40)]
@@ -168,6 +180,8 @@ class TestLocalStore:
     ) -> None:
         with pytest.raises(StorageError, match=r"cannot read .*absent\.pt: No such file"):
             local.put_file(tmp_path / "absent.pt")
+        with pytest.raises(StorageError, match=r"cannot read .*absent\.pt: No such file"):
+            local.put_files([tmp_path / "absent.pt"])
 
     def test_processes_that_put_the_same_at_once_agree(self, folder: Path) -> None:
         code = (

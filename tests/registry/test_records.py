@@ -152,6 +152,12 @@ class TestIdsAreContent:
             assert again == record
             assert again.id == record.id
 
+    def test_a_changed_copy_has_an_id_of_its_own(self) -> None:
+        edit = Edit(model="gpt2", editor="ROME")
+        assert len(edit.id) == 64
+        changed = edit.model_copy(update={"note": "again"})
+        assert changed.id == Edit(model="gpt2", editor="ROME", note="again").id != edit.id
+
     def test_an_edit_is_the_same_however_its_parts_are_listed(self) -> None:
         one = Edit(model="gpt2", editor="ROME", components=("m5", "a9.h6", "m5"), circuits=())
         other = Edit(model="gpt2", editor="ROME", components=("a9.h6", "m5"))

@@ -1,10 +1,13 @@
-"""Faithfulness in words."""
+"""Faithfulness and lists in words."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import pytest
 
-from registry.words import faithfulness_in_words
+from registry.words import faithfulness_in_words, listed
 
 OF = "% of the logit difference that the whole model has (0 %: everything ablated)"
 
@@ -27,3 +30,18 @@ def test_a_faithfulness_is_a_share_of_what_the_model_does(value: float, words: s
 
 def test_a_metric_without_a_name_is_called_the_metric() -> None:
     assert faithfulness_in_words(0.5, None).startswith("the circuit keeps 50 % of the metric that")
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ([], ""),
+        (["a"], "a"),
+        (["a", "b", "c"], "a, b, c"),
+        (["a", "b", "c", "d"], "a, b, c and 1 more"),
+        (range(1, 1_591), "1, 2, 3 and 1,587 more"),
+        (["x" * 90], "x" * 80 + "..."),
+    ],
+)
+def test_a_list_in_a_line_is_cut_and_says_how_many_more(names: Collection[Any], text: str) -> None:
+    assert listed(names, 3) == text

@@ -75,12 +75,48 @@ def test_results_of_mib_are_named(registry: Registry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_archives_of_torch_that_no_format_reads_are_refused(
+def test_tensors_that_are_of_no_format_run_nothing_and_are_called_so(
     registry: Registry, tmp_path: Path, zipped: bool
 ) -> None:
-    path = tmp_path / "cache.pt"
-    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
-    assert "torch._utils._rebuild_tensor_v2" in refusal(registry, path)
+    folder = tmp_path / "tensors"
+    folder.mkdir()
+    path = folder / "cache.pt"
+    held = {"a": torch.ones(2), "b": [torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))]}
+    torch.save(held, path, _use_new_zipfile_serialization=zipped)
+    said = refusal(registry, path)
+    if zipped:
+        assert "cache.pt holds plain tensors, not a circuit of a kind we know" in said
+        assert "run" not in said
+        (report,) = import_files(registry, [folder], SAID)
+        assert (report.outcome, report.notes) == (Outcome.SKIPPED, (said,))
+    else:  # several pickles, one behind the other
+        assert "torch._utils._rebuild_tensor_v2" in said
+
+
+def test_values_without_a_class_are_called_plain(registry: Registry, tmp_path: Path) -> None:
+    path = tmp_path / "scores.pkl"
+    path.write_bytes(pickle.dumps({"m0": [0.5, 1]}))
+    assert "scores.pkl holds plain values, not a circuit of a kind we know" in refusal(
+        registry, path
+    )
+
+
+@pytest.mark.parametrize("end", [b"cos\nsystem\n.", b"x"])
+def test_what_stands_behind_plain_values_is_not_overlooked(
+    registry: Registry, tmp_path: Path, end: bytes
+) -> None:
+    path = tmp_path / "scores.pkl"
+    path.write_bytes(pickle.dumps({"m0": 0.5}) + end)
+    assert "reading it would run what it says" in refusal(registry, path)
+
+
+@pytest.mark.parametrize("whole", [torch.nn.Linear(2, 2), {"a": torch.ones(1), "b": Path()}])
+def test_an_archive_with_another_class_is_said_to_run_it(
+    registry: Registry, tmp_path: Path, whole: Any
+) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(whole, path)
+    assert "reading it would run what it says (it asks for" in refusal(registry, path)
 
 
 def test_a_damaged_archive_is_one_reason(registry: Registry, tmp_path: Path) -> None:

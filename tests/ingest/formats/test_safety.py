@@ -177,7 +177,9 @@ class TestLinks:
         with watched("outside") as opened:
             reports = list(import_files(registry, [folder], {"model": "gpt2", "task": "ioi"}))
         assert [(report.path.name, report.outcome) for report in reports] == [
-            ("own.csv", Outcome.STORED)
+            ("deeper", Outcome.SKIPPED),
+            ("link.csv", Outcome.SKIPPED),
+            ("own.csv", Outcome.STORED),
         ]
         assert opened == []
 

@@ -1,0 +1,100 @@
+"""What a user should know of an editor's results: what they lack, what was left out or computed.
+
+Used by :mod:`ingest.formats.easyedit`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ingest.formats.base import Said
+from ingest.formats.easyedit_figures import Figure, LeftOut
+from ingest.formats.easyedit_likelihoods import LIKELIHOOD, LIKELIHOODS
+from registry.words import listed
+
+__all__ = ["COMPUTED", "ReadingNotes", "n_together"]
+
+COMPUTED = "computed-token-match"
+"""Protocol of figures that the file has not: share of equal outputs before and after the edit."""
+
+
+def n_together(record: Mapping[str, Any]) -> int | None:
+    """How many edits were made at once, if several: another edit than the same one by itself."""
+    told = record.get("num_edits")
+    return told if type(told) is int and told > 1 else None
+
+
+class ReadingNotes:
+    """Counts over the records of a file, told once."""
+
+    def __init__(self, name: str, n_records: int) -> None:
+        self._name = name
+        self._n_records = n_records
+        self._missing = dict.fromkeys(("requested_rewrite", "pre", "post"), 0)
+        self._described = False
+        self._computed: set[str] = set()
+        self._unmatched: set[str] = set()
+        self._n_together = 0
+        self._likelihoods = False
+        self.left_out = LeftOut()
+
+    def look_at(self, record: Mapping[str, Any]) -> None:
+        """Count what a record lacks."""
+        for name in self._missing:
+            self._missing[name] += not record.get(name)
+        sides = [record, *(record.get(side) or {} for side in ("pre", "post"))]
+        self._described = self._described or any(side.get("metric_meta") for side in sides)
+        self._likelihoods = self._likelihoods or any(LIKELIHOODS.keys() & side for side in sides)
+        self._n_together += bool(n_together(record) and record.get("time") is not None)
+
+    def matched(self, found: Mapping[str, Figure | None]) -> None:
+        """Remember which outputs could be matched, and which not."""
+        for name, figure in found.items():
+            (self._unmatched if figure is None else self._computed).add(name)
+
+    def summary(self, said: Said) -> list[str]:
+        """What is to be told."""
+        notes = [
+            f"{count} of {self._n_records} records have no {name}"
+            for name, count in self._missing.items()
+            if count
+        ]
+        if self._computed:
+            names = listed(sorted(self._computed))
+            are = "is" if len(self._computed) == 1 else "are"
+            notes.append(f"{names} {are} computed from outputs before and after ({COMPUTED})")
+        if self._unmatched:
+            names = listed(sorted(self._unmatched))
+            are = "is" if len(self._unmatched) == 1 else "are"
+            notes.append(f"{names} {are} not scored: outputs are not given before and after alike")
+        notes += self._what_is_no_figure()
+        if not self._described:
+            if said.protocol is None:
+                notes.append("the file does not name its protocol; --protocol says it")
+            if re.search(r"sequential[=_]?true", self._name, re.IGNORECASE):
+                notes.append(
+                    "sequential edits: EasyEdit before June 2026 scored all of them on the last"
+                    " state of the model"
+                )
+        return notes
+
+    def _what_is_no_figure(self) -> list[str]:
+        notes = []
+        if self._likelihoods:
+            notes.append(
+                "likelihoods (prompts_probs) read as ROME and MEMIT write them: mean negative"
+                f" log-likelihoods of the answers' tokens ({LIKELIHOOD})"
+            )
+        if self._n_together:
+            notes.append(
+                f"time left out of {self._n_together} records: it is that of several edits together"
+            )
+        if self.left_out.bookkeeping:
+            names = listed(sorted(self.left_out.bookkeeping))
+            notes.append(f"left out, as it says how and not how well: {names}")
+        if self.left_out.objects:
+            names = listed(sorted(self.left_out.objects))
+            notes.append(f"left out, as lists of objects that are not known: {names}")
+        return notes
