@@ -25,6 +25,7 @@ from ingest.formats.base import (
     UnknownFormat,
     recognised,
 )
+from ingest.formats.choosing import is_asked
 from ingest.known_models import known_model
 from ingest.sidecars import SIDECAR, said_of, sidecar_reader, with_slug
 from registry import plugins
@@ -168,7 +169,23 @@ def _read(format: Format, path: Path, context: Context) -> Imported:
         found = format.read(path, context)
         if not isinstance(found, Imported):
             raise TypeError(f"read gives a {type(found).__name__}, no Imported")
+    if is_asked(context.said):
+        _check_choice(found, format)
     return found
+
+
+def _check_choice(found: Imported, format: Format) -> None:
+    """Refuse a circuit that was not chosen by size though the user asks for it.
+
+    Raises:
+        BadInput: There is one: its format holds no sizes to choose by.
+    """
+    for circuit in found.circuits:
+        if not {"top", "threshold"} & set(circuit.selection or {}):
+            raise BadInput(
+                f"files of {format.name} hold a circuit and nothing to choose from by size; leave"
+                " out --top and --threshold"
+            )
 
 
 def _owners(chosen: Mapping[Path, Format | CircuitsError | None]) -> dict[Path, Path]:

@@ -201,7 +201,8 @@ def _circuit(
         method=said.method or METHOD,
         parameters=_parameters(graph, keys, kept),
         selection=selection,
-        universe_size=None if selection is None else len(graph.links),
+        # The tool prunes a graph before it writes it; of how many links that was is not written.
+        universe_size=None,
         scores=hashlib.sha256(artifact).hexdigest(),
     )
 
@@ -230,7 +231,7 @@ def _edges(links: Sequence[FileLink], keys: Sequence[str], said: Said) -> list[E
         Edge(
             source=keys[link.source],
             target=keys[link.target],
-            effect=with_sign(link.weight, said),
+            effect=with_sign(link.weight, said, f"{keys[link.source]}->{keys[link.target]}"),
             rank=ranks.get((link.source, link.target)),
         )
         for link in links
@@ -255,7 +256,7 @@ def _parameters(graph: GraphFile, keys: Sequence[str], kept: Kept) -> dict[str, 
 
 
 def _notes(graph: GraphFile, kept: Kept, dictionary: str) -> list[str]:
-    notes = [f"features and errors are named by the dictionary {dictionary}"]
+    notes = [f"features and errors are named by the dictionary {dictionary}", *graph.odd]
     numbers = Counter(node.numbering for node in graph.nodes if node.numbering is not None)
     notes += [
         f"{count:,} features are numbered by {way}; circuits name them by their indices"

@@ -25,7 +25,7 @@ from ingest.formats.attribution_graph_nodes import (
     shortened,
 )
 from ingest.formats.base import Limits
-from ingest.formats.reading import check_count, read_json
+from ingest.formats.reading import OddScores, check_count, finite, read_json
 from registry.errors import BadInput
 
 __all__ = ["FileLink", "GraphFile", "read_graph"]
@@ -55,6 +55,7 @@ class GraphFile:
         ambiguous: Links that fit two nodes of one id: source, target and weight as in the file.
         dangling: How many links lead to or from what is no node.
         repeated: How many links are given twice with the same weight.
+        odd: What to say of weights and other numbers that are no finite ones.
     """
 
     metadata: Mapping[str, Any]
@@ -64,6 +65,7 @@ class GraphFile:
     ambiguous: Sequence[tuple[str, str, float | None]]
     dangling: int
     repeated: int
+    odd: Sequence[str] = ()
 
 
 def read_graph(path: Path, limits: Limits) -> GraphFile:
@@ -72,7 +74,7 @@ def read_graph(path: Path, limits: Limits) -> GraphFile:
     Raises:
         BadInput: It is malformed or has too many links.
     """
-    data = read_json(path, limits, each_edge=('"source"', '"target"'))
+    data = read_json(path, limits, each_edge=('"source"', '"target"'), odd=True)
     name = path.name
     if not isinstance(data, dict):
         raise BadInput(f"{name} is no object with metadata, nodes and links")
@@ -83,8 +85,12 @@ def read_graph(path: Path, limits: Limits) -> GraphFile:
     if not raw_nodes:
         raise BadInput(f"{name} holds no node")
     paired = metadata.get("schema_version") is not None
-    nodes = [read_node(raw, f"{name}, node {at}", paired) for at, raw in enumerate(raw_nodes)]
-    return GraphFile(metadata, qparams, nodes, *_links(raw_links, nodes, name))
+    odd = OddScores()
+    nodes = [
+        read_node(finite(raw), f"{name}, node {at}", paired) for at, raw in enumerate(raw_nodes)
+    ]
+    links = _links(raw_links, nodes, name, odd)
+    return GraphFile(finite(metadata), finite(qparams), nodes, *links, odd.notes())
 
 
 def _object(data: Mapping[str, Any], field: str, name: str) -> Mapping[str, Any]:
@@ -104,12 +110,12 @@ def _list(data: Mapping[str, Any], field: str, name: str) -> list[Any]:
 
 
 def _links(
-    raw: Sequence[Any], nodes: Sequence[FileNode], name: str
+    raw: Sequence[Any], nodes: Sequence[FileNode], name: str, odd: OddScores
 ) -> tuple[list[FileLink], list[tuple[str, str, float | None]], int, int]:
     places: dict[str, list[int]] = defaultdict(list)
     for at, node in enumerate(nodes):
         places[node.id].append(at)
-    read = [_ends(one, f"{name}, link {at}") for at, one in enumerate(raw)]
+    read = [_ends(one, f"{name}, link {at}", odd) for at, one in enumerate(raw)]
     known = [one for one in read if one[0] in places and one[1] in places]
     chosen = _chosen([_pairs(places[one[0]], places[one[1]], nodes) for one in known])
     found: dict[_Pair, FileLink] = {}
@@ -131,7 +137,7 @@ def _links(
     return list(found.values()), ambiguous, len(read) - len(known), repeated
 
 
-def _ends(raw: Any, where: str) -> tuple[str, str, float | None]:
+def _ends(raw: Any, where: str, odd: OddScores) -> tuple[str, str, float | None]:
     if not isinstance(raw, dict):
         raise BadInput(f"{where} is no object with source, target and weight")
     source, target = raw.get("source"), raw.get("target")
@@ -139,7 +145,8 @@ def _ends(raw: Any, where: str) -> tuple[str, str, float | None]:
         raise BadInput(
             f"{where}: source and target are {shortened(source)} and {shortened(target)}"
         )
-    return source, target, read_number(raw.get("weight"), f"{where}: weight")
+    weight = read_number(raw.get("weight"), f"{where}: weight")
+    return source, target, odd.taken(weight, f"{shortened(source)} -> {shortened(target)}")
 
 
 def _pairs(

@@ -2,9 +2,10 @@
 
 A node's name, in any spelling, is its attribute ``component``, ``name`` or ``label``, or its id;
 ``--column name=ATTRIBUTE`` decides where they disagree. An edge may have ``port``, ``effect`` and
-``rank``; where no edge has an ``effect``, ``weight`` is read as it. A graph must be directed: the
-direction is what a circuit is. What a graph says of itself under the names of
-:mod:`ingest.circuit_facts` holds where the user says nothing else.
+``rank``; where no edge has an ``effect``, ``weight`` is read as it. Where edges (or the nodes of a
+graph without edges) say that they are ``in_circuit`` or ``in_graph``, those alone are taken. A
+graph must be directed: the direction is what a circuit is. What a graph says of itself under the
+names of :mod:`ingest.circuit_facts` holds where the user says nothing else.
 """
 
 from __future__ import annotations
@@ -17,16 +18,11 @@ from typing import Any, TypeGuard
 from ingest.circuit_facts import is_ours, only_ours, said_or_told
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import with_sign
-from ingest.formats.reading import check_count, read_json
-from ingest.formats.spelling import read_exactly, read_name
-from ingest.formats.table import (
-    Read,
-    read_edges,
-    read_effect,
-    read_position,
-    read_rank,
-    table_circuit,
-)
+from ingest.formats.cells import odd_number, read_effect, read_mark, read_position, read_rank
+from ingest.formats.choosing import Choice, choose, is_asked
+from ingest.formats.reading import OddScores, check_count, finite, read_json
+from ingest.formats.spelling import Read, read_exactly, read_name
+from ingest.formats.table import read_edges, table_circuit
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
 from registry.records import Edge, Level, Node
@@ -36,6 +32,7 @@ __all__ = ["FORMAT", "Graph", "NodeLinkJson", "check_directed", "graph_records"]
 _NAMES = ("component", "name", "label")
 _EDGE = ("source", "target", "port", "effect", "rank")
 _NODE = ("name",)
+_MARKED = ("in_circuit", "in_graph")
 _LONGEST_SHOWN = 40
 _Id = str | int
 
@@ -73,7 +70,7 @@ class NodeLinkJson:
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph; all its edges are the circuit."""
         ends = [f'"{context.said.columns.get(end, end)}"' for end in ("source", "target")]
-        data = read_json(path, context.limits, each_edge=ends)
+        data = read_json(path, context.limits, each_edge=ends, odd=True)
         graph = _node_link(data, path.name, context.said)
         del data  # as large as the graph
         return graph_records(graph, path.name, context)
@@ -94,8 +91,9 @@ def graph_records(graph: Graph, name: str, context: Context) -> Imported:
         BadInput: A node's name is none, or an edge's port, effect or rank.
         ValidationError: The graph says of itself what cannot be.
     """
-    said = said_or_told(context.said, graph.about)
-    ours = is_ours(graph.about)
+    about = finite(graph.about)
+    said = said_or_told(context.said, about)
+    ours = is_ours(about)
     if not graph.nodes and not ours:
         raise BadInput(f"{name} holds no node")
     check_count(len(graph.nodes), "nodes", name, context.limits)
@@ -103,18 +101,57 @@ def graph_records(graph: Graph, name: str, context: Context) -> Imported:
     read = read_exactly if ours else read_name
     called = (names["name"],) if "name" in names else ("component",) if ours else _NAMES
     parts = {id_: _part(id_, node, called, read, name) for id_, node in graph.nodes.items()}
-    edges: list[Edge] = []
-    if graph.edges:
+    edges: Sequence[Edge] = []
+    selection: dict[str, Any] | None = None
+    had_edges = bool(graph.edges)
+    if had_edges:
         rows = _rows(graph, parts, names, name)
-        edges, more = read_edges(rows, name, Context(said, context.limits), read)
-        notes += more
+        read_edges_ = read_edges(rows, name, Context(said, context.limits), read)
+        edges, selection = read_edges_.edges, read_edges_.selection
+        notes += read_edges_.notes
         graph.edges.clear()
+    nodes, odd = _nodes(parts, edges, said, name)
+    if selection is not None:
+        ends = {end for edge in edges for end in (edge.source, edge.target)}
+        nodes = {key: node for key, node in nodes.items() if key in ends}
+    elif not had_edges:
+        choice = _chosen_nodes(nodes, parts, said, name)
+        keys = list(nodes)
+        nodes = {keys[at]: nodes[keys[at]] for at in choice.places}
+        selection = choice.selection
+        notes += choice.notes
     fields = {
         "level": Level.EDGE if edges else Level.NODE,
-        "nodes": _nodes(parts, edges, said, name),
-        **only_ours(graph.about),
+        "nodes": tuple(nodes.values()),
+        **only_ours(about),
     }
-    return Imported([table_circuit(edges, said, ranked=ours, **fields)], notes=notes)
+    if selection is not None:  # what our file says of its own circuit is of another one
+        fields |= {"selection": selection, "universe_size": None}
+    circuit = table_circuit(edges, said, ranked=ours, **fields)
+    return Imported([circuit], notes=[*notes, *odd.notes()])
+
+
+def _chosen_nodes(
+    nodes: Mapping[str, Node], parts: Mapping[_Id, _Part], said: Said, file: str
+) -> Choice:
+    """Which nodes of a graph without edges are the circuit."""
+    marked = {part.key: mark for part in parts.values() if (mark := _mark(part.attributes, file))
+              is not None}  # fmt: skip
+    if not marked and not is_asked(said):
+        return Choice(range(len(nodes)))
+    if marked and marked.keys() < nodes.keys():
+        raise BadInput(f"{file}: some nodes say whether they are in the circuit, and some do not")
+    marks = [marked[key] for key in nodes] if marked else None
+    return choose([node.effect for node in nodes.values()], marks, said, file, "node")
+
+
+def _mark(attributes: Mapping[str, Any], file: str) -> bool | None:
+    """Whether a node or an edge says that it is in the circuit; None where it says nothing."""
+    given = next((attributes[name] for name in _MARKED if attributes.get(name) is not None), None)
+    try:
+        return None if given is None else read_mark(given)
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +236,11 @@ def _rows(
         for end in (source, target):
             if end not in parts:
                 raise BadInput(f"{file}: edge {number} joins {_shown(end)}, which is no node")
+        mark = _mark(values, f"{file}, edge {number}")
         yield (
             f"edge {number}",
             {
+                **({} if mark is None else {"in_circuit": mark}),
                 **{ours: values.get(names[ours]) for ours in ("port", "effect", "rank")},
                 "source": parts[source].text,
                 "target": parts[target].text,
@@ -213,8 +252,9 @@ def _rows(
 
 def _nodes(
     parts: Mapping[_Id, _Part], edges: Sequence[Edge], said: Said, file: str
-) -> tuple[Node, ...]:
+) -> tuple[dict[str, Node], OddScores]:
     nodes: dict[str, Node] = {}
+    odd = OddScores()
     for id_, part in parts.items():
         if part.port is not None:
             continue
@@ -222,6 +262,9 @@ def _nodes(
             node = _node(part, said)
         except BadInput as error:
             raise BadInput(f"{file}: node {_shown(id_)}: {error}") from error
+        number = odd_number(part.attributes.get("effect"))
+        if number is not None:
+            odd.add(number, f"node {node.key}")
         if nodes.setdefault(node.key, node) != node:
             raise BadInput(
                 f"{file}: {node.key} is there twice, with other facts; leave out the node"
@@ -230,7 +273,7 @@ def _nodes(
     for end in {end for edge in edges for end in (edge.source, edge.target)} - set(nodes):
         component, at, position = end.partition("@")
         nodes[end] = Node(component=component, position=position if at else None)
-    return tuple(nodes.values())
+    return nodes, odd
 
 
 def _node(part: _Part, said: Said) -> Node:
@@ -238,7 +281,7 @@ def _node(part: _Part, said: Said) -> Node:
     return Node(
         component=part.local,
         position=part.position,
-        effect=with_sign(read_effect(part.attributes.get("effect")), said),
+        effect=with_sign(read_effect(part.attributes.get("effect")), said, part.key),
         rank=read_rank(part.attributes.get("rank")),
         role=role if isinstance(role, str) else None,
     )
