@@ -22,7 +22,7 @@ from ingest.formats.cells import odd_number, read_effect, read_mark, read_positi
 from ingest.formats.choosing import Choice, choose, is_asked
 from ingest.formats.reading import OddScores, check_count, finite, read_json
 from ingest.formats.spelling import Read, read_exactly, read_name
-from ingest.formats.table import read_edges, table_circuit
+from ingest.formats.table import EdgesRead, read_edges, table_circuit
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
 from registry.records import Edge, Level, Node
@@ -101,48 +101,50 @@ def graph_records(graph: Graph, name: str, context: Context) -> Imported:
     read = read_exactly if ours else read_name
     called = (names["name"],) if "name" in names else ("component",) if ours else _NAMES
     parts = {id_: _part(id_, node, called, read, name) for id_, node in graph.nodes.items()}
-    edges: Sequence[Edge] = []
-    selection: dict[str, Any] | None = None
+    found = EdgesRead([], [])
     had_edges = bool(graph.edges)
     if had_edges:
         rows = _rows(graph, parts, names, name)
-        read_edges_ = read_edges(rows, name, Context(said, context.limits), read)
-        edges, selection = read_edges_.edges, read_edges_.selection
-        notes += read_edges_.notes
+        found = read_edges(rows, name, Context(said, context.limits), read)
         graph.edges.clear()
-    nodes, odd = _nodes(parts, edges, said, name)
-    if selection is not None:
-        ends = {end for edge in edges for end in (edge.source, edge.target)}
-        nodes = {key: node for key, node in nodes.items() if key in ends}
-    elif not had_edges:
+    nodes, odd = _nodes(parts, found.edges, said, name)
+    selection = found.selection
+    notes += [*found.notes, *odd.notes()]
+    if had_edges:
+        kept = nodes if selection is None else _joined(nodes, found.edges)
+    else:
         choice = _chosen_nodes(nodes, parts, said, name)
-        keys = list(nodes)
-        nodes = {keys[at]: nodes[keys[at]] for at in choice.places}
+        kept = [nodes[at] for at in choice.places]
         selection = choice.selection
         notes += choice.notes
     fields = {
-        "level": Level.EDGE if edges else Level.NODE,
-        "nodes": tuple(nodes.values()),
+        "level": Level.EDGE if had_edges else Level.NODE,
+        "nodes": tuple(kept),
         **only_ours(about),
     }
     if selection is not None:  # what our file says of its own circuit is of another one
         fields |= {"selection": selection, "universe_size": None}
-    circuit = table_circuit(edges, said, ranked=ours, **fields)
-    return Imported([circuit], notes=[*notes, *odd.notes()])
+    return Imported([table_circuit(found.edges, said, ranked=ours, **fields)], notes=notes)
+
+
+def _joined(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Node]:
+    """Those that edges join."""
+    ends = {end for edge in edges for end in (edge.source, edge.target)}
+    return [node for node in nodes if node.key in ends]
 
 
 def _chosen_nodes(
-    nodes: Mapping[str, Node], parts: Mapping[_Id, _Part], said: Said, file: str
+    nodes: Sequence[Node], parts: Mapping[_Id, _Part], said: Said, file: str
 ) -> Choice:
     """Which nodes of a graph without edges are the circuit."""
-    marked = {part.key: mark for part in parts.values() if (mark := _mark(part.attributes, file))
-              is not None}  # fmt: skip
+    given = {part.key: _mark(part.attributes, file) for part in parts.values() if not part.port}
+    marked = {key: mark for key, mark in given.items() if mark is not None}
     if not marked and not is_asked(said):
         return Choice(range(len(nodes)))
-    if marked and marked.keys() < nodes.keys():
+    if marked and len(marked) < len(nodes):
         raise BadInput(f"{file}: some nodes say whether they are in the circuit, and some do not")
-    marks = [marked[key] for key in nodes] if marked else None
-    return choose([node.effect for node in nodes.values()], marks, said, file, "node")
+    marks = [marked[node.key] for node in nodes] if marked else None
+    return choose([node.effect for node in nodes], marks, said, file, "node")
 
 
 def _mark(attributes: Mapping[str, Any], file: str) -> bool | None:
@@ -252,7 +254,7 @@ def _rows(
 
 def _nodes(
     parts: Mapping[_Id, _Part], edges: Sequence[Edge], said: Said, file: str
-) -> tuple[dict[str, Node], OddScores]:
+) -> tuple[list[Node], OddScores]:
     nodes: dict[str, Node] = {}
     odd = OddScores()
     for id_, part in parts.items():
@@ -273,7 +275,7 @@ def _nodes(
     for end in {end for edge in edges for end in (edge.source, edge.target)} - set(nodes):
         component, at, position = end.partition("@")
         nodes[end] = Node(component=component, position=position if at else None)
-    return nodes, odd
+    return list(nodes.values()), odd
 
 
 def _node(part: _Part, said: Said) -> Node:

@@ -111,6 +111,23 @@ def test_a_choice_by_size_replaces_the_marks_and_says_so(
     assert "1 edges without a score left out: size cannot choose them" in report.notes
 
 
+@pytest.mark.parametrize(
+    ("said", "chosen"), [({}, {"m0", "m2"}), ({"top": 1}, {"m1"}), ({"threshold": 2}, {"m1", "m2"})]
+)
+def test_nodes_of_a_graph_without_edges_are_chosen_alike(
+    registry: Registry, tmp_path: Path, said: dict[str, Any], chosen: set[str]
+) -> None:
+    rows = [("m0", 1.0, True), ("m1", -3.0, False), ("m2", 2.0, True)]
+    nodes = [{"id": name, "effect": effect, "in_graph": mark} for name, effect, mark in rows]
+    path = tmp_path / "graph.json"
+    about = {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "links": []}
+    path.write_text(json.dumps(about))
+    assert {node.component for node in one(registry, path, **said)[1].nodes} == chosen
+    del nodes[1]["in_graph"]
+    path.write_text(json.dumps(about))
+    assert "some nodes say whether they are in the circuit" in refused(registry, path)
+
+
 def test_marks_of_an_eap_ig_graph_are_replaced_and_said_so(
     registry: Registry, tmp_path: Path
 ) -> None:

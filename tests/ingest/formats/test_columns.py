@@ -11,7 +11,6 @@ from ingest.formats.base import Context, Imported, Said, UnknownFormat, find_for
 from ingest.formats.columns import USUAL, find_columns
 from registry.errors import BadInput
 
-DOCS = Path(__file__).parents[3] / "docs" / "formats.md"
 SAID = Said(model="gpt2", task="ioi")
 
 
@@ -96,16 +95,6 @@ def test_lines_of_json_may_lack_what_is_unknown_and_not_change_names(tmp_path: P
         read(tmp_path, lines + '{"from": "m1", "to": "m2", "score": 2}\n', "edges.jsonl")
     with pytest.raises(BadInput, match="some lines are edges and some are nodes"):
         read(tmp_path, lines + '{"layer": 1, "head": 2}\n', "edges.jsonl")
-
-
-def test_the_usual_names_are_those_of_the_documentation() -> None:
-    text = DOCS.read_text("utf-8")
-    start = text.index("## Tables and their columns")
-    table = text[start : text.index("A note says which columns", start)]
-    listed = set(re.findall(r"`([a-z_]+)`", table))
-    assert listed - {"here"} == {name for names in USUAL.values() for name in names} - {
-        "rank", "role",
-    }  # fmt: skip
 
 
 def test_no_usual_name_is_two_of_one_kind_of_table() -> None:
