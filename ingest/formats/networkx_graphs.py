@@ -91,7 +91,7 @@ def graph_records(graph: Graph, name: str, context: Context) -> Imported:
         BadInput: A node's name is none, or an edge's port, effect or rank.
         ValidationError: The graph says of itself what cannot be.
     """
-    about = finite(graph.about)
+    about = finite(dict(graph.about))
     said = said_or_told(context.said, about)
     ours = is_ours(about)
     if not graph.nodes and not ours:

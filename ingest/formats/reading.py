@@ -7,7 +7,7 @@ import math
 import re
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,13 +255,24 @@ class OddScores:
 
 
 def finite(value: Any) -> Any:
-    """A value of JSON with NaN and infinities read as missing, however deep they lie."""
+    """A value of JSON with NaN and infinities read as missing, however deep they lie.
+
+    Raises:
+        BadInput: They lie too deep.
+    """
+    try:
+        return _finite_within(value)
+    except RecursionError as error:
+        raise BadInput("what is kept of the file as it stands is nested too deeply") from error
+
+
+def _finite_within(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, dict):
+        return {name: _finite_within(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [finite(inner) for inner in value]
+        return [_finite_within(inner) for inner in value]
     return value
 
 
