@@ -24,6 +24,7 @@ from ingest.catalog.building import circuit_of
 from ingest.exporters.base import exporters
 from ingest.families import families
 from ingest.formats.base import Said, formats
+from ingest.formats.columns import USUAL
 from ingest.formats.spelling import SPELLINGS
 from registry.catalogue import NamedQuery, Parameter, load_catalogue
 from registry.cli.main import ROOT_OPTIONS, commands, find_command
@@ -89,12 +90,18 @@ def formats_part() -> str:
         (f"`{ours}`", ", ".join(f"`{theirs}`" for theirs in theirs_all))
         for ours, theirs_all in SPELLINGS.items()
     ]
+    usual = [
+        (f"`{ours}`", ", ".join(f"`{theirs}`" for theirs in theirs_all))
+        for ours, theirs_all in USUAL.items()
+    ]
     return "\n\n".join(
         (
             "## What may be said of a file",
             _table(("field", "values", "option", ""), said),
             "## Names of parts",
             _table(("here", "read as it"), spelled),
+            "## Usual names of columns",
+            _table(("here", "read as it"), usual),
             "## Formats that are read",
             *_modules(formats()),
             "## Formats that are written",

@@ -66,6 +66,10 @@ def export(
             "--skip-damaged", help="With --bundle: leave out circuits that are damaged, by name."
         ),
     ] = False,
+    heads: Annotated[
+        bool,
+        typer.Option("--heads", help="With --to: the heads alone, without edges and other parts."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Write over files that are there already.")
     ] = False,
@@ -100,6 +104,7 @@ def export(
     \b
     circuits export 3f9a --to graphviz -o ioi.gv
     circuits export 3f9a --to csv -o - | head
+    circuits export 3f9a --heads --to csv -o heads.csv
     circuits export --task ioi --model gpt2 --to eap-ig-json -o graphs/
     circuits export 3f9a 81c2 --bundle -o ioi.zip
     circuits export --all --bundle -o everything.zip
@@ -111,6 +116,8 @@ def export(
         return
     if bundle == (to is not None):
         raise BadInput("say either --to FORMAT, which --formats lists, or --bundle")
+    if heads and bundle:
+        raise BadInput("--heads is for files of a format; a bundle holds circuits whole")
     filters = {
         "task": task, "model": model, "method": method, "tag": tag, "author": author,
         "state": _state(state), "text": search,
@@ -129,7 +136,7 @@ def export(
                 skip_damaged=skip_damaged,
             )
         else:
-            _export_files(registry, chosen, to, out, format, force=force)
+            _export_files(registry, chosen, to, out, format, force=force, heads=heads)
 
 
 def _list_formats(format: Format) -> None:
@@ -180,6 +187,7 @@ def _export_files(
     format: Format,
     *,
     force: bool,
+    heads: bool,
 ) -> None:
     from ingest.exporters.base import find_exporter
 
@@ -187,14 +195,14 @@ def _export_files(
     if out == _STANDARD_OUTPUT:
         if len(entries) > 1:
             raise BadInput(f"standard output takes one circuit, not {len(entries)}")
-        _to_standard_output(_content(registry, entries[0], exporter))
+        _to_standard_output(_content(registry, entries[0], exporter, heads=heads))
         return
     paths = _paths(entries, exporter.suffix, out)
     _refuse_existing(paths, force=force)
     rows: list[tuple[str, str | None, int | None, str | None]] = []
     for entry, path in zip(entries, paths, strict=True):
         try:
-            data = _content(registry, entry, exporter)
+            data = _content(registry, entry, exporter, heads=heads)
         except CircuitsError as error:
             if len(entries) == 1:
                 raise
@@ -211,11 +219,13 @@ def _export_files(
         raise typer.Exit(1)
 
 
-def _content(registry: Registry, entry: CircuitEntry, exporter: Exporter) -> bytes:
-    from ingest.exporters.base import EXPORTERS_GROUP, Exporting
+def _content(registry: Registry, entry: CircuitEntry, exporter: Exporter, *, heads: bool) -> bytes:
+    from ingest.exporters.base import EXPORTERS_GROUP, Exporting, heads_alone
     from registry import plugins
 
     circuit = registry.document(entry.id)
+    if heads:
+        circuit = heads_alone(circuit)
     model = next(one for one in registry.ledger.models() if one.slug == entry.model)
     scores = None
     if circuit.scores is not None:

@@ -25,11 +25,12 @@ from ingest.formats.base import (
     UnknownFormat,
     recognised,
 )
+from ingest.formats.choosing import is_asked
 from ingest.found_files import FoundFile, find_files
 from ingest.recording import FileReport, Outcome, ReadFile, Recorder, reason
 from ingest.sidecars import SIDECAR, check_sidecar, said_of, sidecar_reader, with_slug
 from registry import plugins
-from registry.errors import CircuitsError
+from registry.errors import BadInput, CircuitsError
 from registry.records import CircuitLabels
 
 if TYPE_CHECKING:
@@ -189,7 +190,23 @@ def _read(format: Format, path: Path, context: Context) -> Imported:
         found = format.read(path, context)
         if not isinstance(found, Imported):
             raise TypeError(f"read gives a {type(found).__name__}, no Imported")
+    if is_asked(context.said):
+        _check_choice(found, format)
     return found
+
+
+def _check_choice(found: Imported, format: Format) -> None:
+    """Refuse a circuit that was not chosen by size though the user asks for it.
+
+    Raises:
+        BadInput: There is one: its format holds no sizes to choose by.
+    """
+    for circuit in found.circuits:
+        if not {"top", "threshold"} & set(circuit.selection or {}):
+            raise BadInput(
+                f"files of {format.name} hold a circuit and nothing to choose from by size; leave"
+                " out --top and --threshold"
+            )
 
 
 def _owners(chosen: Mapping[Path, Format | CircuitsError | None]) -> dict[Path, Path]:

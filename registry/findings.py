@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from registry.aliases import resolve_model
+from registry.attributions import attributed, is_attribution
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import parse_model
 from registry.ledger.base import NewCircuit
@@ -98,6 +99,8 @@ class Description(TypedDict, total=False):
         metric: Name of the metric, such as ``probability``; that which it calls itself.
         prompts: The prompts it was found on: their record, or the id of one that is kept.
         evaluation: How faithful it is, on the same prompts.
+        top: Of an attribution of TransformerLens: take so many of the strongest parts or edges.
+        higher_is_better: Of ``attribution_patch``: which way its metric improves.
     """
 
     task: str
@@ -108,6 +111,8 @@ class Description(TypedDict, total=False):
     metric: str | None
     prompts: str | PromptSet | None
     evaluation: Measured | None
+    top: int | None
+    higher_is_better: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +127,23 @@ def as_records(what: Iterable[Any], description: Mapping[str, Any]) -> Described
     """Turn what discovery found into records; what is a record stays as it is.
 
     Args:
-        what: Records, batches, and circuits as discovery returns them.
+        what: Records, batches, circuits as discovery returns them, and attributions of
+            TransformerLens (:mod:`registry.attributions`).
         description: Of the circuits that were found, as :class:`Description` has it.
 
     Raises:
         BadInput: The description lacks something, says too much, or there is nothing to describe;
             or scores were given of which no circuit is chosen yet.
     """
-    given = [(one, _is_found(one)) for one in what]
+    what = list(what)
+    results = [one for one in what if is_attribution(one)]
+    given = [(one, _is_found(one)) for one in what if not is_attribution(one)]
     n_found = sum(found for _, found in given)
-    if n_found or description:
-        _check(description, n_found)
+    if n_found or results or description:
+        _check(description, n_found, results)
     records: list[Any] = []
+    for one in _attributed(results, description):
+        records += [*_only_records(description.get("model")), *_described(one, description)]
     artifacts = []
     for one, found in given:
         if not found:
@@ -179,8 +189,32 @@ def _is_found(one: Any) -> bool:
     return not isinstance(one, Record) and isinstance(one, FoundCircuit)
 
 
-def _check(description: Mapping[str, Any], n_found: int) -> None:
-    if not n_found:
+def _attributed(results: Sequence[Any], description: Mapping[str, Any]) -> list[Circuit]:
+    """Circuits of attributions of TransformerLens, which do not say of which model they are.
+
+    Raises:
+        BadInput: The description does not say it either.
+    """
+    if not results:
+        return []
+    named, prompts = description.get("model"), description.get("prompts")
+    if named is None:
+        raise BadInput("an attribution does not name its model; say model='gpt2'")
+    model = named.slug if isinstance(named, Model) else _slug(named)
+    return [
+        Circuit(
+            model=model,
+            task=description["task"],
+            prompt_set=prompts.id if isinstance(prompts, PromptSet) else prompts,
+            metric=description.get("metric") or one.metric,
+            **one.fields,
+        )
+        for one in attributed(results, description.get("top"), description.get("higher_is_better"))
+    ]
+
+
+def _check(description: Mapping[str, Any], n_found: int, results: Sequence[Any]) -> None:
+    if not n_found and not results:
         raise BadInput(
             f"{', '.join(description)} describe what ingest.discovery found; records say all of it "
             "themselves"
@@ -193,10 +227,20 @@ def _check(description: Mapping[str, Any], n_found: int) -> None:
         )
     if not description.get("task"):
         raise BadInput("what was found needs its task, such as record(scores.top(500), task='ioi')")
-    if description.get("evaluation") is not None and n_found > 1:
+    if description.get("evaluation") is not None and n_found + len(results) > 1:
         raise BadInput(
-            f"an evaluation is of one circuit, and {n_found} are given; record them one by one"
+            f"an evaluation is of one circuit, and {n_found + len(results)} are given; record them"
+            " one by one"
         )
+    only = [one for one in ("top", "higher_is_better") if description.get(one) is not None]
+    if only and n_found:
+        raise BadInput(
+            f"{only[0]} is for attributions of TransformerLens; edges that discovery scored are"
+            " chosen before, such as scores.top(500)"
+        )
+    top = description.get("top")
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
+        raise BadInput(f"top is {top!r}, no number of at least 1")
 
 
 def _scores_of(found: FoundCircuit) -> Any:
@@ -239,15 +283,25 @@ def _records_of(
         edges=ranked_edges(found),
         scores=hashlib.sha256(file).hexdigest(),
     )
+    return [model, *_described(circuit, description)]
+
+
+def _described(circuit: Circuit, description: Mapping[str, Any]) -> list[Any]:
+    """A circuit with its labels, its evaluation, and what it refers to."""
     labels = CircuitLabels(
         title=description.get("title"),
         tags=tuple(sorted(set(description.get("tags") or ()))),
         author=description.get("author"),
     )
-    records = [model, prompts, NewCircuit(circuit, labels=labels)]
+    records = [*_only_records(description.get("prompts")), NewCircuit(circuit, labels=labels)]
     if description.get("evaluation") is not None:
         records.append(_evaluation(circuit, description["evaluation"]))
-    return [one for one in records if not isinstance(one, str | None)]
+    return records
+
+
+def _only_records(one: Any) -> list[Any]:
+    """What is described by a record; nothing where it is named alone."""
+    return [] if isinstance(one, str | None) else [one]
 
 
 def _model(named: str | Model | None, scores: Any) -> Model:
@@ -258,13 +312,7 @@ def _model(named: str | Model | None, scores: Any) -> Model:
     """
     if isinstance(named, Model):
         return named
-    try:
-        slug = parse_model(resolve_model(named or ""))
-    except BadIdentifier as error:
-        called = f"is called {named!r}" if named else "has no name"
-        raise BadInput(
-            f"the model that was scored {called}; say what to keep it as, such as model='gpt2'"
-        ) from error
+    slug = _slug(named)
     space = scores.space
     return Model(
         slug=slug,
@@ -274,6 +322,16 @@ def _model(named: str | Model | None, scores: Any) -> Model:
         n_kv_heads=space.n_kv_heads if scores.origin.kv_heads == "grouped" else None,
         parallel_attn_mlp=space.parallel,
     )
+
+
+def _slug(named: str | None) -> str:
+    try:
+        return parse_model(resolve_model(named or ""))
+    except BadIdentifier as error:
+        called = f"is called {named!r}" if named else "has no name"
+        raise BadInput(
+            f"the model that was scored {called}; say what to keep it as, such as model='gpt2'"
+        ) from error
 
 
 def _evaluation(circuit: Circuit, measured: Measured) -> Evaluation:

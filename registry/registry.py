@@ -19,6 +19,7 @@ from typing import Any, Unpack
 
 from registry import backup as backups
 from registry.artifacts import ArtifactStore
+from registry.attributions import LogitAttribution, PatchAttribution
 from registry.catalogue import bind, load_catalogue
 from registry.closing import Closing
 from registry.damage import Damage, damaged, mend
@@ -159,17 +160,21 @@ class Registry(Closing):
     # -- recording -----------------------------------------------------------------------------
 
     def record(
-        self, *what: Batch | Record | NewCircuit | FoundCircuit, **description: Unpack[Description]
+        self,
+        *what: Batch | Record | NewCircuit | FoundCircuit | LogitAttribution | PatchAttribution,
+        **description: Unpack[Description],
     ) -> Recorded:
         """Record results, all or none, and project them into the graph.
 
         Give records one by one or a :class:`~registry.ledger.base.Batch`; or what discovery found,
-        with its task: ``record(scores.top(500), task="ioi", title="Name movers")``. A model or task
+        with its task: ``record(scores.top(500), task="ioi", title="Name movers")``; or what
+        TransformerLens' ``direct_logit_attribution`` or ``attribution_patch`` returned, with its
+        task and model (:mod:`registry.attributions`). A model or task
         that a circuit names and nobody described is added with its name alone. What is already
         there is not added again; a known circuit gains the new run as provenance.
 
         Args:
-            what: Records, batches, and circuits of ``ingest.discovery``.
+            what: Records, batches, circuits of ``ingest.discovery``, attributions.
             description: Of these circuits; see :class:`~registry.findings.Description`.
 
         Returns:

@@ -264,6 +264,9 @@ def nodes(draw: st.DrawFn, kinds: tuple[Kind, ...] = tuple(Kind)) -> Node:
     )
 
 
+_Part = TypeVar("_Part", Node, Edge)
+
+
 @st.composite
 def circuits(
     draw: st.DrawFn,
@@ -274,6 +277,10 @@ def circuits(
 ) -> Circuit:
     """A coherent circuit, of the given model, task and prompts where they are given."""
     chosen = draw(st.lists(nodes(), max_size=max_nodes, unique_by=lambda node: node.key))
+    sign = draw(st.sampled_from(Sign))
+    edges = draw(_edges(chosen))
+    if sign is Sign.UNSIGNED:
+        chosen, edges = [_sized(node) for node in chosen], [_sized(edge) for edge in edges]
     return Circuit(
         model=draw(model_names) if model is None else model,
         task=draw(slugs) if task is None else task,
@@ -283,15 +290,20 @@ def circuits(
         metric=draw(maybe(texts)),
         higher_is_better=draw(maybe(st.booleans())),
         ablation=draw(maybe(st.sampled_from(Ablation))),
-        sign=draw(st.sampled_from(Sign)),
+        sign=sign,
         level=draw(st.sampled_from(Level)),
         kv_heads=draw(st.sampled_from([None, "grouped", "per-query-head"])),
         selection=draw(maybe(json_objects)),
         universe_size=draw(maybe(st.integers(0, _LARGEST_COUNT))),
         nodes=tuple(chosen),
-        edges=tuple(draw(_edges(chosen))),
+        edges=tuple(edges),
         scores=draw(maybe(sha256s)),
     )
+
+
+def _sized(part: _Part) -> _Part:
+    """With the size of its effect: what has no sign has nothing below 0."""
+    return part if part.effect is None else part.model_copy(update={"effect": abs(part.effect)})
 
 
 @st.composite

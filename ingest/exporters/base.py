@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from registry import plugins
-from registry.records import Circuit, Model
+from registry.errors import BadInput
+from registry.identifiers import Kind, parse_local
+from registry.records import Circuit, Level, Model
 
-__all__ = ["EXPORTERS_GROUP", "Exporter", "Exporting", "exporters", "find_exporter"]
+__all__ = ["EXPORTERS_GROUP", "Exporter", "Exporting", "exporters", "find_exporter", "heads_alone"]
 
 EXPORTERS_GROUP = "circuits.exporters"
 
@@ -53,6 +55,21 @@ class Exporter(Protocol):
         Raises:
             BadInput: The format cannot hold this circuit; the text says what is in the way.
         """
+
+
+def heads_alone(circuit: Circuit) -> Circuit:
+    """The heads of a circuit as a circuit of nodes, with their own effects.
+
+    Raises:
+        BadInput: It has none.
+    """
+    heads = [one for one in circuit.nodes if parse_local(one.component).kind is Kind.HEAD]
+    if not heads:
+        raise BadInput(f"the circuit has no heads among its {len(circuit.nodes):,} nodes")
+    # How its edges were chosen, and from how many, is no fact of its heads.
+    alone = {"nodes": tuple(heads), "edges": (), "level": Level.NODE}
+    whole = {} if circuit.level is Level.NODE else {"selection": None, "universe_size": None}
+    return Circuit.model_validate({**dict(circuit), "scores": None, **whole, **alone})
 
 
 def exporters() -> dict[str, Exporter]:

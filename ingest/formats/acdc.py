@@ -22,7 +22,7 @@ from ingest.formats.spelling import read_name
 from ingest.formats.table import read_edges, table_circuit
 from ingest.formats.torch_files import load_tensors
 from registry.errors import BadIdentifier, BadInput
-from registry.identifiers import Port
+from registry.identifiers import PORTS, Kind, Port, can_feed, parse_local
 
 __all__ = ["FORMAT", "AcdcSubgraph", "read_hook_point"]
 
@@ -55,16 +55,16 @@ class AcdcSubgraph:
             for number, (source, target, present) in enumerate(links, 1)
             if present
         )
-        edges, notes = read_edges(rows, path.name, context, read_hook_point, may_be_empty=True)
+        found = read_edges(rows, path.name, context, read_hook_point, may_be_empty=True)
         complete = not all(present for _, _, present in links)
         circuit = table_circuit(
-            edges,
+            found.edges,
             context.said,
             selection={"rule": "present"},
             # ACDC leaves out of the file what it removed, unless it marks it as not present.
-            universe_size=_n_between_parts(links, path.name) if complete else None,
+            universe_size=_universe(links, path.name) if complete else None,
         )
-        return Imported([circuit], notes=notes)
+        return Imported([circuit], notes=found.notes)
 
 
 FORMAT = AcdcSubgraph()
@@ -112,7 +112,12 @@ def _hook_point(hook: Any, index: Any) -> str | None:
     return f"{hook}[{told[0]}]" if len(told) == 1 and index[-1] == told[0] else None
 
 
-def _n_between_parts(links: list[tuple[str, str, bool]], name: str) -> int:
+def _universe(links: list[tuple[str, str, bool]], name: str) -> int | None:
+    """How many edges there are between parts; None where the file does not list all of them.
+
+    Every part that the file names must be fed, at every input it has, by every part that the file
+    names and that writes before: a file of some edges, however marked, does not say of how many.
+    """
     found: set[tuple[str, str, Port | None]] = set()
     for source, target, _ in links:
         try:
@@ -121,7 +126,18 @@ def _n_between_parts(links: list[tuple[str, str, bool]], name: str) -> int:
             raise BadInput(f"{name}: {error}") from error
         if not is_inside(tail, head):
             found.add((tail, head, port))
-    return len(found)
+    parts = {parse_local(name) for tail, head, _ in found for name in (tail, head)}
+    heads = {part for part in parts if part.kind is Kind.HEAD}
+    grid = {(part.layer, part.head) for part in heads}
+    whole = all(
+        (str(source), str(target), port) in found
+        for target in parts
+        for port in (PORTS if target.kind is Kind.HEAD else (None,))
+        for source in parts
+        if can_feed(source, target, port)
+    )
+    square = len(grid) == len({layer for layer, _ in grid}) * len({head for _, head in grid})
+    return len(found) if whole and square else None
 
 
 def _shown(value: object) -> str:

@@ -97,7 +97,8 @@ class AttributionGraph:
             method=said.method or METHOD,
             parameters=_parameters(graph, keys, kept) | left_out,
             selection=selection,
-            universe_size=None if selection is None else n_links,
+            # The tool prunes before it writes; of how many links that was is not written.
+            universe_size=None,
             scores=hashlib.sha256(artifact).hexdigest(),
         )
         notes += _notes(graph, kept, n_links, names, left_out)
@@ -232,7 +233,7 @@ def _edges(links: Sequence[FileLink], keys: Sequence[str], said: Said) -> list[E
         Edge(
             source=keys[link.source],
             target=keys[link.target],
-            effect=with_sign(link.weight, said),
+            effect=with_sign(link.weight, said, f"{keys[link.source]}->{keys[link.target]}"),
             rank=ranks.get((link.source, link.target)),
         )
         for link in links
@@ -259,7 +260,7 @@ def _parameters(graph: GraphFile, keys: Sequence[str], kept: Kept) -> dict[str, 
 def _notes(
     graph: GraphFile, kept: Kept, n_links: int, names: tuple[str, str], left_out: Mapping[str, Any]
 ) -> list[str]:
-    notes = [f"features and errors are named by the dictionary {names[0]}"]
+    notes = [f"features and errors are named by the dictionary {names[0]}", *graph.odd]
     if any(node.attention for node in graph.nodes):
         notes.append(f"those of attention are named by {names[1]}")
     if graph.counted_twice:

@@ -20,7 +20,7 @@ from ingest.formats.attribution_graph_links import (
 from ingest.formats.attribution_graph_nodes import FileNode, counted_once, read_node
 from ingest.formats.base import Context, Limits
 from ingest.formats.json_stream import Tell, read_object
-from ingest.formats.reading import check_count, check_size, count_in_file
+from ingest.formats.reading import check_count, check_size, count_in_file, finite
 from registry.errors import BadInput
 
 __all__ = ["FileLink", "GraphFile", "Links", "read_graph"]
@@ -42,6 +42,7 @@ class GraphFile:
         dangling: How many links lead to or from what is no node.
         repeated: How many links are given twice with the same weight.
         counted_twice: Whether the file counts each layer twice, as attention and as MLP.
+        odd: What to say of weights and other numbers that are no finite ones.
     """
 
     metadata: Mapping[str, Any]
@@ -52,6 +53,7 @@ class GraphFile:
     dangling: int
     repeated: int
     counted_twice: bool
+    odd: Sequence[str] = ()
 
 
 def read_graph(path: Path, context: Context, *, part: bool = False) -> GraphFile:
@@ -141,10 +143,11 @@ class _Reading:
             raise BadInput(f"{self._path.name} holds no node")
         if "links" in self._missed:
             self._read({"links": self._add_links})
-        joined = self._reader().joined()
+        reader = self._reader()
+        joined = reader.joined()
         return GraphFile(
             self._metadata, self._qparams, self._nodes, joined.links, joined.ambiguous,
-            joined.dangling, joined.repeated, self._counted_twice,
+            joined.dangling, joined.repeated, self._counted_twice, reader.odd.notes(),
         )  # fmt: skip
 
     def _read(
@@ -161,12 +164,12 @@ class _Reading:
     def _take_metadata(self, value: Any) -> None:
         if not isinstance(value, dict):
             raise BadInput(f"{self._path.name}: metadata is no object")
-        self._metadata = value
+        self._metadata = finite(value)
 
     def _take_qparams(self, value: Any) -> None:
         if not isinstance(value, dict | None):  # only what the viewer shows
             raise BadInput(f"{self._path.name}: qParams is no object")
-        self._qparams = value or {}
+        self._qparams = finite(value) or {}
 
     def _add_nodes(self, batch: list[Any]) -> None:
         if self._metadata is None:
@@ -176,7 +179,7 @@ class _Reading:
         first = len(self._nodes)
         self._check.nodes(first + len(batch))
         self._nodes += [
-            read_node(raw, f"{self._path.name}, node {at}", paired)
+            read_node(finite(raw), f"{self._path.name}, node {at}", paired)
             for at, raw in enumerate(batch, first)
         ]
 

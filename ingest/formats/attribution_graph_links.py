@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ingest.formats.attribution_graph_nodes import FileNode, NodeType, read_number, shortened
 from ingest.formats.base import Limits
-from ingest.formats.reading import check_count
+from ingest.formats.reading import OddScores, check_count
 from registry.errors import BadInput
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class LinkReader:
         self._codes = {id: code for code, id in enumerate(self._ids)}
         self._sources, self._targets, self._weights = array("i"), array("i"), array("d")
         self._n_read = 0
+        self.odd = OddScores()
 
     def __len__(self) -> int:
         return self._n_read
@@ -140,6 +141,8 @@ class LinkReader:
             weights = [one.get("weight") for one in batch]
             if None in sources or None in targets or not set(map(type, weights)) <= _NUMBERS:
                 return False
+            if not math.isfinite(sum(one for one in weights if one is not None)):
+                return False  # one of them is no number, or nearly all are very large
             numbers = array("d", [math.nan if one is None else one for one in weights])
         except (TypeError, KeyError, AttributeError, OverflowError):
             return False
@@ -149,7 +152,7 @@ class LinkReader:
         return True
 
     def _add_one(self, raw: Any, where: str) -> None:
-        source, target, weight = _ends(raw, where)
+        source, target, weight = _ends(raw, where, self.odd)
         if source in self._codes and target in self._codes:
             self._sources.append(self._codes[source])
             self._targets.append(self._codes[target])
@@ -263,7 +266,7 @@ def _keys(
     return keys
 
 
-def _ends(raw: Any, where: str) -> _Named:
+def _ends(raw: Any, where: str, odd: OddScores) -> _Named:
     if not isinstance(raw, dict):
         raise BadInput(f"{where} is no object with source, target and weight")
     source, target = raw.get("source"), raw.get("target")
@@ -271,7 +274,8 @@ def _ends(raw: Any, where: str) -> _Named:
         raise BadInput(
             f"{where}: source and target are {shortened(source)} and {shortened(target)}"
         )
-    return source, target, read_number(raw.get("weight"), f"{where}: weight")
+    weight = read_number(raw.get("weight"), f"{where}: weight")
+    return source, target, odd.taken(weight, f"{shortened(source)} -> {shortened(target)}")
 
 
 def _pairs(

@@ -56,9 +56,11 @@ class Said(BaseModel):
     """What a user says of a file; None: nothing.
 
     Attributes:
-        sign: What a positive score means in the file. ``hurts-positive`` is turned on import.
-        top: Take so many edges, by size, where the file marks none as the circuit.
-        threshold: Or all edges of at least this size.
+        sign: What a positive score means in the file. ``hurts-positive`` is turned on import;
+            ``unsigned`` scores are sizes, of which none may be negative.
+        top: Take so many edges, by size, whatever the file marks as its circuit; nodes, where it
+            has no edges (:mod:`ingest.formats.choosing`).
+        threshold: Or all of at least this size.
         columns: For tables: our name of a column to the file's.
         node_threshold: For attribution graphs: keep the nodes that hold this share of influence.
         edge_threshold: For attribution graphs: keep the links that hold this share of influence.

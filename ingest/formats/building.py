@@ -9,9 +9,10 @@ from typing import Any
 from ingest.formats.base import ModelDoubt, Said
 from ingest.known_models import model_slug
 from registry.aliases import resolve_model
+from registry.errors import BadInput
 from registry.records import Circuit, Edge, Level, Node, Sign
 
-__all__ = ["also_in_file", "edge_circuit", "stored_sign", "with_sign"]
+__all__ = ["also_in_file", "edge_circuit", "negative_size", "stored_sign", "with_sign"]
 
 _LONGEST_NAME = 200
 
@@ -52,9 +53,34 @@ def _slug(text: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def with_sign(score: float | None, said: Said) -> float | None:
-    """A score as it is stored: positive helps."""
-    return -score if score is not None and said.sign == "hurts-positive" else score
+def with_sign(score: float | None, said: Said, of: str = "a part") -> float | None:
+    """A score as it is stored: positive helps.
+
+    Args:
+        score: As the file has it.
+        said: What the user says of the file.
+        of: Which edge or node has it, for the error.
+
+    Raises:
+        BadInput: It is negative, in a file that was said to hold sizes.
+    """
+    if score is None:
+        return None
+    if score < 0 and said.sign == "unsigned":
+        raise negative_size(score, of)
+    return -score if said.sign == "hurts-positive" else score
+
+
+def negative_size(score: float, of: str) -> BadInput:
+    """What is wrong with a negative score among unsigned ones.
+
+    It says that the file has signs after all, which the absolute value would lose.
+    """
+    return BadInput(
+        f"the score of {of} is {score:g}, and unsigned scores are sizes, of which none is negative;"
+        " say what the file's signs mean with --sign helps-positive or hurts-positive, or --sign"
+        " unknown"
+    )
 
 
 def stored_sign(said: Said) -> Sign:

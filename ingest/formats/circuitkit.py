@@ -18,9 +18,19 @@ from typing import Any
 
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import also_in_file, edge_circuit
+from ingest.formats.choosing import Choice, choose, is_asked
 from ingest.formats.circuitkit_names import artifact_part, scored_part
-from ingest.formats.reading import as_number, check_count, outer_keys, read_json
+from ingest.formats.reading import (
+    OddScores,
+    as_number,
+    check_count,
+    finite,
+    outer_keys,
+    read_json,
+)
 from ingest.formats.spelling import notes_on_names
+from ingest.formats.universe import whole_model
+from ingest.known_models import known_model
 from registry.errors import BadInput
 from registry.identifiers import Kind, can_feed, parse_local
 from registry.records import Circuit, Edge, Level, Node, Sign
@@ -49,7 +59,7 @@ class Circuitkit:
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read either kind; of scores, as many nodes as asked for are the circuit."""
-        data = read_json(path, context.limits)
+        data = read_json(path, context.limits, odd=True)
         if isinstance(data, dict) and isinstance(data.get("node_scores"), dict):
             return _scores(data, path.name, context)
         if isinstance(data, dict) and isinstance(data.get("nodes"), dict):
@@ -69,16 +79,18 @@ def _scores(data: Mapping[str, Any], name: str, context: Context) -> Imported:
     said = also_in_file(context.said, notes, **named, method=data.get("algorithm"))
     check_count(len(data["node_scores"]), "nodes", name, context.limits)
     scores: dict[str, float] = {}
+    odd = OddScores()
     read_as: dict[str, str] = {}
     for text, value in data["node_scores"].items():
         part = read_as[text] = scored_part(text, data, name)
         if part in scores:
             raise BadInput(f"{name}: {text!r} is {part}, which is scored already")
-        score = as_number(value, f"{name}: the score of {text}")
+        score = odd.taken(as_number(value, f"{name}: the score of {text}"), text)
         if score is not None:
-            scores[part] = abs(score)
+            scores[part] = _size(score, f"{name}: {text}")
         else:
             notes.append(f"{text} has no score and is left out")
+    notes += odd.notes()
     chosen, selection = _choose(scores, said, name)
     level = Level.NEURON if _has_neurons(scores) else Level.NODE
     about = {key: data[key] for key in ("algorithm", "level", *_OF_SCORES) if key in data}
@@ -87,9 +99,9 @@ def _scores(data: Mapping[str, Any], name: str, context: Context) -> Imported:
         level,
         [Node(component=part, effect=scores[part], rank=rank) for rank, part in chosen],
         [],
-        parameters={"tool": "circuitkit", **about},
+        parameters={"tool": "circuitkit", **finite(about)},
         selection=selection,
-        universe_size=len(data["node_scores"]),
+        universe_size=whole_model(read_as.values(), known_model(said.need("model", "task"))),
     )
     return Imported([circuit], notes=[*notes_on_names(read_as), *notes])
 
@@ -124,29 +136,69 @@ def _artifact(data: Mapping[str, Any], name: str, context: Context) -> Imported:
     for what, given in (("nodes", data["nodes"]), ("edges", edges_given)):
         check_count(len(given), what, name, context.limits)
     parts = {key: artifact_part(key, node, name) for key, node in data["nodes"].items()}
+    odd = OddScores()
     sizes = {
-        part: as_number(data["nodes"][key].get("importance"), f"{name}: the importance of {key}")
+        part: _given_size(data["nodes"][key].get("importance"), f"{name}: {key}", odd)
         for key, part in parts.items()
     }
     if len(sizes) < len(parts):
         raise BadInput(f"{name}: two nodes are the same part of the model")
-    edges = _edges(edges_given, parts, name)
-    level = Level.NEURON if _has_neurons(sizes) else Level.EDGE if edges else Level.NODE
+    edges = _edges(edges_given, parts, name, odd)
+    shown, edges, choice = _chosen(sizes, edges, said, name)
+    level = Level.NEURON if _has_neurons(shown) else Level.EDGE if edges else Level.NODE
     circuit = _circuit(
         said,
         level,
-        _ranked_nodes(sizes),
+        _ranked_nodes(shown),
         edges,
         parameters={
             "tool": "circuitkit",
-            **{key: about[key] for key in _OF_ARTIFACTS if about.get(key) is not None},
-            **({"version": data["version"]} if "version" in data else {}),
+            **finite({key: about[key] for key in _OF_ARTIFACTS if about.get(key) is not None}),
+            **({"version": finite(data["version"])} if "version" in data else {}),
         },
+        selection=choice.selection,
     )
-    return Imported([circuit], notes=[*notes_on_names(parts), *notes])
+    return Imported([circuit], notes=[*notes_on_names(parts), *notes, *odd.notes(), *choice.notes])
 
 
-def _edges(given: Mapping[str, Any], parts: Mapping[str, str], name: str) -> list[Edge]:
+def _chosen(
+    sizes: Mapping[str, float | None], edges: list[Edge], said: Said, name: str
+) -> tuple[Mapping[str, float | None], list[Edge], Choice]:
+    """All of an artifact, or what is asked for by size: its edges, or its nodes if it has none."""
+    if not is_asked(said):
+        return sizes, edges, Choice(())
+    if not edges:
+        choice = choose(list(sizes.values()), [True] * len(sizes), said, name, "node")
+        parts = list(sizes)
+        return {parts[at]: sizes[parts[at]] for at in choice.places}, [], choice
+    choice = choose([edge.effect for edge in edges], [True] * len(edges), said, name)
+    chosen = [edges[at] for at in choice.places]
+    ends = {end for edge in chosen for end in (edge.source, edge.target)}
+    return {part: size for part, size in sizes.items() if part in ends}, chosen, choice
+
+
+def _given_size(value: Any, where: str, odd: OddScores) -> float | None:
+    score = odd.taken(as_number(value, f"the size of {where}"), where)
+    return None if score is None else _size(score, where)
+
+
+def _size(score: float, where: str) -> float:
+    """A score of the tool, which are sizes.
+
+    Raises:
+        BadInput: It is negative.
+    """
+    if score < 0:
+        raise BadInput(
+            f"{where} has the score {score:g}, and circuitkit's scores are sizes, of which none is"
+            " negative: whatever wrote it, its signs would be lost"
+        )
+    return score
+
+
+def _edges(
+    given: Mapping[str, Any], parts: Mapping[str, str], name: str, odd: OddScores
+) -> list[Edge]:
     edges: dict[tuple[str, str], Edge] = {}
     for key, edge in given.items():
         if not isinstance(edge, dict):
@@ -156,8 +208,7 @@ def _edges(given: Mapping[str, Any], parts: Mapping[str, str], name: str) -> lis
             raise BadInput(f"{name}: two edges run from {source} to {target}")
         if not can_feed(parse_local(source), parse_local(target)):
             raise BadInput(f"{name}: edge {key!r} runs back, from {source} to {target}")
-        weight = as_number(edge.get("weight"), f"{name}: the weight of {key}")
-        size = None if weight is None else abs(weight)
+        size = _given_size(edge.get("weight"), f"{name}: {key}", odd)
         edges[source, target] = Edge(source=source, target=target, effect=size)
     return _ranked_edges(list(edges.values()))
 
@@ -180,10 +231,7 @@ def _ranked_nodes(sizes: Mapping[str, float | None]) -> list[Node]:
     scored = [part for part, size in sizes.items() if size is not None]
     ranked = sorted(scored, key=lambda part: (-abs(sizes[part] or 0.0), part))
     ranks = {part: rank for rank, part in enumerate(ranked, 1)}
-    return [
-        Node(component=part, effect=size if size is None else abs(size), rank=ranks.get(part))
-        for part, size in sizes.items()
-    ]
+    return [Node(component=part, effect=size, rank=ranks.get(part)) for part, size in sizes.items()]
 
 
 def _circuit(

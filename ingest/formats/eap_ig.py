@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -101,6 +102,52 @@ class GraphColumns:
     def n_edges(self) -> int:
         """How many edges the file has."""
         return len(self.scores)
+
+    @cached_property
+    def universe_size(self) -> int | None:
+        """How many edges the model's graph has; None where the file does not list all of them.
+
+        Of models of which the file knows no heads, or no MLPs, the graph is that without them.
+        """
+        space = self.shape.space
+        kinds = self._kinds_listed
+        senders = [_kind(name) in kinds for name in space.senders]
+        into = [receiver for receiver in space.receivers if _kind(receiver.node) in kinds]
+        n_graph = sum(sum(senders[: receiver.n_sources]) for receiver in into)
+        return n_graph if kinds & {"a", "m"} and n_graph == self.n_edges else None
+
+    @cached_property
+    def n_parts(self) -> int | None:
+        """How many nodes the file lists; None where these are not all of the model's."""
+        kinds = self._kinds_listed
+        listed = {part.name for part in self.nodes}
+        whole = {name for name in self.shape.space.senders if _kind(name) in kinds}
+        return len(self.nodes) if kinds & {"a", "m"} and whole <= listed | {"input"} else None
+
+    @cached_property
+    def n_coordinates(self) -> int | None:
+        """How many coordinates the file lists; None where some of a site's or sites are not."""
+        space, width = self.shape.space, self.shape.d_model
+        counts = Counter(part.name.partition("#")[0] for part in self.coordinates)
+        if width is None or not counts:
+            return None
+        heads = any(site.endswith(".z") for site in counts)
+        mlps = any(not site.endswith(".z") for site in counts)
+        whole = {f"{name}.z": width // space.n_heads for name in space.senders
+                 if heads and _kind(name) == "a"}  # fmt: skip
+        whole |= {name: width for name in space.senders if mlps and _kind(name) == "m"}
+        return len(self.coordinates) if counts == whole else None
+
+    @cached_property
+    def _kinds_listed(self) -> set[str]:
+        """First letters of the parts that nodes and edges name, ``input`` and ``logits`` too."""
+        import numpy
+
+        space = self.shape.space
+        found = {_kind(part.name) for part in self.nodes}
+        found |= {_kind(space.senders[row]) for row in numpy.unique(self.rows).tolist()}
+        into = numpy.unique(self.columns).tolist()
+        return found | {_kind(space.receivers[column].node) for column in into}
 
     @cached_property
     def scored(self) -> NDArray[Any]:
@@ -200,6 +247,11 @@ def left_out(neurons: Sequence[tuple[str, int]], shape: Shape) -> list[str]:
         f" of {name}: only coordinates of what an MLP writes (as many as d_model,"
         f" {shape.d_model or 'not said'}) and of a head's values have names here"
     ]
+
+
+def _kind(name: str) -> str:
+    """``a`` of heads, ``m`` of MLPs, ``i`` of the input, ``l`` of the logits."""
+    return name[:1]
 
 
 def _is_plain(value: Any) -> bool:

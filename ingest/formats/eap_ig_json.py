@@ -57,7 +57,7 @@ class EapIgJson:
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph; the edges it marks are the circuit, or those asked for by size."""
-        data = read_json(path, context.limits, once=True, each_edge=("->",))
+        data = read_json(path, context.limits, once=True, each_edge=("->",), odd=True)
         if not isinstance(data, dict) or not isinstance(data.get("edges"), dict):
             raise BadInput(f"{path.name} has no edges: expected an object with cfg, nodes, edges")
         shape = read_shape(data.get("cfg"), path.name, context.limits)
@@ -278,7 +278,7 @@ def _score(value: Any, name: str, file: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.nan
+        return math.inf if value > 0 else -math.inf
 
 
 def _mark(value: Any, name: str, file: str) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ingest.formats.base import Imported, Said
-from ingest.formats.building import edge_circuit, stored_sign, with_sign
+from ingest.formats.building import edge_circuit, negative_size, stored_sign, with_sign
+from ingest.formats.choosing import is_asked, marks_replaced
 from ingest.formats.eap_ig import GraphColumns, Part
+from ingest.formats.reading import OddScores
 from ingest.score_files import score_file
 from registry.errors import BadInput
 from registry.records import Circuit, Edge, Level, Node
@@ -25,8 +29,11 @@ def as_records(graph: GraphColumns, said: Said) -> Imported:
     """The circuit that a graph marks, or the one that is asked for by size.
 
     Raises:
-        BadInput: Nothing is marked and nothing asked for; or there is nothing to choose by.
+        BadInput: Nothing is marked and nothing asked for; or there is nothing to choose by; or
+            what is said to be a size is negative.
     """
+    graph, odd = _finite(graph)
+    _check_sizes(graph, said)
     level = _level(graph, said)
     parts: Sequence[Part] = ()
     if level is Level.EDGE:
@@ -51,8 +58,73 @@ def as_records(graph: GraphColumns, said: Said) -> Imported:
         [circuit],
         models=[graph.shape.model(said)],
         artifacts=[] if matrix is None else [matrix],
-        notes=[*graph.notes, *_notes(graph, edges, circuit)],
+        notes=[
+            *graph.notes,
+            *odd,
+            *_notes(graph, edges, circuit),
+            *_replaced(graph, said, circuit),
+        ],
     )
+
+
+def _finite(graph: GraphColumns) -> tuple[GraphColumns, list[str]]:
+    """The graph with infinite scores missing, as NaN is, and a note that names them."""
+    import numpy
+
+    odd = OddScores()
+    infinite = numpy.isinf(graph.scores)
+    for at in numpy.flatnonzero(infinite).tolist():
+        odd.add(float(graph.scores[at]), _edge_name(graph, at))
+    parts = [
+        tuple(replace(part, score=odd.taken(part.score, part.name)) for part in some)
+        if any(part.score is not None and math.isinf(part.score) for part in some)
+        else some
+        for some in (graph.nodes, graph.coordinates)
+    ]
+    if not odd.notes():
+        return graph, []
+    scores = numpy.where(infinite, numpy.nan, graph.scores)
+    return replace(graph, scores=scores, nodes=parts[0], coordinates=parts[1]), odd.notes()
+
+
+def _check_sizes(graph: GraphColumns, said: Said) -> None:
+    """Refuse negative scores where the user says that scores are sizes; all of them are kept.
+
+    Raises:
+        BadInput: There is one.
+    """
+    import numpy
+
+    if said.sign != "unsigned":
+        return
+    for at in numpy.flatnonzero(graph.scores < 0)[:1].tolist():
+        raise negative_size(float(graph.scores[at]), f"{graph.file}: {_edge_name(graph, at)}")
+    for part in (*graph.nodes, *graph.coordinates):
+        with_sign(part.score, said, f"{graph.file}: {part.name}")
+
+
+def _edge_name(graph: GraphColumns, at: int) -> str:
+    source, target, port = graph.ends(at)
+    return f"{source}->{target}" + (f"<{port}>" if port else "")
+
+
+def _replaced(graph: GraphColumns, said: Said, circuit: Circuit) -> list[str]:
+    """What to say where a choice by size stands in place of what the file marks."""
+    if not is_asked(said):
+        return []
+    if circuit.level is Level.EDGE:
+        marked = {graph.ends(at) for at in graph.marked.nonzero()[0].tolist()}
+        chosen = {(edge.source, edge.target, edge.port) for edge in circuit.edges}
+        what = "edge"
+    else:
+        coordinates = circuit.level is Level.SUBSPACE
+        parts = graph.coordinates if coordinates else graph.nodes
+        marked = {(part.name, "", None) for part in parts if part.marked}
+        chosen = {(node.component, "", None) for node in circuit.nodes}
+        what = "coordinate" if coordinates else "node"
+    if not marked:
+        return []
+    return [marks_replaced(len(marked), len(marked & chosen), len(chosen), said, what)]
 
 
 def _level(graph: GraphColumns, said: Said) -> Level:
@@ -69,14 +141,14 @@ def _level(graph: GraphColumns, said: Said) -> Level:
     return Level.NODE if scored or (marked and not graph.marked.any()) else Level.EDGE
 
 
-def _universe(graph: GraphColumns, level: Level) -> int:
+def _universe(graph: GraphColumns, level: Level) -> int | None:
     match level:
         case Level.EDGE:
-            return graph.n_edges
+            return graph.universe_size
         case Level.SUBSPACE:
-            return len(graph.coordinates)
+            return graph.n_coordinates
         case _:
-            return len(graph.nodes)
+            return graph.n_parts
 
 
 def _chosen_edges(graph: GraphColumns, said: Said) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -209,6 +281,20 @@ def _notes(graph: GraphColumns, chosen: NDArray[Any], circuit: Circuit) -> Itera
     width, heads = graph.shape.d_model, graph.shape.space.n_heads
     if width is not None and width % heads:
         yield f"cfg.d_model is {width}, which {heads} heads do not divide: left out"
+    if circuit.universe_size is None:
+        yield _of_how_many(graph, circuit.level)
+
+
+def _of_how_many(graph: GraphColumns, level: Level) -> str:
+    """What to say of a file that does not list all that its model has."""
+    match level:
+        case Level.EDGE:
+            listed = f"{graph.n_edges:,} of the {graph.shape.space.n_edges:,} edges"
+        case Level.SUBSPACE:
+            listed = f"{len(graph.coordinates):,} coordinates, not all those"
+        case _:
+            listed = f"{len(graph.nodes):,} of the {len(graph.shape.space.senders):,} nodes"
+    return f"the file lists {listed} of its model: from how many they were chosen is unknown"
 
 
 def _edge_notes(graph: GraphColumns, circuit: Circuit) -> Iterator[str]:

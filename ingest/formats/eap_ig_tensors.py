@@ -89,7 +89,7 @@ class _Tensors:
         neurons = self._neurons(senders)
         return GraphColumns(
             self._file, self._shape, rows[order], columns[order],
-            self._finite(scores[possible])[order], marked[possible][order],
+            scores[possible][order], marked[possible][order],
             nodes, neurons, self._notes,
         )  # fmt: skip
 
@@ -133,13 +133,6 @@ class _Tensors:
         found: NDArray[Any] = tensor.detach().to(torch.float64).numpy()
         return found
 
-    def _finite(self, scores: NDArray[Any]) -> NDArray[Any]:
-        import numpy
-
-        if n := int(numpy.isinf(scores).sum()):
-            self._notes.append(f"{n:,} infinite scores read as missing")
-        return numpy.where(numpy.isfinite(scores), scores, numpy.nan)
-
     def _note_impossible(
         self, scores: NDArray[Any], marked: NDArray[Any], possible: NDArray[Any]
     ) -> None:
@@ -164,7 +157,7 @@ class _Tensors:
         if self._data.get("nodes_scores") is not None:
             scores = self._matrix("nodes_scores", size).tolist()
         return [
-            Part(self._shape.space.senders[at], mark, score if math.isfinite(score) else None)
+            Part(self._shape.space.senders[at], mark, None if math.isnan(score) else score)
             for at, mark, score in zip(senders, marks, scores, strict=True)
         ]
 
@@ -199,9 +192,7 @@ class _Tensors:
         nameless: list[tuple[str, int]] = []
         for at, place in enumerate(senders):
             name = self._shape.space.senders[place]
-            known = (
-                None if scores is None else [s if math.isfinite(s) else None for s in scores[at]]
-            )
+            known = None if scores is None else [None if math.isnan(s) else s for s in scores[at]]
             parts = coordinates(name, marks[at], known, self._shape)
             if parts is None:
                 nameless.append((name, size[1]))

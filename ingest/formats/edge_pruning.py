@@ -5,7 +5,8 @@
 keys and values carry the number of the key/value head, which only the user knows (``--kv-heads
 grouped``). The wrapper's object has lists ``original`` and ``extra`` of ``{"from", "to"}``: what it
 could not name is in ``extra``, namely links inside one component, without the head's number, and
-edges from the input. Neither has scores; neither need have an edge.
+edges from the input. Neither has scores; neither need have an edge. The list may also be the value
+of an object, ``{"edges": [["writer", "reader"], ...]}``, as people keep it beside what they ran.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from typing import Any
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.contraction import notes_on_inside
 from ingest.formats.reading import outer_keys, read_json
-from ingest.formats.spelling import read_name
-from ingest.formats.table import Read, read_edges, table_circuit
+from ingest.formats.spelling import Read, read_name
+from ingest.formats.table import read_edges, table_circuit
 from registry.errors import BadInput
 from registry.identifiers import Port
 
 __all__ = ["FORMAT", "EdgePruning"]
 
 _PAIR = re.compile(rb'\s*\[\s*\[\s*"[^"]*"\s*,\s*"[^"]*"\s*\]')
+_PAIR_IN_OBJECT = re.compile(rb'"[^"]{1,80}"\s*:\s*' + _PAIR.pattern)
+_NOTHING_IN_OBJECT = re.compile(rb'\s*\{\s*"[^"]{1,80}"\s*:\s*\[\s*\]\s*\}\s*$')
 _NOTHING = re.compile(rb"\s*\[\s*\]\s*$")
 _IN_ATTENTION = re.compile(r"blocks\.(\d{1,9})\.(?:hook_[qkv]_input|attn\.hook_(?:[qkvz]|result))")
 _IN_MLP = re.compile(r"blocks\.(\d{1,9})\.hook_mlp_(?:in|out)")
@@ -49,13 +52,17 @@ class EdgePruning:
         outer = outer_keys(head)
         if _PAIR.match(head) or {"original", "extra"} <= outer:
             return 0.9
+        if head.lstrip().startswith(b"{") and _PAIR_IN_OBJECT.search(head):
+            return 0.85
         # The second list may lie beyond what is seen of a long file.
         wrapper = "original" in outer and b'"from"' in head and b'"to"' in head
-        return 0.8 if wrapper or (_NOTHING.match(head) and "edges" in path.stem.lower()) else 0.0
+        nothing = _NOTHING.match(head) or _NOTHING_IN_OBJECT.match(head)
+        return 0.8 if wrapper or (nothing and "edges" in path.stem.lower()) else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read either kind; every edge between components is of the circuit."""
-        links = list(_links(read_json(path, context.limits), path.name))
+        data, notes = _listed(read_json(path, context.limits), path.name)
+        links = list(_links(data, path.name))
         within = [f"{source} -> {target}" for _, source, target in links if _inside(source, target)]
         inside = list(dict.fromkeys(within))  # without a head's number they repeat
         once: dict[tuple[str, str], str] = {}
@@ -64,12 +71,35 @@ class EdgePruning:
                 once.setdefault((source, target), where)
         rows = ((where, {"source": s, "target": t}) for (s, t), where in once.items())
         read = _reader(context.said)
-        edges, notes = read_edges(rows, path.name, context, read, may_be_empty=True)
-        notes = [*notes_on_inside(inside), *_notes_on_heads(links, context.said), *notes]
-        return Imported([table_circuit(edges, context.said)], notes=notes)
+        found = read_edges(rows, path.name, context, read, may_be_empty=True)
+        notes += [*notes_on_inside(inside), *_notes_on_heads(links, context.said), *found.notes]
+        return Imported([table_circuit(found.edges, context.said)], notes=notes)
 
 
 FORMAT = EdgePruning()
+
+
+def _listed(data: Any, name: str) -> tuple[Any, list[str]]:
+    """The list of edges that an object holds, with notes; the wrapper's object, or a list, itself.
+
+    Raises:
+        BadInput: Several of its values may be the list, or none.
+    """
+    if not isinstance(data, dict) or any(key in data for key in _LISTS):
+        return data, []
+    lists = [key for key, value in data.items() if isinstance(value, list)]
+    pairs = [key for key in lists if data[key] and isinstance(data[key][0], list)]
+    found = [key for key in ("edges",) if key in lists] or pairs or lists
+    if len(found) != 1:
+        listed = f"lists {', '.join(map(repr, found[:5]))}" if found else "no list"
+        raise BadInput(
+            f"{name} holds {listed}; expected one list of edges, such as"
+            ' {"edges": [["a3.h1", "a5.h2.q"]]}, or lists original and extra'
+        )
+    others = [f"{key!r:.40}" for key in data if key != found[0]]
+    more = ", ..." if len(others) > 5 else ""
+    notes = [f"left unread beside {found[0]!r}: {', '.join(others[:5])}{more}"] if others else []
+    return data[found[0]], notes
 
 
 def _links(data: Any, name: str) -> Iterator[_Link]:

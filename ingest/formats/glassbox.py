@@ -12,22 +12,22 @@ keys are their text.
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import also_in_file, edge_circuit, with_sign
-from ingest.formats.reading import as_number, outer_keys, read_json
-from ingest.formats.spelling import read_name
+from ingest.formats.choosing import choose, is_asked
+from ingest.formats.reading import OddScores, as_number, finite, outer_keys, read_json
+from ingest.formats.spelling import read_head, read_name
+from ingest.formats.universe import whole_model
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Kind, parse_local
 from registry.records import Ablation, Circuit, Evaluation, Level, Model, Node, Sign
 
 __all__ = ["FORMAT", "Glassbox"]
 
-_HEAD = re.compile(r"\(?\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)?")
 _MEASURES = ("sufficiency", "comprehensiveness", "f1")
 _KEPT = ("clean_ld", "corr_prompt", "corruption_metadata", "decision", "mlp_attributions")
 
@@ -49,39 +49,51 @@ class Glassbox:
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a result: its heads are the circuit, its faithfulness three evaluations."""
-        data = read_json(path, context.limits)
+        data = read_json(path, context.limits, odd=True)
         if not isinstance(data, dict) or not isinstance(data.get("circuit"), list):
             raise BadInput(f"{path.name} has no circuit: expected a list of [layer, head]")
         notes: list[str] = []
         about = _object(data, "model_metadata", path.name)
         named = {"model": about.get("model_name"), "method": data.get("method")}
         said = also_in_file(context.said, notes, **named)
-        circuit = _circuit(data, said, path.name)
+        model = _model(said.need("model", "task"), about, path.name)
+        circuit, more = _circuit(data, said, model, path.name)
+        # The file's figures are of the heads that it chose itself.
+        own = not is_asked(said)
         return Imported(
             [circuit],
-            models=[_model(circuit.model, about, path.name)],
-            evaluations=_evaluations(data, circuit, path.name),
-            notes=notes,
+            models=[model],
+            evaluations=_evaluations(data, circuit, path.name) if own else [],
+            notes=[
+                *notes,
+                *more,
+                *([] if own else ["the figures of the file's own heads left out"]),
+            ],
         )
 
 
 FORMAT = Glassbox()
 
 
-def _circuit(data: Mapping[str, Any], said: Said, name: str) -> Circuit:
+def _circuit(
+    data: Mapping[str, Any], said: Said, model: Model, name: str
+) -> tuple[Circuit, list[str]]:
+    odd = OddScores()
     scores: dict[str, float | None] = {}
     for key, value in _object(data, "attributions", name).items():
         head = _head(key, name)
         if head in scores:
             raise BadInput(f"{name}: {key!r} is {head}, which stands there already")
-        scores[head] = as_number(value, f"{name}: the attribution of {key}")
-    heads = [_head(pair, name) for pair in data["circuit"]]
+        score = odd.taken(as_number(value, f"{name}: the attribution of {key}"), head)
+        scores[head] = with_sign(score, said, f"{name}: {head}")
+    listed = [_head(pair, name) for pair in data["circuit"]]
+    heads, selection, notes = _chosen(listed, scores, said, name)
     scored = [head for head in heads if scores.get(head) is not None]
     ranked = sorted(scored, key=lambda head: -abs(scores[head] or 0.0))
     ranks = {head: rank for rank, head in enumerate(ranked, 1)}
     about = _object(data, "model_metadata", name)
     version = {key: about[key] for key in ("glassbox_version",) if key in about}
-    return edge_circuit(
+    circuit = edge_circuit(
         said,
         [],
         level=Level.NODE,
@@ -91,23 +103,37 @@ def _circuit(data: Mapping[str, Any], said: Said, name: str) -> Circuit:
         ablation=said.ablation or Ablation.RESAMPLE,
         sign=Sign.UNSIGNED if said.sign == "unsigned" else Sign.HELPS_POSITIVE,
         nodes=tuple(
-            Node(component=head, effect=with_sign(scores.get(head), said), rank=ranks.get(head))
-            for head in heads
+            Node(component=head, effect=scores.get(head), rank=ranks.get(head)) for head in heads
         ),
-        universe_size=len(scores) or None,
+        selection=selection,
+        universe_size=whole_model(scores, model),
         parameters={
             "tool": "glassbox",
-            "attributions": {head: with_sign(score, said) for head, score in scores.items()},
-            **version,
-            **{key: data[key] for key in _KEPT if key in data},
+            "attributions": scores,
+            **finite({**version, **{key: data[key] for key in _KEPT if key in data}}),
         },
     )
+    return circuit, [*odd.notes(), *notes]
+
+
+def _chosen(
+    listed: Sequence[str], scores: Mapping[str, float | None], said: Said, name: str
+) -> tuple[Sequence[str], dict[str, Any] | None, Sequence[str]]:
+    """The heads that the file lists, or those of largest attribution."""
+    if not is_asked(said):
+        return listed, None, ()
+    heads = list(dict.fromkeys((*scores, *listed)))
+    marks = [head in set(listed) for head in heads]
+    choice = choose([scores.get(head) for head in heads], marks, said, name, "head")
+    return [heads[at] for at in choice.places], choice.selection, choice.notes
 
 
 def _evaluations(data: Mapping[str, Any], circuit: Circuit, name: str) -> list[Evaluation]:
     """The three figures, each with the category that the tool puts them in."""
     figures = _object(data, "faithfulness", name)
-    values = {key: as_number(figures.get(key), f"{name}: faithfulness.{key}") for key in _MEASURES}
+    values = {
+        key: finite(as_number(figures.get(key), f"{name}: faithfulness.{key}")) for key in _MEASURES
+    }
     about = {"tool": "glassbox", "category": figures.get("category")}
     estimated = figures.get("suff_is_approx")
     return [
@@ -144,8 +170,8 @@ def _head(given: Any, name: str) -> str:
         if all(type(one) is int and 0 <= one < 10**9 for one in given):
             return f"a{layer}.h{head}"
     if isinstance(given, str):
-        if found := _HEAD.fullmatch(given.strip()):
-            return f"a{int(found[1])}.h{int(found[2])}"
+        if (head := read_head(given)) is not None:
+            return head
         with contextlib.suppress(BadIdentifier):
             local, port = read_name(given)
             if port is None and parse_local(local).kind is Kind.HEAD:

@@ -9,7 +9,6 @@ and unfold to any size, and GraphML needs none.
 from __future__ import annotations
 
 import json
-import math
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -227,14 +226,13 @@ class _Reader:
                 values[key.name] = value
 
     def _value(self, key: _Key, text: str) -> Any:
-        """A value of the declared type; None for a number that is none, or infinite."""
+        """A value of the declared type."""
         try:
             match key.type:
                 case "int" | "integer" | "long":
                     return int(text)
                 case "float" | "double":
-                    number = float(text)
-                    return number if math.isfinite(number) else None
+                    return float(text)
                 case "boolean":
                     return _TRUTHS[text.strip().lower()]
                 case _:

@@ -14,7 +14,6 @@ circuit (:mod:`ingest.dot_facts`) and are read back as they were.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from ingest.dot_facts import decoded, facts_from_text
 from ingest.formats.base import Context, Imported, Limits
 from ingest.formats.dot import DotEdge, DotGraph, read_dot
 from ingest.formats.networkx_graphs import Graph, check_directed, graph_records
-from ingest.formats.reading import read_text
+from ingest.formats.reading import OddScores, read_text
 from ingest.formats.spelling import read_name
 from registry.errors import BadIdentifier, BadInput
 from registry.records import Circuit
@@ -147,16 +146,21 @@ _Links = list[tuple[str, str, dict[str, Any]]]
 
 def _take_widths(links: _Links, name: str) -> tuple[dict[str, Any], list[str]]:
     """Give each link with a width above the least its effect; how it was done, and notes."""
-    widths = [_width(values.pop(_WIDTH, None), name) for _, _, values in links]
+    odd = OddScores()
+    widths = [
+        odd.taken(_width(values.pop(_WIDTH, None), name), f"{_WIDTH} of {tail} -> {head}")
+        for tail, head, values in links
+    ]
     known = [width for width in widths if width is not None]
     if not known:
-        return {}, []
+        return {}, odd.notes()
     floor = min(known)
     for (_, _, values), width in zip(links, widths, strict=True):
         values["effect"] = width if width != floor else None
     n_floor = known.count(floor)
     note = f"{n_floor:,} of {len(links):,} edges are drawn at the least width, {floor:g}"
-    return {"effect": "pen width", "floor": floor}, [f"{note}: present, effect unknown"]
+    notes = [f"{note}: present, effect unknown", *odd.notes()]
+    return {"effect": "pen width", "floor": floor}, notes
 
 
 def _width(text: str | None, name: str) -> float | None:
@@ -165,8 +169,8 @@ def _width(text: str | None, name: str) -> float | None:
     try:
         width = float(text)
     except ValueError:
-        width = math.nan
-    if not 0 <= width < math.inf:
+        width = -1.0
+    if width < 0:
         raise BadInput(f"{name}: {_WIDTH} {text[:40]!r} is no width")
     return width
 

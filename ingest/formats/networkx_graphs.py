@@ -2,9 +2,10 @@
 
 A node's name, in any spelling, is its attribute ``component``, ``name`` or ``label``, or its id;
 ``--column name=ATTRIBUTE`` decides where they disagree. An edge may have ``port``, ``effect`` and
-``rank``; where no edge has an ``effect``, ``weight`` is read as it. A graph must be directed: the
-direction is what a circuit is. What a graph says of itself under the names of
-:mod:`ingest.circuit_facts` holds where the user says nothing else.
+``rank``; where no edge has an ``effect``, ``weight`` is read as it. Where edges (or the nodes of a
+graph without edges) say that they are ``in_circuit`` or ``in_graph``, those alone are taken. A
+graph must be directed: the direction is what a circuit is. What a graph says of itself under the
+names of :mod:`ingest.circuit_facts` holds where the user says nothing else.
 """
 
 from __future__ import annotations
@@ -17,16 +18,11 @@ from typing import Any, TypeGuard
 from ingest.circuit_facts import is_ours, only_ours, said_or_told
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import with_sign
-from ingest.formats.reading import check_count, outer_keys, read_json
-from ingest.formats.spelling import read_exactly, read_name
-from ingest.formats.table import (
-    Read,
-    read_edges,
-    read_effect,
-    read_position,
-    read_rank,
-    table_circuit,
-)
+from ingest.formats.cells import odd_number, read_effect, read_mark, read_position, read_rank
+from ingest.formats.choosing import Choice, choose, is_asked
+from ingest.formats.reading import OddScores, check_count, finite, outer_keys, read_json
+from ingest.formats.spelling import Read, read_exactly, read_name
+from ingest.formats.table import EdgesRead, read_edges, table_circuit
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
 from registry.records import Edge, Level, Node
@@ -37,6 +33,7 @@ __all__ = ["FORMAT", "Graph", "NodeLinkJson", "check_directed", "graph_records"]
 _NAMES = ("component", "name", "label")
 _EDGE = ("source", "target", "port", "effect", "rank")
 _NODE = ("name",)
+_MARKED = ("in_circuit", "in_graph")
 _LONGEST_SHOWN = 40
 _Id = str | int
 
@@ -72,7 +69,7 @@ class NodeLinkJson:
     def read(self, path: Path, context: Context) -> Imported:
         """Read a graph; all its edges are the circuit."""
         ends = [f'"{context.said.columns.get(end, end)}"' for end in ("source", "target")]
-        data = read_json(path, context.limits, each_edge=ends)
+        data = read_json(path, context.limits, each_edge=ends, odd=True)
         graph = _node_link(data, path.name, context.said)
         del data  # as large as the graph
         return graph_records(graph, path.name, context)
@@ -93,8 +90,9 @@ def graph_records(graph: Graph, name: str, context: Context) -> Imported:
         BadInput: A node's name is none, or an edge's port, effect or rank.
         ValidationError: The graph says of itself what cannot be.
     """
-    said = said_or_told(context.said, graph.about)
-    ours = is_ours(graph.about)
+    about = finite(dict(graph.about))
+    said = said_or_told(context.said, about)
+    ours = is_ours(about)
     if not graph.nodes and not ours:
         raise BadInput(f"{name} holds no node")
     check_count(len(graph.nodes), "nodes", name, context.limits)
@@ -102,18 +100,59 @@ def graph_records(graph: Graph, name: str, context: Context) -> Imported:
     read = read_exactly if ours else read_name
     called = (names["name"],) if "name" in names else ("component",) if ours else _NAMES
     parts = {id_: _part(id_, node, called, read, name) for id_, node in graph.nodes.items()}
-    edges: list[Edge] = []
-    if graph.edges:
+    found = EdgesRead([], [])
+    had_edges = bool(graph.edges)
+    if had_edges:
         rows = _rows(graph, parts, names, name)
-        edges, more = read_edges(rows, name, Context(said, context.limits), read)
-        notes += more
+        found = read_edges(rows, name, Context(said, context.limits), read)
         graph.edges.clear()
+    nodes, odd = _nodes(parts, found.edges, said, name)
+    selection = found.selection
+    notes += [*found.notes, *odd.notes()]
+    if had_edges:
+        kept = nodes if selection is None else _joined(nodes, found.edges)
+    else:
+        choice = _chosen_nodes(nodes, parts, said, name)
+        kept = [nodes[at] for at in choice.places]
+        selection = choice.selection
+        notes += choice.notes
     fields = {
-        "level": Level.EDGE if edges else Level.NODE,
-        "nodes": _nodes(parts, edges, said, name),
-        **only_ours(graph.about),
+        "level": Level.EDGE if had_edges else Level.NODE,
+        "nodes": tuple(kept),
+        **only_ours(about),
     }
-    return Imported([table_circuit(edges, said, ranked=ours, **fields)], notes=notes)
+    if selection is not None:  # what our file says of its own circuit is of another one
+        fields |= {"selection": selection, "universe_size": None}
+    return Imported([table_circuit(found.edges, said, ranked=ours, **fields)], notes=notes)
+
+
+def _joined(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Node]:
+    """Those that edges join."""
+    ends = {end for edge in edges for end in (edge.source, edge.target)}
+    return [node for node in nodes if node.key in ends]
+
+
+def _chosen_nodes(
+    nodes: Sequence[Node], parts: Mapping[_Id, _Part], said: Said, file: str
+) -> Choice:
+    """Which nodes of a graph without edges are the circuit."""
+    given = {part.key: _mark(part.attributes, file) for part in parts.values() if not part.port}
+    marked = {key: mark for key, mark in given.items() if mark is not None}
+    if not marked and not is_asked(said):
+        return Choice(range(len(nodes)))
+    if marked and len(marked) < len(nodes):
+        raise BadInput(f"{file}: some nodes say whether they are in the circuit, and some do not")
+    marks = [marked[node.key] for node in nodes] if marked else None
+    return choose([node.effect for node in nodes], marks, said, file, "node")
+
+
+def _mark(attributes: Mapping[str, Any], file: str) -> bool | None:
+    """Whether a node or an edge says that it is in the circuit; None where it says nothing."""
+    given = next((attributes[name] for name in _MARKED if attributes.get(name) is not None), None)
+    try:
+        return None if given is None else read_mark(given)
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +237,11 @@ def _rows(
         for end in (source, target):
             if end not in parts:
                 raise BadInput(f"{file}: edge {number} joins {_shown(end)}, which is no node")
+        mark = _mark(values, f"{file}, edge {number}")
         yield (
             f"edge {number}",
             {
+                **({} if mark is None else {"in_circuit": mark}),
                 **{ours: values.get(names[ours]) for ours in ("port", "effect", "rank")},
                 "source": parts[source].text,
                 "target": parts[target].text,
@@ -212,8 +253,9 @@ def _rows(
 
 def _nodes(
     parts: Mapping[_Id, _Part], edges: Sequence[Edge], said: Said, file: str
-) -> tuple[Node, ...]:
+) -> tuple[list[Node], OddScores]:
     nodes: dict[str, Node] = {}
+    odd = OddScores()
     for id_, part in parts.items():
         if part.port is not None:
             continue
@@ -221,6 +263,9 @@ def _nodes(
             node = _node(part, said)
         except BadInput as error:
             raise BadInput(f"{file}: node {_shown(id_)}: {error}") from error
+        number = odd_number(part.attributes.get("effect"))
+        if number is not None:
+            odd.add(number, f"node {node.key}")
         if nodes.setdefault(node.key, node) != node:
             raise BadInput(
                 f"{file}: {node.key} is there twice, with other facts; leave out the node"
@@ -229,7 +274,7 @@ def _nodes(
     for end in {end for edge in edges for end in (edge.source, edge.target)} - set(nodes):
         component, at, position = end.partition("@")
         nodes[end] = Node(component=component, position=position if at else None)
-    return tuple(nodes.values())
+    return list(nodes.values()), odd
 
 
 def _node(part: _Part, said: Said) -> Node:
@@ -237,7 +282,7 @@ def _node(part: _Part, said: Said) -> Node:
     return Node(
         component=part.local,
         position=part.position,
-        effect=with_sign(read_effect(part.attributes.get("effect")), said),
+        effect=with_sign(read_effect(part.attributes.get("effect")), said, part.key),
         rank=read_rank(part.attributes.get("rank")),
         role=role if isinstance(role, str) else None,
     )

@@ -1,24 +1,29 @@
-"""Edges as a Parquet table, with the columns of :mod:`ingest.formats.table`.
+"""Edges or heads as a Parquet table, with the columns of :mod:`ingest.formats.table`.
 
-Parquet has a missing value and NaN; both are read as missing. The file's own metadata may say what
-the table is about (:mod:`ingest.circuit_facts`), as our exporter writes it. Only the columns we
-know are read, batch by batch, and repeated texts are held once, so that a small file cannot unfold
-into more memory than its rows deserve.
+Parquet has a missing value and NaN; both are read as missing, as infinities are. The file's own
+metadata may say what the table is about (:mod:`ingest.circuit_facts`), as our exporter writes it.
+Only the columns we know are read, batch by batch, and repeated texts are held once, so that a small
+file cannot unfold into more memory than its rows deserve.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ingest.circuit_facts import is_ours, only_ours, said_or_told
 from ingest.formats.base import Context, Imported, Limits, Said
+from ingest.formats.choosing import is_asked
+from ingest.formats.columns import Columns, find_columns
+from ingest.formats.node_table import read_nodes
 from ingest.formats.reading import check_count, check_size
 from ingest.formats.spelling import read_exactly, read_name
-from ingest.formats.table import column_names, no_column, read_edges, table_circuit
+from ingest.formats.table import plausible, read_edges, table_circuit
+from ingest.formats.table_rows import Row
 from registry.errors import BadInput, MissingExtra
 
 __all__ = ["FORMAT", "METADATA", "ParquetTable"]
@@ -33,7 +38,7 @@ class ParquetTable:
     """The format."""
 
     name = "parquet"
-    summary = "edges as Parquet: source, target, port, effect; needs the extra 'parquet'"
+    summary = "edges or heads as Parquet, as table has them; needs the extra 'parquet'"
     companions = ()
 
     def sniff(self, path: Path, head: bytes) -> float:  # noqa: ARG002 - the content tells
@@ -69,12 +74,25 @@ def _read(opened: Callable[..., Any], name: str, context: Context) -> Imported:
     said = said_or_told(context.said, facts)
     columns = _columns(schema, said, name)
     ours = is_ours(facts)
+    with opened(read_dictionary=_texts(schema, columns.names)) as file:
+        rows = plausible(_rows(file, columns.names), columns, name, said)
+        found = _records(rows, columns, name, Context(said, context.limits), facts)
+    return replace(found, notes=[*([] if ours else columns.notes()), *found.notes])
+
+
+def _records(
+    rows: Iterator[Row], columns: Columns, name: str, context: Context, facts: Mapping[str, Any]
+) -> Imported:
+    said, ours = context.said, is_ours(facts)
+    told = only_ours(facts)
+    if is_asked(said):  # what our file says of its own circuit is of another one
+        told = {key: told[key] for key in told.keys() & {"level", "parameters"}}
     read = read_exactly if ours else read_name
-    with opened(read_dictionary=_texts(schema, columns)) as file:
-        rows = _rows(file, columns)
-        edges, notes = read_edges(rows, name, Context(said, context.limits), read)
-    circuit = table_circuit(edges, said, ranked=ours, **only_ours(facts))
-    return Imported([circuit], notes=notes)
+    if not columns.of_edges:
+        return read_nodes(rows, name, context, read, **told)
+    found = read_edges(rows, name, context, read)
+    more = {"selection": found.selection, **told}
+    return Imported([table_circuit(found.edges, said, ranked=ours, **more)], notes=found.notes)
 
 
 def _check_counts(metadata: Any, name: str, limits: Limits) -> None:
@@ -99,16 +117,14 @@ def _facts(metadata: Mapping[bytes, bytes], name: str) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _columns(schema: Any, said: Said, name: str) -> dict[str, str]:
-    """Our names of the columns that are there, to the file's."""
-    found = {ours: theirs for ours, theirs in column_names(said).items() if theirs in schema.names}
-    for ours in ("source", "target"):
-        if ours not in found:
-            raise no_column(ours, schema.names, said, name)
-    for theirs in found.values():
+def _columns(schema: Any, said: Said, name: str) -> Columns:
+    """Which of the columns are ours."""
+    found = find_columns(schema.names, said, name)
+    for theirs in found.names.values():
         if schema.names.count(theirs) > 1:
             raise BadInput(f"{name} has two columns {theirs!r}")
-        if not _plain(schema.field(theirs).type):
+    for ours, theirs in found.names.items():
+        if not _plain(schema.field(theirs).type, marks=ours == "in_circuit"):
             raise BadInput(
                 f"{name}: column {theirs!r} holds {schema.field(theirs).type}, neither text nor"
                 " numbers"
@@ -116,9 +132,11 @@ def _columns(schema: Any, said: Said, name: str) -> dict[str, str]:
     return found
 
 
-def _plain(type_: Any) -> bool:
+def _plain(type_: Any, *, marks: bool) -> bool:
     from pyarrow import types
 
+    if types.is_boolean(type_):
+        return marks
     if types.is_dictionary(type_):
         type_ = type_.value_type
     return bool(
@@ -138,7 +156,7 @@ def _texts(schema: Any, columns: Mapping[str, str]) -> list[str]:
     return [theirs for theirs in columns.values() if _is_text(schema.field(theirs).type)]
 
 
-def _rows(file: Any, columns: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(file: Any, columns: Mapping[str, str]) -> Iterator[Row]:
     line = 0
     for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns.values()), use_threads=False):
         values = [_values(batch.column(theirs)) for theirs in columns.values()]
@@ -152,4 +170,5 @@ def _values(column: Any) -> list[Any]:
     if hasattr(column, "dictionary"):
         texts = column.dictionary.to_pylist()
         return [None if at is None else texts[at] for at in column.indices.to_pylist()]
-    return [None if value != value else value for value in column.to_pylist()]
+    found: list[Any] = column.to_pylist()
+    return found

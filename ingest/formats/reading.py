@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import stat
 from collections import Counter
@@ -16,11 +17,13 @@ from registry.errors import BadInput
 
 __all__ = [
     "DECODER",
+    "OddScores",
     "as_number",
     "check_count",
     "check_lines",
     "check_size",
     "count_in_file",
+    "finite",
     "outer_keys",
     "read_json",
     "read_json_or_lines",
@@ -37,6 +40,7 @@ _VALUES_PER_EDGE = 8
 _FEW_VALUES = 1_000_000
 """A file of JSON may hold so many values for each edge that is allowed, and these in any case: what
 is read of a value takes many times its bytes, and is there before an edge can be counted."""
+_SHOWN_ODD = 3
 
 
 def check_size(path: Path, limits: Limits) -> None:
@@ -127,7 +131,12 @@ def check_lines(text: str, name: str, limits: Limits, *, header: bool) -> None:
 
 
 def read_json(
-    path: Path, limits: Limits, *, once: bool = False, each_edge: Sequence[str] = ()
+    path: Path,
+    limits: Limits,
+    *,
+    once: bool = False,
+    each_edge: Sequence[str] = (),
+    odd: bool = False,
 ) -> Any:
     """A file's JSON; NaN and infinities, which JSON does not have, are read as missing.
 
@@ -137,6 +146,8 @@ def read_json(
         once: Refuse objects that have a name twice, of which otherwise the last counts.
         each_edge: Texts that stand in the file once for each edge, so that too many are refused
             before any is read.
+        odd: Give NaN and infinities as they are, for who reads scores and says which are none
+            (:class:`OddScores`); what is kept as it stands goes through :func:`finite`.
 
     Raises:
         BadInput: It is malformed, nested too deeply, holds too many values or edges, or as
@@ -145,7 +156,7 @@ def read_json(
     text = read_text(path, limits)
     if each_edge:
         check_count(min(map(text.count, each_edge)), "edges", path.name, limits)
-    return _parsed(text, path.name, limits, once=once)
+    return _parsed(text, path.name, limits, once=once, odd=odd)
 
 
 @lru_cache(maxsize=4)
@@ -190,7 +201,7 @@ def read_json_or_lines(path: Path, limits: Limits) -> Any:
     return [_parsed(line, f"{path.name}, line {at},", limits) for at, line in lines]
 
 
-def _parsed(text: str, name: str, limits: Limits, *, once: bool = False) -> Any:
+def _parsed(text: str, name: str, limits: Limits, *, once: bool = False, odd: bool = False) -> Any:
     most = max(_FEW_VALUES, _VALUES_PER_EDGE * limits.max_edges)
     # Each value is the first of its list or object, or stands behind a comma.
     n_values = text.count(",") + text.count("[") + text.count("{")
@@ -202,8 +213,8 @@ def _parsed(text: str, name: str, limits: Limits, *, once: bool = False) -> Any:
     try:
         return json.loads(
             text,
-            parse_constant=lambda _: None,
-            parse_float=_finite,
+            parse_constant=float if odd else lambda _: None,
+            parse_float=float if odd else _finite,
             object_pairs_hook=_each_once if once else None,
         )
     except _TwiceNamed as error:
@@ -241,8 +252,69 @@ def _finite(text: str) -> float | None:
     return value if abs(value) != float("inf") else None
 
 
-DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
-"""NaN and infinities, which JSON does not have, are read as missing."""
+DECODER = json.JSONDecoder(parse_constant=float)
+"""Gives NaN and infinities, which JSON does not have, as they are, for :class:`OddScores`."""
+
+
+class OddScores:
+    """Scores that are no finite number, which every format reads as missing, by name.
+
+    NaN is how torch, numpy and pandas write what was never taken; an infinity is the start value
+    of a search or an overflow. Neither is an effect that a circuit can hold, and the edge it stands
+    at is there all the same.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+        self._n = 0
+
+    def taken(self, score: float | None, where: str) -> float | None:
+        """A score, or None where it is no finite number.
+
+        Args:
+            score: As the file has it.
+            where: Which line, edge or node it stands at.
+        """
+        if score is None or math.isfinite(score):
+            return score
+        self.add(score, where)
+        return None
+
+    def add(self, score: float, where: str) -> None:
+        """Keep one in mind."""
+        self._n += 1
+        if len(self._found) < _SHOWN_ODD:
+            self._found.append(f"{where} ({score:g})")
+
+    def notes(self) -> list[str]:
+        """What to say of them; nothing where there were none."""
+        if not self._n:
+            return []
+        more = f" and {self._n - len(self._found):,} more" if self._n > len(self._found) else ""
+        what = "1 score that is" if self._n == 1 else f"{self._n:,} scores that are"
+        return [f"{what} no finite number read as missing: {', '.join(self._found)}{more}"]
+
+
+def finite(value: Any) -> Any:
+    """A value of JSON with NaN and infinities read as missing, however deep they lie.
+
+    Raises:
+        BadInput: They lie too deep.
+    """
+    try:
+        return _finite_within(value)
+    except RecursionError as error:
+        raise BadInput("what is kept of the file as it stands is nested too deeply") from error
+
+
+def _finite_within(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite_within(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite_within(inner) for inner in value]
+    return value
 
 
 class _TwiceNamed(Exception):

@@ -26,7 +26,15 @@ from typing import Any
 
 from ingest.formats.base import Context, Imported, Said
 from ingest.formats.building import also_in_file, edge_circuit, stored_sign
-from ingest.formats.reading import as_number, check_count, outer_keys, read_json
+from ingest.formats.choosing import Choice, choose, is_asked
+from ingest.formats.reading import (
+    OddScores,
+    as_number,
+    check_count,
+    finite,
+    outer_keys,
+    read_json,
+)
 from ingest.formats.sequence_evaluations import NODE_LIST_NAME, node_list, read_evaluations
 from ingest.formats.sequence_prompts import read_prompts
 from ingest.formats.sequence_tasks import TASKS, task_slug
@@ -70,7 +78,7 @@ class SequenceContinuation:
             BadInput: It is malformed, of none of them, or evaluates a circuit that is not beside
                 it.
         """
-        data = read_json(path, context.limits)
+        data = read_json(path, context.limits, odd=True)
         if not isinstance(data, dict):
             raise BadInput(f"{path.name} is no object with heads, edges, evaluations or prompts")
         if "heads" in data or "mlps" in data:
@@ -78,9 +86,9 @@ class SequenceContinuation:
         if isinstance(data.get("edges"), list):
             return _edges(data, path.name, context)
         if isinstance(data.get("evaluations"), list):
-            return read_evaluations(data, path, context)
+            return read_evaluations(finite(data), path, context)
         if isinstance(data.get("prompts"), dict):
-            return read_prompts(data, path.name, context)
+            return read_prompts(finite(data), path.name, context)
         raise BadInput(
             f"{path.name} has neither heads and mlps, nor lists of edges or evaluations, nor"
             " prompts by template"
@@ -104,17 +112,24 @@ def _edges(data: Mapping[str, Any], name: str, context: Context) -> Imported:
     notes: list[str] = []
     task = task_slug(data.get("task"))
     said = also_in_file(context.said, notes, model=data.get("model"), task=task)
-    read_as: dict[str, str] = {}
-    edges, ratios = _rows(data["edges"], name, context, read_as)
+    read_as, odd = dict[str, str](), OddScores()
+    edges, ratios = _rows(data["edges"], name, context, read_as, odd)
     dropped_rows = data.get("dropped", [])
     if not isinstance(dropped_rows, list):
         raise BadInput(f"{name}: dropped is no list of edges")
-    dropped, dropped_ratios = _rows(dropped_rows, name, context, read_as)
+    dropped, dropped_ratios = _rows(dropped_rows, name, context, read_as, odd)
+    n_tried = len(edges) + len(dropped)
     both = {edge.connection for edge in edges} & {edge.connection for edge in dropped}
     if both:
         raise BadInput(f"{name}: {min(both)} is kept and dropped")
     if not edges:
         raise BadInput(f"{name} holds no edge")
+    choice = Choice(())
+    if is_asked(said):
+        listed = [*edges, *dropped]
+        marks = [at < len(edges) for at in range(len(listed))]
+        choice = choose([edge.effect for edge in listed], marks, said, name)
+        edges = [listed[at] for at in choice.places]
     if ratios:
         notes.append("effects are 1 - ratio: the share of the metric lost without the edge")
     about = {key: data[key] for key in _ABOUT_EDGES if key in data}
@@ -123,11 +138,15 @@ def _edges(data: Mapping[str, Any], name: str, context: Context) -> Imported:
         said,
         edges,
         scored=bool(ratios),
-        universe_size=len(edges) + len(dropped) if "dropped" in data else None,
-        selection={"rule": data["keep_rule"]} if isinstance(data.get("keep_rule"), str) else None,
-        parameters={**about, **more},
+        # The file lists all that were tried: those that were kept and those that were dropped.
+        universe_size=n_tried if "dropped" in data else None,
+        selection=choice.selection
+        or ({"rule": data["keep_rule"]} if isinstance(data.get("keep_rule"), str) else None),
+        parameters=finite({**about, **more}),
     )
-    return Imported([circuit], notes=[*notes_on_names(read_as), *notes])
+    return Imported(
+        [circuit], notes=[*notes_on_names(read_as), *notes, *odd.notes(), *choice.notes]
+    )
 
 
 def _circuit(said: Said, edges: Sequence[Edge], *, scored: bool, **more: Any) -> Circuit:
@@ -145,7 +164,7 @@ def _circuit(said: Said, edges: Sequence[Edge], *, scored: bool, **more: Any) ->
 
 
 def _rows(
-    rows: Sequence[Any], name: str, context: Context, read_as: dict[str, str]
+    rows: Sequence[Any], name: str, context: Context, read_as: dict[str, str], odd: OddScores
 ) -> tuple[list[Edge], dict[str, float]]:
     """Edges, ranked by their effects, and the ratios that the file has."""
     check_count(len(rows), "edges", name, context.limits)
@@ -153,7 +172,7 @@ def _rows(
     ratios: dict[str, float] = {}
     for at, row in enumerate(rows):
         where = f"{name}, edge {at + 1}"
-        edge, ratio = _row(row, where, read_as)
+        edge, ratio = _row(row, where, read_as, odd)
         if edge.connection in found:
             raise BadInput(f"{where}: {edge.connection} stands there already")
         found[edge.connection] = edge
@@ -165,7 +184,9 @@ def _rows(
     return edges, ratios
 
 
-def _row(row: Any, where: str, read_as: dict[str, str]) -> tuple[Edge, float | None]:
+def _row(
+    row: Any, where: str, read_as: dict[str, str], odd: OddScores
+) -> tuple[Edge, float | None]:
     if not isinstance(row, dict):
         raise BadInput(f"{where} is no object with source and target")
     ends: list[tuple[str, Any]] = []
@@ -182,6 +203,7 @@ def _row(row: Any, where: str, read_as: dict[str, str]) -> tuple[Edge, float | N
     (source, of_source), (target, port) = ends
     if of_source is not None:
         raise BadInput(f"{where}: {row['source']!r} is an input of a head, which sends nothing")
-    ratio = as_number(row.get("ratio"), f"{where}: the ratio")
+    given = as_number(row.get("ratio"), f"{where}: the ratio")
+    ratio = odd.taken(given, f"{source}->{target}" + (f"<{port}>" if port else ""))
     effect = None if ratio is None else 1.0 - ratio
     return Edge(source=source, target=target, port=port, effect=effect), ratio

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingest.formats.base import Context, Imported, Limits, Said
-from ingest.formats.building import edge_circuit, stored_sign
+from ingest.formats.building import edge_circuit, negative_size, stored_sign
 from ingest.formats.sparse_features_file import (
     OUTPUT,
     Block,
@@ -132,6 +132,25 @@ class _Unit:
         return f"{self.site}.{what}#{basis}"
 
 
+def _check_sizes(file: SparseFile) -> None:
+    """Refuse negative effects where the user says that they are sizes.
+
+    Raises:
+        BadInput: There is one.
+    """
+    import numpy as np
+
+    for module in file.submodules.values():
+        for row, unit in np.argwhere(module.effects < 0)[:1].tolist():
+            what = f"{module.name}, position {row}, unit {unit}"
+            raise negative_size(float(module.effects[row, unit]), what)
+    for block in file.blocks or ():
+        if (block.effects < 0).any():
+            raise negative_size(
+                float(block.effects.min()), f"an edge from {block.source} to {block.target}"
+            )
+
+
 class _Chosen:
     """The units that make the circuit, strongest first, and edges between them."""
 
@@ -139,9 +158,12 @@ class _Chosen:
         import numpy as np
 
         self._file = file
+        self.n_odd_edges = 0
         self._turned = -1.0 if said.sign == "hurts-positive" else 1.0
         modules = list(file.submodules.values())
         values = np.concatenate([module.effects.ravel() for module in modules])
+        if said.sign == "unsigned":
+            _check_sizes(file)
         sizes = np.nan_to_num(np.abs(values), nan=0.0)
         places = np.flatnonzero(sizes > 0)
         if said.threshold is not None:
@@ -194,7 +216,9 @@ class _Chosen:
         kept = self._masks[block.source][ends[:, 0], ends[:, 1]]
         if block.target != OUTPUT:
             kept = kept & self._masks[block.target][ends[:, 2], ends[:, 3]]
-        kept = kept & np.isfinite(effects) & (effects != 0)
+        odd = kept & ~np.isfinite(effects)
+        self.n_odd_edges += int(odd.sum())
+        kept = kept & ~odd & (effects != 0)
         return [
             (*row, effect)
             for row, effect in zip(ends[kept].tolist(), effects[kept].tolist(), strict=True)
@@ -323,6 +347,12 @@ def _notes(file: SparseFile, chosen: _Chosen, basis: str) -> list[str]:
         f" {values.size - known.size:,} missing{extremes}; {len(chosen.units):,} units are taken",
         f"units are {'neurons' if file.neurons else 'features'} named by {basis}",
     ]
+    infinite = {one.name: one.n_infinite for one in file.submodules.values() if one.n_infinite}
+    if infinite:
+        named = ", ".join(f"{n:,} in {name}" for name, n in infinite.items())
+        notes.append(f"effects that are infinite read as missing: {named}")
+    if chosen.n_odd_edges:
+        notes.append(f"edges whose effect is no finite number left out: {chosen.n_odd_edges:,}")
     if file.errors_unknown and not file.neurons:
         notes.append(
             f"{file.errors_unknown} places give the dictionary's error as no single number: their"

@@ -50,11 +50,13 @@ class Submodule:
         site: The grammar's, ``l5.resid_post``.
         effects: ``[position, unit]``; the last unit is the error of the dictionary, NaN where the
             file does not give it as one number; one row where positions are summed.
+        n_infinite: How many of them are infinite in the file and NaN here.
     """
 
     name: str
     site: str
     effects: numpy.ndarray[Any, Any]
+    n_infinite: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +207,9 @@ def _submodule(name: Any, value: Any, budget: _Budget) -> Submodule:
         if len(errors) != len(effects):
             raise BadInput(f"{file}: {name}.resc has {len(errors)} positions, act {len(effects)}")
     both = np.concatenate([effects, errors[:, None].astype(effects.dtype)], axis=1)
+    n_infinite = int(np.isinf(both).sum())
     both[~np.isfinite(both)] = np.nan
-    return Submodule(name, site, both)
+    return Submodule(name, site, both, n_infinite)
 
 
 def _blocks(

@@ -3,21 +3,24 @@
 The same head is ``a9.h6``, ``A9.6``, ``<a9.6>``, ``L9H6``, ``head.9.6``, ``attn.9.head.6``,
 ``blocks.9.attn.hook_result[6]`` or, in tables that people write, ``L9.H6`` and ``l9h6``. Ports
 follow as ``<q>``, ``.q``, ``_q`` or ``.Q``. A hook point's index may also name every axis
-(``[:, :, 6]``) or stand beside it, as ACDC has it in Python.
+(``[:, :, 6]``), stand in brackets of its own (``[[:, :, 6]]``), or beside the name, as ACDC has it
+in Python.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from registry.errors import BadIdentifier
 from registry.identifiers import Port, parse_local
 from registry.words import listed
 
-__all__ = ["SPELLINGS", "notes_on_names", "read_exactly", "read_name"]
+__all__ = ["SPELLINGS", "Read", "notes_on_names", "read_exactly", "read_head", "read_name"]
 
+Read = Callable[[str], tuple[str, Port | None]]
+"""What reads the name of a part, and the port it names."""
 _N = r"(\d{1,9})"
 _PORT = r"(?:(?:[._]|(?P<angle><))(?P<port>[qkvQKV])(?(angle)>))?"
 _HEADS = tuple(
@@ -30,15 +33,23 @@ _HEADS = tuple(
         rf"attn\.(?P<layer>\d{{1,9}})\.head\.(?P<head>\d{{1,9}}){_PORT}",
         rf"Head (?P<layer>\d{{1,9}})\.(?P<head>\d{{1,9}})(?:\.O|{_PORT})",
         r"blocks\.(?P<layer>\d{1,9})\.attn\.hook_(?:result|z)\[(?P<head>\d{1,9})\]",
+        r"blocks\.(?P<layer>\d{1,9})\.attn\.hook_(?:result|z)\.(?P<head>\d{1,9})",
         r"blocks\.(?P<layer>\d{1,9})\.(?:attn\.)?hook_(?P<port>[qkv])(?:_input)?\[(?P<head>\d{1,9})\]",
     )
 )
 _ALL_OF_AN_AXIS = r"(?:(?:None|COL|:)\s*,\s*)*"
 _HOOK_POINT = re.compile(
     r"\(?\s*['\"]?(?P<hook>(?:blocks\.\d{1,9}\.[a-z_.]+|hook_[a-z_]+))['\"]?\s*,?\s*"
-    rf"[\[(]\s*{_ALL_OF_AN_AXIS}(?:(?P<head>\d{{1,9}})|None|COL|:)?\s*,?\s*[\])]\s*\)?"
+    rf"(?P<twice>\[\s*(?=\[))?[\[(]\s*{_ALL_OF_AN_AXIS}(?:(?P<head>\d{{1,9}})|None|COL|:)?\s*,?\s*"
+    r"[\])](?(twice)\s*\])\s*\)?"
 )
-"""``blocks.9.attn.hook_result[6]``, ``("blocks.9.attn.hook_result", (None, None, 6))``."""
+"""``blocks.9.attn.hook_result[6]``, ``("blocks.9.attn.hook_result", (None, None, 6))``,
+``blocks.9.attn.hook_result[[:, :, 6]]``."""
+_PAIR = re.compile(
+    r"(?:(?P<round>\()|(?P<square>\[))?\s*(?P<layer>\d{1,9})\s*(?:,\s*|\.)(?P<head>\d{1,9})\s*"
+    r"(?(round)\))(?(square)\])"
+)
+"""``9.6``, ``(9, 6)``: a head where nothing but heads is named."""
 _MLP = re.compile(
     rf"(?:m|M|(?:mlp|MLP)[._ ]?){_N}|[lL]{_N}[._ ]?(?:mlp|MLP)"
     rf"|blocks\.{_N}\.(?:hook_mlp_(?:in|out)|mlp\.hook_out)"
@@ -59,13 +70,16 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "a9.h6": ("a9.h6", "A9.6", "a9.6", "<a9.6>", "L9H6", "head.9.6", "attn.9.head.6",
               "Head 9.6", "Head 9.6.O", "L9.H6", "L9_H6", "L9 H6", "l9h6",
               "blocks.9.attn.hook_result[6]", "blocks.9.attn.hook_z[6]",
+              "blocks.9.attn.hook_z.6", "blocks.9.attn.hook_result[[:, :, 6]]",
+              "blocks.9.attn.hook_result[[None, None, 6]]",
               "blocks.9.attn.hook_result[:, :, 6]", "blocks.9.attn.hook_result[COL, COL, 6]",
               '("blocks.9.attn.hook_result", (None, None, 6))'),
     "a9.h6<k>": ("a9.h6<k>", "a9.h6.k", "<a9.6_k>", "A9.6.K", "head.9.6.k",
                  "L9H6<k>", "attn.9.head.6.k", "Head 9.6.K", "blocks.9.hook_k_input[6]",
-                 "blocks.9.attn.hook_k[6]", '("blocks.9.hook_k_input", (None, None, 6))'),
+                 "blocks.9.attn.hook_k[6]",
+                 "blocks.9.hook_k_input[[:, :, 6]]", '("blocks.9.hook_k_input", (None, None, 6))'),
     "m3": ("m3", "<m3>", "MLP 3", "MLP3", "mlp.3", "mlp3", "mlp_3", "L3.MLP", "l3.mlp",
-           "blocks.3.hook_mlp_out", "blocks.3.hook_mlp_in[:]",
+           "blocks.3.hook_mlp_out", "blocks.3.hook_mlp_in[:]", "blocks.3.hook_mlp_out[[:]]",
            '("blocks.3.hook_mlp_out", (None,))'),
     "input": ("input", "inputs", "embed", "<embed>", "embeds", "tok_embeds", "pos_embeds",
               "tok_embed", "token_embeds", "Embed", "Embeddings", "Input", "Resid Start",
@@ -110,6 +124,16 @@ def read_name(text: str) -> tuple[str, Port | None]:
         raise BadIdentifier(
             text, "a part of a model in a spelling we know, such as a9.h6, <a9.6>, L9H6 or mlp.3"
         ) from None
+
+
+def read_head(text: str) -> str | None:
+    """The head of a layer and a number, as in ``9.6``, ``9, 6``, ``(9, 6)`` or ``[9, 6]``.
+
+    Returns:
+        None where the text is none of these. Elsewhere than in a list of heads they name no part.
+    """
+    found = _PAIR.fullmatch(text.strip()) if len(text) < _LONGEST else None
+    return f"a{int(found['layer'])}.h{int(found['head'])}" if found else None
 
 
 def read_exactly(text: str) -> tuple[str, Port | None]:

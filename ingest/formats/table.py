@@ -1,71 +1,92 @@
-"""Edges as a plain table: how results of a tool we do not know get in.
+"""Tables of edges, or of heads and other nodes: how results of a tool we do not know get in.
 
-CSV with a header line, or JSON Lines, with the columns ``source``, ``target`` and, where known,
-``port`` and ``effect``. Other names of columns are given as a map from ours to the file's. Parts
-may be spelled as any tool does (:mod:`ingest.formats.spelling`); a port may stand in its own column
-or behind the target. Where circuits are bound to token positions, ``source_position`` and
-``target_position`` name them; without a column ``rank``, edges are ranked by the size of their
-effects. Rows of ACDC's hook points are read as well, with the head in brackets
-(``blocks.9.attn.hook_result[6]``); those inside one head or MLP are left out. Other formats that
-hold edges one by one use :func:`read_edges` and :func:`table_circuit`.
+CSV or TSV with a header line, or JSON Lines. A table of edges has the columns ``source``,
+``target`` and, where known, ``port`` and ``effect``; usual names (``from``, ``dst``, ``weight``,
+``score``, :mod:`ingest.formats.columns`) are read as these and a note says so, and any other names
+are given as a map from ours to the file's. Parts may be spelled as any tool does
+(:mod:`ingest.formats.spelling`); a port may stand in its own column or behind the target. Where
+circuits are bound to token positions, ``source_position`` and ``target_position`` name them;
+without a column ``rank``, edges are ranked by the size of their effects. Rows of ACDC's hook points
+are read as well, with the head in brackets (``blocks.9.attn.hook_result[6]``); those inside one
+head or MLP are left out.
+
+A table of heads has ``layer`` and ``head``, or one column ``head`` or ``node`` with names
+(``L9H6``, ``a9.h6``, ``9.6``, ``(9, 6)``, also ``MLP 3``), and ``effect`` or ``score``; it makes a
+circuit of nodes (:mod:`ingest.formats.node_table`). All rows are the circuit, or those that a
+column ``in_circuit`` or ``in_graph`` marks, or those of most size (``--top``, ``--threshold``).
+Other formats that hold edges one by one use :func:`read_edges` and :func:`table_circuit`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ingest.formats.base import Context, Imported, Said, UnknownFormat
 from ingest.formats.building import edge_circuit, with_sign
+from ingest.formats.cells import (
+    LONGEST_VALUE,
+    is_empty,
+    odd_number,
+    read_effect,
+    read_mark,
+    read_position,
+    read_rank,
+)
+from ingest.formats.choosing import choose, is_asked
+from ingest.formats.columns import EDGE_COLUMNS, Columns
 from ingest.formats.contraction import (
     fold_embeddings,
     is_inside,
     notes_on_inside,
     notes_on_ports,
 )
-from ingest.formats.reading import check_lines, read_text
-from ingest.formats.spelling import notes_on_names, read_name
-from registry.csv_cells import unguarded_cell
+from ingest.formats.node_table import names_a_node, read_nodes
+from ingest.formats.reading import OddScores
+from ingest.formats.spelling import Read, notes_on_names, read_name
+from ingest.formats.table_rows import Row, read_table
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Port, node_key
-from registry.limits import check_length
 from registry.records import Circuit, Edge, Node
-from registry.words import listed
 
 __all__ = [
     "COLUMNS",
     "FORMAT",
     "EdgeTable",
-    "Read",
-    "column_names",
-    "no_column",
+    "EdgesRead",
+    "imported_rows",
+    "plausible",
     "read_edges",
-    "read_effect",
-    "read_position",
-    "read_rank",
     "table_circuit",
 ]
 
-_NEEDED = ("source", "target")
-COLUMNS = (*_NEEDED, "port", "effect", "rank", "source_position", "target_position")
-"""Columns of a table of edges; all but the first two may be absent."""
-_MAX_COLUMNS = 1_000
-_LONGEST_VALUE, _LONGEST_NUMBER = 100, 2_000
-_NONE = frozenset({"", "nan", "none", "null", "na"})
-Read = Callable[[str], tuple[str, Port | None]]
-"""What reads the name of a part, and the port it names."""
+COLUMNS = EDGE_COLUMNS[:-1]
+"""Columns of a table of edges as our exporters write it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgesRead:
+    """Edges of a file's rows.
+
+    Attributes:
+        edges: Those of the circuit.
+        notes: What was read as what and what was left out.
+        selection: How they were chosen; None where every row is in the circuit.
+    """
+
+    edges: Sequence[Edge]
+    notes: list[str]
+    selection: dict[str, Any] | None = None
 
 
 class EdgeTable:
     """The format."""
 
     name = "table"
-    summary = "edges as CSV or JSON Lines: source, target, port, effect"
+    summary = "edges or heads as CSV or JSON Lines: source, target, effect; layer, head, effect"
     companions = ()
 
     def sniff(self, path: Path, head: bytes) -> float:
@@ -78,23 +99,62 @@ class EdgeTable:
         return 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
-        """Read a table; every row is an edge of the circuit."""
-        edges, notes = read_edges(_rows(path, context), path.name, context)
-        return Imported([table_circuit(edges, context.said)], notes=notes)
+        """Read a table; every row is an edge or a node of the circuit, or those it marks."""
+        table = read_table(path, context)
+        if table.columns is None:
+            raise BadInput(f"{path.name} holds no edge")
+        columns = table.columns
+        rows = plausible(table, columns, path.name, context.said)
+        found = imported_rows(rows, columns, path.name, context)
+        # Of JSON Lines, a later line may have columns that the first has not.
+        return replace(found, notes=[*(table.columns or columns).notes(), *found.notes])
 
 
 FORMAT = EdgeTable()
 
 
+def imported_rows(rows: Iterable[Row], columns: Columns, name: str, context: Context) -> Imported:
+    """The circuit of a table's rows, of edges or of nodes.
+
+    Raises:
+        BadInput: A row is no edge or node, there are too many, or there is none.
+    """
+    if not columns.of_edges:
+        return read_nodes(rows, name, context)
+    found = read_edges(rows, name, context)
+    circuit = table_circuit(found.edges, context.said, selection=found.selection)
+    return Imported([circuit], notes=found.notes)
+
+
+def plausible(rows: Iterable[Row], columns: Columns, name: str, said: Said) -> Iterator[Row]:
+    """The rows of a table whose columns were guessed, if the first of them names a part at all.
+
+    Raises:
+        UnknownFormat: It does not: other tables have columns of these names too.
+    """
+    rows = iter(rows)
+    first = list(itertools.islice(rows, 1))
+    needed = ("source", "target") if columns.of_edges else ("node", "layer", "head")
+    if not said.columns and any(one in columns.guessed for one in needed):
+        for where, row in first:
+            if not _names_a_part(row, columns):
+                listed = ", ".join(repr(columns.names[one]) for one in needed if one in row)
+                raise UnknownFormat(
+                    f"{name}, {where}: columns {listed} name no part of a model; say which do with"
+                    f" --column {needed[0]}=NAME"
+                )
+    return itertools.chain(first, rows)
+
+
 def read_edges(
-    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    rows: Iterable[Row],
     name: str,
     context: Context,
     read: Read = read_name,
     *,
     may_be_empty: bool = False,
-) -> tuple[list[Edge], list[str]]:
-    """Edges of rows, with notes on what was read as what and what was left out.
+) -> EdgesRead:
+    """Edges of rows, chosen as the file marks them or the user asks.
 
     Rows of hook points that stay inside one head or MLP (:mod:`ingest.formats.contraction`) are
     no edges.
@@ -107,10 +167,11 @@ def read_edges(
         may_be_empty: A file of this format without an edge is one of an empty circuit.
 
     Raises:
-        BadInput: A row is no edge, there are too many, or there is none.
+        BadInput: A row is no edge, there are too many, there is none, or none can be chosen.
     """
-    said, read_as = context.said, dict[str, str]()
+    read_as, odd = dict[str, str](), OddScores()
     edges: list[Edge] = []
+    marks: dict[_Place, bool] = {}
     inside: list[str] = []
     for where, row in rows:
         if len(edges) + len(inside) == context.limits.max_edges:
@@ -118,106 +179,63 @@ def read_edges(
                 f"{name} has more than {context.limits.max_edges:,} edges; --max-edges allows more"
             )
         try:
-            edge = _edge(row, said, read_as, read)
+            edge = _edge(row, context.said, read_as, read)
+            if edge is None:
+                inside.append(f"{row['source']} -> {row['target']}")
+                continue
+            if "in_circuit" in row:
+                place = _place(edge)
+                marks[place] = read_mark(row["in_circuit"]) or marks.get(place, False)
         except (BadIdentifier, BadInput) as error:
             raise BadInput(f"{name}, {where}: {error}") from error
-        if edge is None:
-            inside.append(f"{row['source']} -> {row['target']}")
-        else:
-            edges.append(edge)
+        edges.append(edge)
+        if edge.effect is None and (number := odd_number(row.get("effect"))) is not None:
+            odd.add(number, f"{where}, {edge.connection}")
     if not edges and not may_be_empty:
         raise BadInput(f"{name} holds no edge" + (" between parts" if inside else ""))
     spelled = [theirs for theirs, ours in read_as.items() if ours == "input"]
     folded, notes = fold_embeddings(edges, spelled)
-    notes += notes_on_inside(inside) + notes_on_ports(folded) + notes_on_names(read_as)
-    return list(folded), notes
+    found = _chosen(folded, marks, name, context.said)
+    notes += [*odd.notes(), *found.notes]
+    notes += notes_on_inside(inside) + notes_on_ports(found.edges) + notes_on_names(read_as)
+    return EdgesRead(list(found.edges), notes, found.selection)
 
 
-def column_names(said: Said) -> dict[str, str]:
-    """Our names of the columns to the file's.
-
-    Raises:
-        BadInput: A column was mapped that we have not.
-    """
-    names = {ours: said.columns.get(ours, ours) for ours in COLUMNS}
-    unknown = set(said.columns) - set(names)
-    if unknown:
-        raise BadInput(f"no column {min(unknown)!r} of ours; there are {', '.join(names)}")
-    return names
+_Place = tuple[str, str, Port | None]
 
 
-def no_column(ours: str, there: Iterable[str], said: Said, where: str) -> BadInput:
-    """What is wrong with a table that lacks a column.
-
-    Args:
-        ours: Our name of the column.
-        there: The columns that the table has.
-        said: What the user says; where that maps no column, the table may be one of anything, so
-            that it is no malformed one but of no format that is known.
-        where: Which file, and where in it.
-    """
-    kind = BadInput if said.columns else UnknownFormat
-    return kind(
-        f"{where}: no column {said.columns.get(ours, ours)!r}; it has"
-        f" {listed([*map(repr, there)]) or 'none'}. Map yours with --column {ours}=NAME"
-    )
+def _place(edge: Edge) -> _Place:
+    return edge.source, edge.target, edge.port
 
 
-def _rows(path: Path, context: Context) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    text = read_text(path, context.limits)
-    is_json = path.suffix.lower() in {".jsonl", ".ndjson"}
-    check_lines(text, path.name, context.limits, header=not is_json)
-    if is_json:
-        yield from _json_rows(text, path.name, context.said)
-    else:
-        yield from _csv_rows(text, path, context.said)
+def _chosen(
+    edges: Sequence[Edge], marks: Mapping[_Place, bool], name: str, said: Said
+) -> EdgesRead:
+    """Those that are asked for or marked; all of them where nothing is."""
+    if not marks and not is_asked(said):
+        return EdgesRead(edges, [])
+    places = [_place(edge) for edge in edges]
+    if len(set(places)) < len(places):
+        twice = next(edge for edge in edges if places.count(_place(edge)) > 1)
+        raise BadInput(f"{name}: {twice.connection} stands there twice, and an edge appears once")
+    if marks and any(place not in marks for place in places):
+        raise BadInput(f"{name}: some edges say whether they are in the circuit, and some do not")
+    marked = [marks[place] for place in places] if marks else None
+    choice = choose([edge.effect for edge in edges], marked, said, name)
+    chosen = [edges[at] for at in choice.places]
+    return EdgesRead(chosen, list(choice.notes), choice.selection)
 
 
-def _check_needed(there: Collection[str], names: Mapping[str, str], said: Said, where: str) -> None:
-    for ours in _NEEDED:
-        if names[ours] not in there:
-            raise no_column(ours, there, said, where)
-
-
-def _json_rows(text: str, name: str, said: Said) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    names = column_names(said)
-    for number, line in enumerate(io.StringIO(text), 1):
-        if not line.strip():
-            continue
-        where = f"line {number}"
+def _names_a_part(row: Mapping[str, Any], columns: Columns) -> bool:
+    if not columns.of_edges:
+        return names_a_node(row)
+    for end in ("source", "target"):
         try:
-            row = json.loads(line, parse_constant=lambda _: None)
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"{name}, {where}: no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise BadInput(f"{name}, {where}: no object with source and target")
-        _check_needed(row, names, said, f"{name}, {where}")
-        yield where, {ours: row[theirs] for ours, theirs in names.items() if theirs in row}
-
-
-def _csv_rows(text: str, path: Path, said: Said) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    names = column_names(said)
-    reader = csv.reader(io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    # Our own tables guard against spreadsheets so; most hold nothing to take back.
-    guarded = "'" in text
-    try:
-        header = next(reader, [])
-        if len(header) > _MAX_COLUMNS:
-            raise BadInput(
-                f"{path.name} has {len(header):,} columns and {_MAX_COLUMNS:,} are allowed"
-            )
-        places = {theirs: place for place, theirs in enumerate(header)}
-        known = {ours: places[theirs] for ours, theirs in names.items() if theirs in places}
-        for row in filter(None, reader):
-            where = f"line {reader.line_num}"
-            if len(row) > len(header):
-                raise BadInput(f"{path.name}, {where}: more values than columns")
-            _check_needed(places, names, said, f"{path.name}, {where}")
-            # A line may be shorter than the header, and only what it has is looked at.
-            cells = [unguarded_cell(cell) for cell in row] if guarded else row
-            yield where, {o: cells[at] if at < len(row) else None for o, at in known.items()}
-    except csv.Error as error:
-        raise BadInput(f"{path.name}, line {reader.line_num}: {error}") from error
+            _name(row.get(end), {}, read_name)
+        except (BadIdentifier, BadInput):
+            continue
+        return True
+    return False
 
 
 def _edge(row: Mapping[str, Any], said: Said, read_as: dict[str, str], read: Read) -> Edge | None:
@@ -229,16 +247,17 @@ def _edge(row: Mapping[str, Any], said: Said, read_as: dict[str, str], read: Rea
     if of_source is not None:
         raise BadInput(f"{row['source']!r} is an input of a head, which sends nothing")
     given = row.get("port")
-    if not _is_empty(given):
-        stated = str(given)[:_LONGEST_VALUE].strip().lower()
+    if not is_empty(given):
+        stated = str(given)[:LONGEST_VALUE].strip().lower()
         if stated not in ("q", "k", "v") or port not in (None, stated):
             raise BadInput(f"port {given!r:.80} is none of q, k, v, or not the target's")
         port = stated
+    of = f"{source}->{target}" + (f"<{port}>" if port else "")
     return Edge(
         source=node_key(source, read_position(row.get("source_position"))),
         target=node_key(target, read_position(row.get("target_position"))),
         port=port,
-        effect=with_sign(read_effect(row.get("effect")), said),
+        effect=with_sign(read_effect(row.get("effect")), said, of),
         rank=read_rank(row.get("rank")),
     )
 
@@ -249,66 +268,6 @@ def _name(text: Any, read_as: dict[str, str], read: Read) -> tuple[str, Any]:
     local, port = read(text)
     read_as.setdefault(text, local + (f"<{port}>" if port else ""))
     return local, port
-
-
-def _is_empty(value: Any) -> bool:
-    """Whether a value says nothing. A long text is no such word, and may stand in every row."""
-    if not isinstance(value, str):
-        return value is None
-    return len(value) <= _LONGEST_VALUE and value.strip().lower() in _NONE
-
-
-def read_position(value: Any) -> str | None:
-    """A token position, or None for what is empty.
-
-    Raises:
-        BadInput: It is neither text nor a whole number.
-    """
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise BadInput(f"{value!r:.80} is no position, such as END or 7")
-    text = str(value)
-    check_length("position", text)  # before every row of a table makes a node's name of it
-    return text
-
-
-def read_rank(value: Any) -> int | None:
-    """A rank, or None for what is empty.
-
-    Raises:
-        BadInput: It is no whole number from 1.
-    """
-    if _is_empty(value):
-        return None
-    try:
-        rank = 0 if isinstance(value, bool) else int(value)
-    except (TypeError, ValueError, OverflowError):
-        rank = 0
-    if rank < 1 or (isinstance(value, float) and rank != value):
-        raise BadInput(f"rank {value!r:.80} is no whole number from 1")
-    return rank
-
-
-def read_effect(value: Any) -> float | None:
-    """A number, or None for what is empty.
-
-    Raises:
-        BadInput: It is no finite number.
-    """
-    if _is_empty(value):
-        return None
-    try:
-        # A long text may be a number, and stand in every row.
-        plain = not isinstance(value, bool) and not (
-            isinstance(value, str) and len(value) > _LONGEST_NUMBER
-        )
-        number = float(value) if plain else math.nan
-    except (TypeError, ValueError, OverflowError):
-        raise BadInput(f"effect {value!r:.80} is no number") from None
-    if not math.isfinite(number):
-        raise BadInput(f"effect {value!r:.80} is no finite number; leave it empty where unknown")
-    return number
 
 
 def table_circuit(

@@ -45,7 +45,7 @@ CIRCUITKIT = json.dumps(
         "node_scores": {"A0.0": 0.9, "MLP 0": 0.4},
     }
 )  # fmt: skip
-TABLE = "source,target,port,weight\nembed,A0.0,q,0.5\nA0.0,resid_post,,-1\nembed,MLP 0,,2\n"
+TABLE = "source,target,port,weight\nembed,A0.0,q,0.5\nA0.0,resid_post,,1\nembed,MLP 0,,2\n"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def circuits(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
              "--metric", "kl_divergence", "--kv-heads", "grouped"),
         ),
         "again.csv": (
-            TABLE.replace("-1", "1"),
+            TABLE,
             ("--column", "effect=weight", "--sign", "helps-positive", "--ablation", "resample",
              "--metric", "logit_difference", "--kv-heads", "per-query-head"),
         ),

@@ -187,12 +187,14 @@ def fitting(draw: st.DrawFn) -> tuple[Circuit, Model]:
         d_model=heads * draw(st.integers(1, 9)),
     )  # fmt: skip
     names = st.sampled_from([*space.senders, "logits"])
-    own = draw(st.dictionaries(names, st.none() | scores, max_size=4))
+    sign = draw(st.sampled_from(Sign))
+    effects = st.none() | (scores.map(abs) if sign is Sign.UNSIGNED else scores)
+    own = draw(st.dictionaries(names, effects, max_size=4))
     places = draw(st.lists(st.sampled_from(list(space.edges())), max_size=8, unique=True))
     edges = [
         Edge(
             source=space.senders[row], target=space.receivers[column].node,
-            port=space.receivers[column].port, effect=draw(st.none() | scores),
+            port=space.receivers[column].port, effect=draw(effects),
         )
         for row, column in places
     ]  # fmt: skip
@@ -200,7 +202,7 @@ def fitting(draw: st.DrawFn) -> tuple[Circuit, Model]:
     if not joined and set(own) <= {"logits"}:
         own["input"] = None
     nodes = [Node(component=name, effect=own.get(name)) for name in {*own, *joined}]
-    return circuit(nodes=nodes, edges=edges, sign=draw(st.sampled_from(Sign))), model
+    return circuit(nodes=nodes, edges=edges, sign=sign), model
 
 
 def held(one: Circuit) -> Any:

@@ -23,7 +23,7 @@ Run = Callable[..., tuple[int, bytes, str]]
 
 IOI = examples.circuit(1)
 NUMERALS = examples.circuit(2, task="sequence/numerals")
-HEADS = Circuit.model_validate(IOI.model_dump() | {"edges": (), "level": Level.NODE})
+EMPTY = Circuit.model_validate(IOI.model_dump() | {"edges": (), "nodes": (), "level": Level.NODE})
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *examples.TASKS,
             NewCircuit(IOI, labels=CircuitLabels(tags=("final",))),
             NUMERALS,
-            HEADS,
+            EMPTY,
         )
     return home
 
@@ -124,14 +124,14 @@ class TestFiles:
         assert code == 1
         assert "1 of 3 circuits do not fit csv" in err
         refused = {row["circuit"]: row["refused"] for row in json.loads(out)}
-        assert refused[HEADS.id] is not None
+        assert refused[EMPTY.id] is not None
         assert refused[IOI.id] is refused[NUMERALS.id] is None
         assert len(written(tmp_path / "all")) == 2
 
     def test_one_that_does_not_fit_is_an_error(self, run: Run, tmp_path: Path) -> None:
-        code, out, err = run(HEADS.id, "--to", "csv")
+        code, out, err = run(EMPTY.id, "--to", "csv")
         assert (code, out, written(tmp_path)) == (2, b"", [])
-        assert "no edges" in err
+        assert "neither edges nor nodes" in err
 
     def test_the_exporter_gets_the_model_and_the_scores(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -181,6 +181,8 @@ def test_an_imported_graph_exported_and_imported_again_is_the_same_circuit(
         "a0.h0->logits": {"score": 0.1, "in_graph": True},
         "m0->logits": {"score": 3.0, "in_graph": True},
     }
+    if sign == "unsigned":
+        edges = {name: {**edge, "score": abs(edge["score"])} for name, edge in edges.items()}
     cfg = {"n_layers": 1, "n_heads": 1, "parallel_attn_mlp": False, "d_model": 8}
     nodes = {name: {"in_graph": True} for name in ("input", "a0.h0", "m0", "logits")}
     (tmp_path / "a.json").write_text(json.dumps({"cfg": cfg, "nodes": nodes, "edges": edges}))

@@ -44,7 +44,10 @@ def feature_graphs(draw: st.DrawFn) -> Circuit:
 @st.composite
 def _circuits(draw: st.DrawFn, parts: list[str], level: Level | None) -> Circuit:
     chosen = draw(st.lists(st.sampled_from(_possible(parts)), min_size=1, max_size=8, unique=True))
+    sign = draw(st.sampled_from(Sign))
     effects = [draw(finite_floats.filter(bool)) for _ in chosen]
+    if sign is Sign.UNSIGNED:
+        effects = [abs(effect) for effect in effects]
     by_size = sorted(range(len(chosen)), key=lambda at: -abs(effects[at]))
     ranks = {at: rank for rank, at in enumerate(by_size, 1)}
     edges = [
@@ -52,7 +55,6 @@ def _circuits(draw: st.DrawFn, parts: list[str], level: Level | None) -> Circuit
         for at, (source, target, port) in enumerate(chosen)
     ]
     parameters = PROMPT if level is Level.FEATURE else {}
-    sign = draw(st.sampled_from(Sign))
     return _circuit(edges, level=level or Level.EDGE, sign=sign, parameters=parameters)
 
 

@@ -88,9 +88,64 @@ def test_edges_survive_csv(tmp_path: Path, circuit: Circuit) -> None:
 
 
 @pytest.mark.parametrize("name", ["csv", "parquet"])
-def test_a_circuit_without_edges_is_no_table(name: str) -> None:
-    with pytest.raises(BadInput, match="no edges"):
-        export(CIRCUIT.model_copy(update={"edges": ()}), name)
+def test_a_circuit_of_nothing_is_no_table(name: str) -> None:
+    with pytest.raises(BadInput, match="neither edges nor nodes"):
+        export(CIRCUIT.model_copy(update={"edges": (), "nodes": ()}), name)
+
+
+HEADS = Circuit(
+    model="gpt2", task="ioi", method="m", level="node", sign="helps-positive",
+    nodes=[
+        Node(component="a9.h9", effect=2.5, rank=1),
+        Node(component="a10.h0", effect=-0.5, rank=2),
+        Node(component="a0.h1"),
+    ],
+)  # fmt: skip
+
+
+def test_heads_are_a_table_of_layers_and_heads() -> None:
+    assert export(HEADS, "csv").decode() == (
+        "layer,head,effect,rank\n0,1,,\n9,9,2.5,1\n10,0,-0.5,2\n"
+    )
+
+
+def test_other_nodes_are_named_and_keep_positions_and_roles() -> None:
+    nodes = [*HEADS.nodes, Node(component="m3", position="END", role="=copies", effect=1.0)]
+    circuit = HEADS.model_copy(update={"nodes": tuple(nodes)})
+    assert export(circuit, "csv").decode().splitlines()[0::4] == [
+        "node,effect,rank,position,role", "m3,1.0,,END,'=copies",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+def test_a_table_of_heads_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
+    said = Said(model="gpt2", task="ioi", method="m", sign="helps-positive")
+    path = tmp_path / f"heads.{name}"
+    assert read_back(export(HEADS, name), path, said) == HEADS
+
+
+def test_a_table_of_heads_is_read_by_pandas(tmp_path: Path) -> None:
+    path = tmp_path / "heads.parquet"
+    path.write_bytes(export(HEADS, "parquet"))
+    frame = pandas.read_parquet(path)
+    assert list(zip(frame["layer"], frame["head"], strict=True)) == [(0, 1), (9, 9), (10, 0)]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@given(circuit=circuits())
+def test_nodes_without_edges_survive_parquet_and_csv(tmp_path: Path, circuit: Circuit) -> None:
+    alone = circuit.model_copy(update={"edges": (), "prompt_set": None, "scores": None})
+    assume(alone.nodes)
+    assert read_back(export(alone, "parquet"), tmp_path / "nodes.parquet", Said()) == alone
+    kinds = {parse_node_key(node.key)[0].kind for node in alone.nodes}
+    assume(not kinds & FOLDED)
+    said = Said(model=alone.model, task=alone.task, method=alone.method)
+    back = read_back(export(alone, "csv"), tmp_path / "nodes.csv", said)
+    if any(node.rank is not None for node in alone.nodes):
+        assert back.nodes == alone.nodes
+    else:
+        unranked = [node.model_copy(update={"rank": None}) for node in back.nodes]
+        assert tuple(unranked) == alone.nodes
 
 
 def test_csv_refuses_a_position_that_readers_would_change() -> None:

@@ -77,7 +77,7 @@ def _parquet(folder: Path) -> Seed:
         "source": ["A9.6", "embed", "m0", "m0"],
         "target": ["L10H7", "<m0>", "a9.h6", "a9.h6"],
         "port": ["k", None, "q", "v"],
-        "effect": [0.5, None, -2.0, 1e-9],
+        "effect": [0.5, None, 2.0, 1e-9],
         "rank": [2, None, 1, 3],
     }
     metadata = {"circuits": json.dumps({"model": "gpt2", "sign": "unsigned"})}

@@ -22,6 +22,10 @@ SUBGRAPH: dict[Link, bool] = {
     ("blocks.1.hook_resid_post", ALL, "blocks.1.attn.hook_result", HEAD): True,
     ("blocks.1.hook_resid_post", ALL, "blocks.0.hook_mlp_out", ALL): False,
     ("blocks.1.hook_resid_post", ALL, "blocks.0.hook_resid_pre", ALL): False,
+    ("blocks.1.hook_v_input", HEAD, "blocks.0.hook_mlp_out", ALL): False,
+    ("blocks.1.hook_q_input", HEAD, "blocks.0.hook_resid_pre", ALL): False,
+    ("blocks.1.hook_k_input", HEAD, "blocks.0.hook_resid_pre", ALL): False,
+    ("blocks.1.hook_v_input", HEAD, "blocks.0.hook_resid_pre", ALL): False,
     ("blocks.1.attn.hook_result", HEAD, "blocks.1.attn.hook_q", HEAD): True,
     ("blocks.1.attn.hook_q", HEAD, "blocks.1.hook_q_input", HEAD): True,
     ("blocks.1.hook_q_input", HEAD, "blocks.0.hook_mlp_out", ALL): True,
@@ -57,7 +61,7 @@ def test_what_is_present_between_parts_is_the_circuit(registry: Registry, tmp_pa
     report, circuit = imported(registry, saved(tmp_path, OrderedDict(SUBGRAPH)))
     assert connections(circuit) == ["input->m0", "m0->a1.h0<q>", "a1.h0->logits"]
     assert {edge.effect for edge in circuit.edges} == {None}
-    assert (circuit.universe_size, circuit.selection) == (6, {"rule": "present"})
+    assert (circuit.universe_size, circuit.selection) == (10, {"rule": "present"})
     assert report.format == "acdc-subgraph"
     assert report.notes[0].startswith("3 links that stay inside one head or MLP left out")
 
@@ -67,6 +71,14 @@ def test_a_file_of_present_edges_alone_does_not_say_of_how_many(
 ) -> None:
     content = OrderedDict((key, True) for key, present in SUBGRAPH.items() if present)
     assert imported(registry, saved(tmp_path, content))[1].universe_size is None
+
+
+def test_a_file_of_some_edges_does_not_say_of_how_many_though_it_marks_them(
+    registry: Registry, tmp_path: Path
+) -> None:
+    some = list(SUBGRAPH.items())[:3]
+    circuit = imported(registry, saved(tmp_path, OrderedDict(some)))[1]
+    assert (len(circuit.edges), circuit.universe_size) == (1, None)
 
 
 def test_older_names_and_two_embeddings_are_read(registry: Registry, tmp_path: Path) -> None:
@@ -88,7 +100,7 @@ def test_a_subgraph_of_which_nothing_is_left_is_an_empty_circuit(
 ) -> None:
     content = OrderedDict(dict.fromkeys(SUBGRAPH, False))
     circuit = imported(registry, saved(tmp_path, content))[1]
-    assert (circuit.edges, circuit.universe_size) == ((), 6)
+    assert (circuit.edges, circuit.universe_size) == ((), 10)
 
 
 def changed(key: Any, present: Any = True) -> OrderedDict[Any, Any]:
@@ -99,13 +111,13 @@ def changed(key: Any, present: Any = True) -> OrderedDict[Any, Any]:
     ("content", "says"),
     [
         (["OrderedDict", "blocks.1.hook_resid_post"], "no dictionary of edges"),
-        (changed(("blocks.1.hook_resid_post", ALL)), "edge 10: ('blocks.1.hook_resid_post'"),
-        (changed("OrderedDict"), "edge 10"),
-        (changed(("m0", ALL, "m1", ALL), "yes"), "edge 10"),
-        (changed(("m0", 3, "m1", ALL)), "edge 10"),
-        (changed(("m0", ALL, "blocks.1.attn.hook_result", (None, None, True))), "edge 10"),
-        (changed(("m0", ALL, "blocks.1.attn.hook_result", (0, None, 1))), "edge 10"),
-        (changed(("blocks.2.hook_mlp_in", ALL, "blocks.1.attn.hook_result", ALL)), "edge 10"),
+        (changed(("blocks.1.hook_resid_post", ALL)), "edge 14: ('blocks.1.hook_resid_post'"),
+        (changed("OrderedDict"), "edge 14"),
+        (changed(("m0", ALL, "m1", ALL), "yes"), "edge 14"),
+        (changed(("m0", 3, "m1", ALL)), "edge 14"),
+        (changed(("m0", ALL, "blocks.1.attn.hook_result", (None, None, True))), "edge 14"),
+        (changed(("m0", ALL, "blocks.1.attn.hook_result", (0, None, 1))), "edge 14"),
+        (changed(("blocks.2.hook_mlp_in", ALL, "blocks.1.attn.hook_result", ALL)), "edge 14"),
         (changed(("blocks.2.hook_mlp_in", ALL, "blocks.1.hook_q_input", HEAD)), "sends nothing"),
         (changed(("blocks.2.hook_mlp_in", ALL, "elsewhere", ALL), False), "'elsewhere' is not"),
     ],
@@ -120,5 +132,5 @@ def test_a_malformed_subgraph_is_refused_with_the_reason(
 
 def test_too_many_edges_are_refused(registry: Registry, tmp_path: Path) -> None:
     path = saved(tmp_path, OrderedDict(SUBGRAPH))
-    (report,) = import_files(registry, [path], SAID, limits=Limits(max_edges=8))
+    (report,) = import_files(registry, [path], SAID, limits=Limits(max_edges=12))
     assert "--max-edges" in report.notes[0]

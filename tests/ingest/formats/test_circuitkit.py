@@ -57,7 +57,7 @@ class TestScores:
         assert {n.component: (n.effect, n.rank) for n in circuit.nodes} == {
             "m0": (2.0, 1), "a10.h7": (0.75, 2), "a9.h6": (0.75, 3),
         }  # fmt: skip
-        assert circuit.universe_size == 5
+        assert circuit.universe_size is None
         assert circuit.selection == {"top": 3, "by": "absolute"}
         assert circuit.parameters["discovery_cfg"] == {"batch_size": 4}
         assert "MLP 0 read as m0" in report.notes

@@ -149,7 +149,10 @@ class TestScores:
         path = written(tmp_path, json.dumps(graph()).replace("-2.0", token))
         found = read(path)
         assert effects(found.circuits[0])["input->m0"] == (None, None)
-        assert found.notes == ["1 of 8 edges have no score, 1 of them chosen"]
+        odd = [] if token in ("NaN", "null") else [
+            "1 score that is no finite number read as missing: input->m0 (inf)"
+        ]  # fmt: skip
+        assert found.notes == [*odd, "1 of 8 edges have no score, 1 of them chosen"]
 
     def test_what_was_never_scored_stays_in_the_circuit(self, tmp_path: Path) -> None:
         path = written(tmp_path, json.dumps(graph()).replace("-2.0", "NaN"))
@@ -170,7 +173,7 @@ class TestScores:
     def test_more_than_there_are_may_be_asked_for(self, tmp_path: Path) -> None:
         found = read(written(tmp_path, graph()), top=100)
         assert len(found.circuits[0].edges) == 8
-        assert found.notes == ["8 edges could be chosen, fewer than the 100 asked for"]
+        assert found.notes[0] == "8 edges could be chosen, fewer than the 100 asked for"
 
     def test_scores_of_double_precision_are_kept_as_they_are(self, tmp_path: Path) -> None:
         found = read(written(tmp_path, json.dumps(graph()).replace("-2.0", "0.1")))
@@ -268,7 +271,7 @@ class TestNeurons:
             "m1#coordinate[1]": (-2.0, 1), "logits": (None, None),
         }  # fmt: skip
         assert effects(circuit) == {"m0->m1": (1.0, None)}
-        assert circuit.universe_size == 12
+        assert circuit.universe_size is None  # two of the four heads are not listed
 
     def test_the_strongest_neurons_may_be_asked_for(self) -> None:
         circuit = circuit_of(FILES / "neurons-apart.json", top=2)

@@ -158,7 +158,9 @@ class TestScores:
         assert {edge.connection for edge in found.circuits[0].edges} == {
             "input->a0.h0<q>", "input->a0.h1<q>", "input->a0.h0<k>",
         }  # fmt: skip
-        assert "1 infinite scores read as missing" in found.notes
+        assert found.notes[0] == (
+            "1 score that is no finite number read as missing: input->a0.h1<q> (inf)"
+        )
 
     def test_a_graph_that_marks_nothing_asks_how_many(self, tmp_path: Path) -> None:
         marked = torch.zeros(SIZE, dtype=torch.bool)

@@ -56,6 +56,39 @@ def test_pairs_are_edges_and_both_embeddings_one_input(registry: Registry) -> No
     assert any("pos_embeds, tok_embeds" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("key", ["edges", "circuit", "anything"])
+def test_the_list_may_be_the_value_of_an_object(
+    registry: Registry, tmp_path: Path, key: str
+) -> None:
+    listed = json.loads((FILES / "edges.json").read_text("utf-8"))
+    alone = imported(registry, FILES / "edges.json")[1]
+    report, circuit = imported_or_known(registry, written(tmp_path, {key: listed}))
+    assert (report.format, circuit.id) == ("edge-pruning", alone.id)
+    more = {"model": "gpt2", key: listed, "threshold": 0.5}
+    report, circuit = imported_or_known(registry, written(tmp_path, more))
+    assert circuit.id == alone.id
+    assert f"left unread beside {key!r}: 'model', 'threshold'" in report.notes
+
+
+def imported_or_known(registry: Registry, path: Path) -> tuple[FileReport, Circuit]:
+    (report,) = import_files(registry, [path], SAID)
+    assert report.outcome in {Outcome.STORED, Outcome.KNOWN}, report.notes
+    return report, registry.circuit(report.circuits[0]).circuit
+
+
+def test_an_object_with_no_edges_in_it_is_an_empty_circuit(
+    registry: Registry, tmp_path: Path
+) -> None:
+    assert imported(registry, written(tmp_path, {"edges": []}))[1].edges == ()
+
+
+def test_an_object_of_two_lists_of_edges_is_refused(registry: Registry, tmp_path: Path) -> None:
+    pairs = [["m0", "m1"]]
+    (report,) = import_files(registry, [written(tmp_path, {"kept": pairs, "cut": pairs})], SAID)
+    assert report.outcome is Outcome.REFUSED
+    assert "holds lists 'kept', 'cut'; expected one list of edges" in report.notes[0]
+
+
 def test_keys_and_values_are_the_groups_where_the_user_says_so(registry: Registry) -> None:
     circuit = imported(registry, FILES / "edges.json", kv_heads="grouped")[1]
     assert "m0->a1.kv0<k>" in connections(circuit)

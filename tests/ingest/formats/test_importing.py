@@ -97,7 +97,7 @@ class TestTables:
             ("source,target\n", "holds no edge"),
             ("source,target\nm0,m1\nm0,\n", "line 3"),
             ("source,target,effect\nm0,m1,much\n", "effect 'much' is no number"),
-            ("source,target,effect\nm0,m1,inf\n", "no finite number"),
+            ("source,target,effect\nm0,m1,1e\n", "effect '1e' is no number"),
             ("source,target,port\nm0,a1.h0,z\n", "port 'z'"),
             ("source,target\nm0,m1,m2\n", "more values than columns"),
             ("source,target\nm0,m1\nm0,m1\n", "appears once"),
@@ -164,7 +164,7 @@ class TestFolders:
         written(folder / "deep", "source,target\nm0,m1\n", "two.csv")
         written(folder, "thanks", "README")
         sidecar = (
-            "- {files: '*', model: gpt2, task: ioi, sign: unsigned}\n"
+            "- {files: '*', model: gpt2, task: ioi, sign: helps-positive}\n"
             "- {files: 'deep/*', task: greater-than}\n"
         )
         written(folder, sidecar, "circuits-import.yaml")

@@ -83,7 +83,7 @@ def test_ranks_and_positions_are_read_where_there_are_columns(tmp_path: Path) ->
         ({"source": ["m0"], "target": ["m1"], "effect": [True]}, "holds bool"),
         ({"source": [0], "target": [1]}, "row 1: 0 is no name"),
         ({"source": ["m0"], "target": [None]}, "row 1: None is no name"),
-        ({"source": ["m0"], "target": ["m1"], "effect": [float("inf")]}, "no finite number"),
+        ({"source": ["m0"], "target": ["m1"], "effect": ["much"]}, "effect 'much' is no number"),
         ({"source": ["m0"], "target": ["m1"], "rank": [0.5]}, "rank 0.5"),
         ({"source": [], "target": []}, "holds no edge"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.formats.spelling import SPELLINGS, read_name
+from ingest.formats.spelling import SPELLINGS, read_head, read_name
 from registry.errors import BadIdentifier
 from registry.identifiers import parse_local
 
@@ -107,3 +107,28 @@ def test_what_no_tool_writes_is_refused(text: str) -> None:
 def test_a_text_too_long_for_a_name_is_refused_at_once() -> None:
     with pytest.raises(BadIdentifier, match=r"'hook_embed +\.\.\.' is not a part's name"):
         read_name("hook_embed" + " " * 1_000_000 + "!")
+
+
+@pytest.mark.parametrize("text", ["9.6", "9, 6", "(9, 6)", "[9, 6]", "(9,6)", " (9, 6) "])
+def test_a_layer_and_a_number_are_a_head_where_only_heads_are_named(text: str) -> None:
+    assert read_head(text) == "a9.h6"
+
+
+@pytest.mark.parametrize("text", ["9", "9.", "(9, 6", "9, 6)", "[9, 6)", "9.6.1", "L9H6", "-9.6"])
+def test_what_is_no_layer_and_number_is_no_head(text: str) -> None:
+    assert read_head(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hook_result[[:, :, 6]]",  # of which layer?
+        "blocks.9.attn.hook_result[[:, :, 6]",
+        "blocks.9.attn.hook_result[:, :, 6]]",
+        "blocks.9.attn.hook_result[[[:, :, 6]]]",
+        "blocks.9.attn.hook_result[[:, 3, 6]]",
+    ],
+)
+def test_an_index_that_names_no_head_is_refused(text: str) -> None:
+    with pytest.raises(BadIdentifier):
+        read_name(text)
