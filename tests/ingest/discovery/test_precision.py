@@ -1,0 +1,165 @@
+"""Which dtype weights and proofs have, and what is said of a model that cannot be run in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from ingest.discovery import attribute_edges
+from ingest.discovery.faults import told_by_part
+from ingest.discovery.widened import widened
+from ingest.model_proof import all_logits, require_same_logits
+from ingest.models import wrap
+from registry.errors import UnsupportedModel
+from tests.ingest.discovery.decoders import bridge, clean_ids, corrupt_ids, metric
+from tests.ingest.discovery.families import FAMILIES, Family, build
+from tests.ingest.discovery.plain_patcher import PlainPatcher
+from tests.ingest.discovery.test_families import ids
+from tests.ingest.discovery.test_families import metric as difference
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+def loaded(family: Family, folder: Path, dtype: torch.dtype) -> Any:
+    """A model as transformers loads it in a dtype."""
+    build(family).save_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager"
+    )
+    return model.eval()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_what_transformers_keeps_in_float32_is_not_rounded(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """The router of ERNIE 4.5 decides otherwise once it is rounded."""
+    family = FAMILIES["ernie4_5_moe"]
+    theirs = {
+        name: parameter.dtype
+        for name, parameter in loaded(family, tmp_path, dtype).named_parameters()
+    }
+    assert {torch.float32, dtype} == set(theirs.values())
+    plain = build(family)
+    wrap(plain, dtype=dtype)
+    ours = {
+        name.replace("_original_component.", ""): parameter.dtype
+        for name, parameter in plain.named_parameters()
+    }
+    assert {name: ours[name] for name in theirs if name in ours} == {
+        name: kind for name, kind in theirs.items() if name in ours
+    }
+    assert sum(kind == torch.float32 for kind in ours.values()) >= sum(
+        kind == torch.float32 for kind in theirs.values()
+    )
+
+
+def test_edges_of_a_rounded_mixture_of_experts_are_those_of_the_plain_model(
+    tmp_path: Path,
+) -> None:
+    family, (clean, corrupt) = FAMILIES["ernie4_5_moe"], ids()
+    found = attribute_edges(
+        wrap(build(family), dtype=torch.bfloat16), clean, corrupt, difference, method="exact"
+    )
+    model = loaded(family, tmp_path, torch.bfloat16)
+    plain = PlainPatcher(model, family.names, found.space, clean, corrupt)
+    index = torch.arange(3)
+    full = difference(plain.clean.logits.float(), index)
+    rounding = 0.05 * float(found.matrix.abs().max())
+    for row, column in list(found.space.edges())[::5]:
+        sender, receiver = found.space.senders[row], found.space.receivers[column]
+        patched = difference(plain.logits_without(sender, receiver).float(), index)
+        expected = float((full - patched).mean())
+        assert float(found.matrix[row, column]) == pytest.approx(expected, abs=rounding)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_widened_model_computes_in_float32_and_is_put_back(dtype: torch.dtype) -> None:
+    model = bridge("llama", dtype).original_model
+    before = {name: each.data.clone() for name, each in model.named_parameters()}
+    with torch.no_grad():
+        narrow = model(clean_ids()).logits
+        with widened(model):
+            wide = model(clean_ids()).logits
+        again = model(clean_ids()).logits
+    assert (narrow.dtype, wide.dtype) == (dtype, torch.float32)
+    assert torch.equal(narrow, again)
+    for name, each in model.named_parameters():
+        assert each.dtype == before[name].dtype
+        assert torch.equal(each.data, before[name])
+
+
+def test_a_widened_model_is_put_back_when_its_forward_pass_fails() -> None:
+    model = bridge("llama", torch.bfloat16).original_model
+    handle = model.model.layers[1].register_forward_pre_hook(_failing)
+    with pytest.raises(RuntimeError, match="broken"), widened(model):
+        model(clean_ids())
+    handle.remove()
+    assert {each.dtype for each in model.parameters()} == {torch.bfloat16}
+    assert model(clean_ids()).logits.dtype == torch.bfloat16
+
+
+def _failing(module: nn.Module, arguments: object) -> None:
+    raise RuntimeError("broken")
+
+
+def test_a_model_that_cannot_be_float64_is_refused_with_the_part_that_fails() -> None:
+    with pytest.raises(
+        UnsupportedModel,
+        match=r"XGLMForCausalLM cannot be run in float64: .* in XGLMAttention at model\.layers\.0\."
+        r"self_attn \(.*\); use float32",
+    ):
+        wrap(build(FAMILIES["xglm"]), dtype="float64")
+
+
+def test_experts_run_in_float64() -> None:
+    """The grouped product that transformers prefers has no float64."""
+    model = wrap(build(FAMILIES["mixtral"]), dtype="float64")
+    assert model.original_model.dtype == torch.float64
+
+
+def test_a_fault_of_our_own_hooks_is_not_blamed_on_the_model() -> None:
+    model = bridge("gpt2")
+
+    def wrong(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError, match="ours"):
+        attribute_edges(model, clean_ids(), corrupt_ids(), wrong)
+
+
+def test_a_bare_assertion_is_told_by_its_line() -> None:
+    class Picky(nn.Module):
+        def forward(self, value: torch.Tensor) -> torch.Tensor:
+            if value.shape[0] != 7:
+                raise AssertionError
+            return value
+
+    model = nn.Sequential(Picky())
+    with (
+        pytest.raises(
+            UnsupportedModel, match=r"in Picky at 0 \(AssertionError: raise AssertionError\)"
+        ),
+        told_by_part(model, "a model", torch.float32),
+    ):
+        model(torch.zeros(2))
+
+
+def test_logits_may_differ_by_rounding_and_no_more() -> None:
+    plain = build(FAMILIES["llama"])
+    found = all_logits(plain, "tiny")
+    assert found.shape == (4, 40)
+    require_same_logits("tiny", found, found + 1e-6 * found.std())
+    with pytest.raises(UnsupportedModel, match="tiny becomes another model"):
+        require_same_logits("tiny", found, found + 1e-3 * found.std() * torch.randn(found.shape))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_scores_of_a_model_that_is_right_pass_in_half_precision(dtype: torch.dtype) -> None:
+    for name in ("gpt2", "llama", "neox", "gemma2"):
+        attribute_edges(bridge(name, dtype), clean_ids(), corrupt_ids(), metric())
