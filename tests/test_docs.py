@@ -23,7 +23,9 @@ from registry.cli.root import command_group
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-GENERATED = ("settings.md", "commands.md", "queries.md", "catalog.md", "formats.md")
+GENERATED = (
+    "settings.md", "commands.md", "queries.md", "catalog.md", "formats.md", "models.md",
+)  # fmt: skip
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
 
 

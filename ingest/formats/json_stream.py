@@ -1,11 +1,12 @@
 """One object of JSON that is larger than memory: its lists by batches of items, the rest whole.
 
-Pieces of the text are decoded by :mod:`json` itself, so that numbers, missing values and texts are
-what :func:`ingest.formats.reading.read_json` makes of them. A piece of a list is cut behind its
-last brace or bracket, or before its last comma: where what stands before decodes as a list, these
-are items, since JSON is read from the left alone; where it does not, the cut was inside an item or
-a text, and items are decoded one by one. That is faster than to ask a parser for one item after the
-other: 55 MB of links a second, where ijson with yajl gives 39 and all of the file at once 31.
+Pieces of the text are decoded by :mod:`json` itself, so that numbers and texts are what
+:func:`ingest.formats.reading.read_json` makes of them with ``odd``. A piece of a list is cut behind
+its last brace or bracket, or before its last comma: where what stands before decodes as a list,
+these are items, since JSON is read from the left alone; where it does not, the cut was inside an
+item or a text, and items are decoded one by one. That is faster than to ask a parser for one item
+after the other: 55 MB of links a second, where ijson with yajl gives 39 and all of the file at once
+31.
 """
 
 from __future__ import annotations

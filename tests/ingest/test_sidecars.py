@@ -99,7 +99,7 @@ class TestEntries:
         assert "does not name its task" in reports["mib/deep/two.json"].notes[0]
 
     def test_one_that_means_no_file_is_told_once(self, registry: Registry, folder: Path) -> None:
-        text = "- {files: '*', task: ioi}\n- {files: ['mib/*.jsn', 'top.json'], sign: unsigned}\n"
+        text = "- {files: '*', task: ioi}\n- {files: ['mib/*.jsn', 'top.json'], sign: unknown}\n"
         reports = imported(registry, folder, text)
         told = reports.pop(SIDECAR)
         assert (told.outcome, told.format) == (Outcome.SKIPPED, "circuits-import")

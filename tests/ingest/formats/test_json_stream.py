@@ -65,7 +65,7 @@ def test_pieces_of_any_size_give_what_the_whole_file_gives(
     random.shuffle(fields)
     text = json.dumps(dict(fields), indent=indent, ensure_ascii=ascii_alone)
     path = written(tmp_path_factory.mktemp("pieces"), text)
-    expected = read_json(path, Limits())
+    expected = read_json(path, Limits(), odd=True)
     taken = Taken(path, piece)
     assert taken.seen == set(content) & {"whole", "items"}
     assert repr(taken.whole) == repr([expected["whole"]] if "whole" in content else [])
@@ -131,10 +131,11 @@ def test_a_malformed_file_is_refused_with_the_place(
 @pytest.mark.parametrize("number", ["1.5", "1e+5", "-12", "0.25E-7", "NaN", "-Infinity", "1e999"])
 def test_a_number_that_a_piece_ends_in_is_read_whole(tmp_path: Path, number: str) -> None:
     path = written(tmp_path, f'{{"whole": {number}, "items": [{number},{number}]}}')
-    expected = read_json(path, Limits())
+    expected = read_json(path, Limits(), odd=True)
     for piece in range(1, 40):
         taken = Taken(path, piece)
-        assert (taken.whole, taken.items) == ([expected["whole"]], expected["items"])
+        whole, items = [expected["whole"]], expected["items"]
+        assert repr((taken.whole, taken.items)) == repr((whole, items))  # NaN is not itself
 
 
 @pytest.mark.parametrize("large", ["[" + "0," * 2_000 + "0]", '"' + "x" * 20_000 + '"'])
