@@ -16,10 +16,7 @@ process (Linux). With ``--limits`` the exit code is 1 if the process takes 1 GB 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from memory import peak_bytes, run_apart
 
 MIB = 2**20
 LAYERS, TOKENS, FEATURES, LOGITS = 26, 73, 22_000, 10
 BYTES_PER_LINK = {False: 113, True: 76}  # of our files, by whether they are compact
 ALLOWED_SECONDS = 300.0
 ALLOWED_BYTES = 1_000_000_000
-SAMPLE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -175,39 +172,10 @@ def import_here(path: Path, node_threshold: float, edge_threshold: float) -> Mea
     return Measured(seconds, peak_bytes(), report.edges, report.nodes, list(report.notes))
 
 
-def peak_bytes(pid: int | str = "self") -> int:
-    """Largest resident set of a process; what its parent had before starting it not counted."""
-    with contextlib.suppress(OSError):  # it has ended, or there is no such folder
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0 if pid != "self" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def children(pid: int) -> list[int]:
-    """Processes that one has started; none where the system does not say."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, task.read_text().split())
-    return found
-
-
 def import_apart(path: Path, node_threshold: float, edge_threshold: float) -> Measured:
     """Import in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--here", "--file", str(path),
-         "--node-threshold", str(node_threshold), "--edge-threshold", str(edge_threshold)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    engine_bytes = 0
-    while process.poll() is None:
-        engine_bytes = max([engine_bytes, *map(peak_bytes, children(process.pid))])
-        time.sleep(SAMPLE_SECONDS)
-    said, errors = process.communicate()
-    if process.returncode:
-        raise SystemExit(errors)
-    return Measured(**{**json.loads(said.splitlines()[-1]), "engine_bytes": engine_bytes})
+    shares = ["--node-threshold", str(node_threshold), "--edge-threshold", str(edge_threshold)]
+    return Measured(**run_apart([__file__, "--here", "--file", str(path), *shares]))
 
 
 def main() -> int:

@@ -20,11 +20,8 @@ one 300 s, or any process 2 GB.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy
+from memory import peak_bytes, run_apart
 
 from ingest.discovery.edge_space import EdgeSpace
 
@@ -42,7 +40,6 @@ SHAPES = {"gpt2": EdgeSpace(12, 12, 12), "llama-3-8b": EdgeSpace(32, 32, 32)}
 ALLOWED_SECONDS = {"gpt2": 1.5, "llama-3-8b": 60.0}
 ALLOWED_SECONDS_WHOLE = 300.0
 ALLOWED_BYTES = 2_000_000_000
-SAMPLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -160,38 +157,9 @@ def import_here(path: Path, model: str) -> Measured:
     return Measured(opened - start, done - opened, peak_bytes(), report.edges)
 
 
-def peak_bytes(pid: int | str = "self") -> int:
-    """Largest resident set of a process; what its parent had before starting it not counted."""
-    with contextlib.suppress(OSError):  # it has ended, or there is no such folder
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0 if pid != "self" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def import_apart(path: Path, model: str) -> Measured:
     """Import in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--here", str(path), model],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    engine_bytes = 0
-    while process.poll() is None:
-        engine_bytes = max([engine_bytes, *map(peak_bytes, children(process.pid))])
-        time.sleep(SAMPLE_SECONDS)
-    said, errors = process.communicate()
-    if process.returncode:
-        raise SystemExit(errors)
-    return Measured(**{**json.loads(said.splitlines()[-1]), "engine_bytes": engine_bytes})
-
-
-def children(pid: int) -> list[int]:
-    """Processes that one has started; none where the system does not say."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, task.read_text().split())
-    return found
+    return Measured(**run_apart([__file__, "--here", str(path), model]))
 
 
 def show(name: str, path: Path, runs: list[Measured]) -> None:

@@ -39,6 +39,11 @@ class Family:
     edges: bool
     note: str
 
+    @property
+    def which(self) -> str:
+        """The models it is about, in words."""
+        return f"{self.name} with {self.where}" if self.where else self.name
+
     def holds(self, config: Mapping[str, Any]) -> bool:
         """Whether a model's configuration says that it is of these."""
         if config.get("model_type") != self.name:
@@ -90,8 +95,7 @@ def require_edges(folder: Path, name: str) -> None:
     config = read_config(folder)
     family = None if config is None else family_of(config)
     if family is not None and not family.edges:
-        which = f"{family.name} with {family.where}" if family.where else family.name
         raise UnsupportedModel(
-            f"{name} is a {which}, which cannot be split into edges: {family.note}; "
+            f"{name} is a {family.which}, which cannot be split into edges: {family.note}; "
             "docs/models.md lists the families that can"
         )

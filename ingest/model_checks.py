@@ -52,10 +52,11 @@ def _verdict(config: Any) -> Check:
         return Check(
             "family", State.WARN, f"{kind} was not tried before", "what follows proves this model"
         )
-    which = f"{family.name} with {family.where}" if family.where else family.name
     if family.edges:
-        return Check("family", State.OK, f"{which} can be split into edges ({family.note})")
-    return Check("family", State.FAIL, f"{which} cannot be split into edges: {family.note}", _PAGE)
+        return Check("family", State.OK, f"{family.which} can be split into edges ({family.note})")
+    return Check(
+        "family", State.FAIL, f"{family.which} cannot be split into edges: {family.note}", _PAGE
+    )
 
 
 def _loaded(name: str) -> Iterator[Check]:

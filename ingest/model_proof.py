@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ingest.discovery.faults import told_by_part
+from ingest.discovery.prompts import spread_tokens
 from ingest.discovery.widened import widened
 from registry.errors import UnsupportedModel
 
@@ -40,7 +41,7 @@ def all_logits(model: Any, name: str) -> Tensor:
     plain = getattr(model, "original_model", model)
     embedding = plain.get_input_embeddings()
     weight = embedding.weight
-    tokens = _prompt(len(weight)).to(weight.device)
+    tokens = spread_tokens(len(weight), _N_TOKENS).to(weight.device)
     mask = torch.ones_like(tokens)
     told = told_by_part(plain, name, plain.dtype, wrapped=plain is not model)
     with torch.no_grad(), widened(plain), told:
@@ -69,8 +70,3 @@ def require_same_logits(name: str, plain: Tensor, wrapped: Tensor) -> None:
         f"differ by up to {largest:.3g}, where they spread by {spread:.3g}; a setting of its "
         "config.json is left out there, so that no circuit of it would be the model's"
     )
-
-
-def _prompt(n_words: int) -> Tensor:
-    """Different tokens from all over a vocabulary, ``[1, pos]``."""
-    return torch.linspace(0, n_words - 1, _N_TOKENS + 2)[1:-1].round().long()[None]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest.model_names import locate, resolve
+from ingest.openings import opening_of
 from registry.errors import BadInput, MissingExtra
 from registry.records import Model
 
@@ -301,9 +302,7 @@ def _prepends_bos(tokenizer: PreTrainedTokenizerBase | None, config: PretrainedC
         return str(config.model_type).startswith("gemma")
     if tokenizer.bos_token_id is None:
         return False
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    return bool(len(full) > len(bare) and full[0] == tokenizer.bos_token_id)
+    return opening_of(tokenizer)[:1] == (tokenizer.bos_token_id,)
 
 
 def _give_tokenizer(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from ingest.formats.base import Format, Imported, ModelDoubt
+from ingest.formats.base import Format, Imported, ModelDoubt, first_problem
 from ingest.known_models import known_model
 from ingest.told_apart import KnownOutcomes, other_edits, tell_apart
 from registry.errors import BadInput, CircuitsError
@@ -317,9 +317,4 @@ def _digest(path: Path) -> str:
 
 def reason(error: Exception) -> str:
     """Why a file was refused, in a line."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        what = str(first["msg"]).removeprefix("Value error, ")
-        return f"{where}: {what}" if where else what
-    return str(error)
+    return first_problem(error) if isinstance(error, ValidationError) else str(error)

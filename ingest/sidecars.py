@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ingest.formats.base import Said
+from ingest.formats.base import Said, first_problem
 from ingest.formats.plain_yaml import read_yaml
 from ingest.globs import matches
 from ingest.known_models import model_slug
@@ -150,10 +150,7 @@ def _entry(found: Mapping[Any, Any], place: str) -> Entry:
     try:
         Said.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        what = str(first["msg"]).removeprefix("Value error, ")
-        raise BadInput(f"{place}: {where}: {what}") from error
+        raise BadInput(f"{place}: {first_problem(error)}") from error
     return Entry(_globs(found.get("files", _EVERY_FILE), place), fields)
 
 

@@ -23,7 +23,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from registry.errors import BadInput
 from registry.identifiers import Port
-from registry.records import Ablation, Edge, Level, Node, Sign
+from registry.ranking import nodes_by_size
+from registry.records import Ablation, Edge, Level, Sign
 
 __all__ = ["Attributed", "LogitAttribution", "PatchAttribution", "attributed", "is_attribution"]
 
@@ -258,7 +259,7 @@ def _of_logits(scored: _Scored, top: int | None) -> dict[str, Any]:
         "level": Level.NODE,
         "selection": selection,
         "universe_size": len(scored.parts),
-        "nodes": _nodes({name: scored.parts[name] for name in parts}),
+        "nodes": nodes_by_size({name: scored.parts[name] for name in parts}),
     }
 
 
@@ -281,7 +282,7 @@ def _of_patching(scored: _Scored, top: int | None, higher_is_better: bool | None
             "level": Level.NODE,
             "selection": selection,
             "universe_size": len(effects),
-            "nodes": _nodes({name: effects[name] for name in parts}),
+            "nodes": nodes_by_size({name: effects[name] for name in parts}),
         }
     places, selection = _strongest(scored.edges, top)
     ends = dict.fromkeys(end for place in places for end in place[:2])
@@ -292,7 +293,7 @@ def _of_patching(scored: _Scored, top: int | None, higher_is_better: bool | None
         "kv_heads": "per-query-head",
         "selection": selection,
         "universe_size": len(scored.edges),
-        "nodes": _nodes({name: effects.get(name) for name in ends}),
+        "nodes": nodes_by_size({name: effects.get(name) for name in ends}),
         "edges": tuple(
             Edge(
                 source=place[0],
@@ -317,13 +318,3 @@ def _strongest(
         raise BadInput("the result scores no part")
     ranked = sorted(scores, key=lambda name: -abs(scores[name]))
     return ranked[:top], None if top is None else {"top": top, "by": "absolute"}
-
-
-def _nodes(effects: Mapping[str, float | None]) -> tuple[Node, ...]:
-    known = [name for name, effect in effects.items() if effect is not None]
-    ranked = sorted(known, key=lambda name: -abs(effects[name] or 0.0))
-    ranks = {name: rank for rank, name in enumerate(ranked, 1)}
-    return tuple(
-        Node(component=name, effect=effect, rank=ranks.get(name))
-        for name, effect in effects.items()
-    )

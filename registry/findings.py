@@ -17,6 +17,7 @@ from registry.attributions import attributed, is_attribution
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import parse_model
 from registry.ledger.base import NewCircuit
+from registry.ranking import nodes_by_size
 from registry.records import (
     Ablation,
     Circuit,
@@ -168,12 +169,7 @@ def ranked_edges(found: FoundCircuit) -> tuple[Edge, ...]:
 
 def ranked_nodes(found: FoundCircuit) -> tuple[Node, ...]:
     """Nodes with their own effect; ranks go by its size, and to those that have one."""
-    with_effect = [node for node in found.nodes if node.effect is not None]
-    by_size = sorted(with_effect, key=lambda node: -abs(node.effect or 0.0))
-    ranks = {node.id: rank for rank, node in enumerate(by_size, 1)}
-    return tuple(
-        Node(component=node.id, effect=node.effect, rank=ranks.get(node.id)) for node in found.nodes
-    )
+    return nodes_by_size({node.id: node.effect for node in found.nodes})
 
 
 def _is_found(one: Any) -> bool:

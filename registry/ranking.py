@@ -1,10 +1,12 @@
-"""How far two lists of figures agree on the order of what they measure."""
+"""Parts in the order of their effects, and how far two orders agree."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-__all__ = ["rank_correlation"]
+from registry.records import Node
+
+__all__ = ["nodes_by_size", "rank_correlation"]
 
 _FEWEST = 3
 """Of two pairs it would be 1 or -1 whatever they are."""
@@ -24,3 +26,14 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
 
     found = float(numpy.corrcoef(rankdata(ours), rankdata(theirs))[0, 1])
     return max(-1.0, min(1.0, found))  # rounding can lead past 1 by its last digit
+
+
+def nodes_by_size(effects: Mapping[str, float | None]) -> tuple[Node, ...]:
+    """Nodes by component; ranks go by the size of their effect, to those that have one."""
+    sizes = {name: abs(effect) for name, effect in effects.items() if effect is not None}
+    by_size = sorted(sizes, key=lambda name: -sizes[name])
+    ranks = {name: rank for rank, name in enumerate(by_size, 1)}
+    return tuple(
+        Node(component=name, effect=effect, rank=ranks.get(name))
+        for name, effect in effects.items()
+    )

@@ -21,10 +21,9 @@ from ingest.discovery.block_parts import (
     Heads,
     Projection,
     read_block,
-    unknown_arithmetic,
 )
 from ingest.discovery.edge_space import EdgeSpace
-from ingest.discovery.faults import told_by_part
+from ingest.discovery.faults import told_by_part, unknown_arithmetic
 from registry.errors import BadInput, UnsupportedModel
 
 __all__ = ["Anatomy", "Hook", "frozen", "read_anatomy", "require_close"]

@@ -15,11 +15,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ingest.discovery.faults import unknown_arithmetic
 from ingest.discovery.norms import Norm, no_norm, read_norm
-from ingest.discovery.widened import widened
 from registry.errors import UnsupportedModel
 
-__all__ = ["BlockParts", "Heads", "Projection", "read_block", "unknown_arithmetic"]
+__all__ = ["BlockParts", "Heads", "Projection", "read_block"]
 
 _GROUPS = "num_key_value_groups"
 
@@ -135,11 +135,6 @@ class Heads:
     copies: int = 1
 
 
-def unknown_arithmetic(name: str, reason: str) -> UnsupportedModel:
-    """The error for a model that does not do what is assumed of it."""
-    return UnsupportedModel(f"edge attribution does not know the arithmetic of {name}: {reason}")
-
-
 def read_block(
     block: Any, layer: int, heads: Heads, name: str, hooks: Mapping[str, Any]
 ) -> BlockParts:
@@ -170,8 +165,7 @@ def read_block(
 
     def norm(part: str) -> Norm:
         module = parts[part].original_component
-        with widened(module):
-            return read_norm(module, w_o.shape[-1], w_o, f"{where}.{part}", name)
+        return read_norm(module, w_o.shape[-1], w_o, f"{where}.{part}", name)
 
     first = norm("ln1") if "ln1" in parts else no_norm(w_o.shape[-1], w_o)
     mlp_in, mlp_stream, shared = _mlp_places(parts)

@@ -19,7 +19,7 @@ from torch import nn
 from ingest.discovery.prompts import out_of_memory
 from registry.errors import CircuitsError, UnsupportedModel
 
-__all__ = ["first_line", "told_by_part"]
+__all__ = ["first_line", "told_by_part", "unknown_arithmetic"]
 
 _OURS = str(Path(__file__).parent)
 _LIBRARIES = ("torch", "transformer_lens", "accelerate")
@@ -54,6 +54,11 @@ def told_by_part(
             f"{name} cannot be run in {kind}{' once it is wrapped' if wrapped else ''}: its "
             f"forward pass fails in {part} ({first_line(error)}); {_remedy(dtype)}"
         ) from error
+
+
+def unknown_arithmetic(name: str, reason: str) -> UnsupportedModel:
+    """The error for a model that does not do what is assumed of it."""
+    return UnsupportedModel(f"edge attribution does not know the arithmetic of {name}: {reason}")
 
 
 def first_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from ingest.discovery.gradients import GradientRun, differentiate
 from ingest.discovery.metrics import Metric, per_prompt
 from ingest.discovery.patched_run import run_patched
 from ingest.discovery.products import EdgeProducts, mapped_gradients
-from ingest.discovery.prompts import PromptBatch
+from ingest.discovery.prompts import PromptBatch, spread_tokens
 from ingest.discovery.structure import TwoRuns, another_prompt, prove_structure
 from ingest.discovery.widened import is_half, widened
 
@@ -89,9 +89,8 @@ def prove_model(model: Any, kv_heads: str = "grouped") -> int:
         UnsupportedModel: The model does something else.
     """
     anatomy = read_anatomy(model, kv_heads)
-    spread = torch.linspace(0, int(model.cfg.d_vocab) - 1, 2 * _N_TOKENS + 2)[1:-1].round().long()
-    clean, corrupt = spread[::2][None].to(anatomy.device), spread[1::2][None].to(anatomy.device)
-    batch = PromptBatch(torch.zeros(1, dtype=torch.long), clean, corrupt)
+    tokens = spread_tokens(int(model.cfg.d_vocab), 2 * _N_TOKENS).to(anatomy.device)
+    batch = PromptBatch(torch.zeros(1, dtype=torch.long), tokens[:, ::2], tokens[:, 1::2])
 
     def difference(logits: Tensor, index: Tensor) -> Tensor:  # noqa: ARG001
         return (logits[:, 0] - logits[:, -1]).to(torch.promote_types(logits.dtype, torch.float32))

@@ -18,8 +18,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ingest.discovery.faults import unknown_arithmetic
 from ingest.discovery.widened import widened
-from registry.errors import UnsupportedModel
 
 __all__ = ["Norm", "Point", "no_norm", "read_norm"]
 
@@ -118,7 +118,7 @@ def read_norm(module: Any, d_model: int, like: Tensor, where: str, name: str) ->
     """Find out what a module computes.
 
     Args:
-        module: A norm of the model, in float32 where the model is of half precision.
+        module: A norm of the model; it is asked in float32 or wider, which tells more.
         d_model: Width of what it reads.
         like: A tensor of the model's dtype and on its device.
         where: Its place, for the error.
@@ -131,14 +131,13 @@ def read_norm(module: Any, d_model: int, like: Tensor, where: str, name: str) ->
     sizes = torch.tensor(_PROBE_SIZES).repeat_interleave(_PROBES)[:, None]
     probes = torch.randn(len(sizes), d_model, generator=generator) * sizes + 0.5 * sizes
     probes = probes.to(like.device, torch.promote_types(like.dtype, torch.float32))
-    with torch.no_grad():
+    with torch.no_grad(), widened(module):
         expected = cast(Tensor, module(probes))
         for norm in _candidates(module, d_model, probes):
             if _agrees(norm, probes, expected):
                 return norm.to(like.dtype)
-    raise UnsupportedModel(
-        f"edge attribution does not know the arithmetic of {name}: {where}, a "
-        f"{type(module).__name__}, is neither LayerNorm nor RMSNorm"
+    raise unknown_arithmetic(
+        name, f"{where}, a {type(module).__name__}, is neither LayerNorm nor RMSNorm"
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "out_of_memory",
     "padding_token",
     "read_prompts",
+    "spread_tokens",
 ]
 
 _NO_MEMORY = ("out of memory", "can't allocate memory")
@@ -118,6 +119,11 @@ class PromptPairs:
         return torch.stack(
             [tokens[i, self.starts[i] : self.starts[i] + self.lengths[i]] for i in chosen]
         )
+
+
+def spread_tokens(n_words: int, n_tokens: int) -> Tensor:
+    """Different tokens from all over a vocabulary, ``[1, pos]``: a prompt to prove a model by."""
+    return torch.linspace(0, n_words - 1, n_tokens + 2)[1:-1].round().long()[None]
 
 
 def each_batch(

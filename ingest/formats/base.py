@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry import plugins
 from registry.errors import BadInput
@@ -116,6 +116,14 @@ class Limits:
 
     max_bytes: int = 2**30
     max_edges: int = 5_000_000
+
+
+def first_problem(error: ValidationError) -> str:
+    """Field and fault of the first thing that is wrong with a record, in a line."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    what = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 def _nobody(_title: str) -> Callable[[int, int], None]:
