@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,6 @@ def model() -> Any:
     bridge = build_bridge_from_module(made, "GPT2LMHeadModel", hf_config=made.config)
     bridge.enable_compatibility_mode()
     return bridge.eval()
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def logits(model: Any, unit: str, **more: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from tests.ingest.formats.easyedit_files import record, written
 from tests.ingest.formats.test_importing import graph
 
 SAID = {"model": "gpt2", "method": "ROME"}
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,6 @@ ORDERED = (
     "successor-heads", "attention-pattern-heads",
 )  # fmt: skip
 """The circuits that were ordered; other entries are variants of one of them."""
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 class TestFiles:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,6 @@ SUBGRAPH: dict[Link, bool] = {
     ("blocks.0.hook_mlp_out", ALL, "blocks.0.hook_mlp_in", ALL): True,
     ("blocks.0.hook_mlp_in", ALL, "blocks.0.hook_resid_pre", ALL): True,
 }
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def saved(folder: Path, content: Any) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,6 @@ from tests.ingest.formats.attribution_graphs import (
 
 FILES = Path(__file__).parent / "files" / "attribution-graph"
 SAID = Said(model="gemma-2-2b", task="completion")
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def read(folder: Path, content: Any, said: Said = SAID) -> Imported:

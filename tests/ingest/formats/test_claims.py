@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ SHAPES: dict[str, Any] = {
     "edge-pruning": {"original": [], "extra": []},
     "attribution-graph": {"metadata": {}, "qParams": {}, "nodes": [], "links": []},
 }
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("name", SHAPES)

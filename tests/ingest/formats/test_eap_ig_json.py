@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ MIB = SHARED / "mib-circuit-track"
 IOI, UGS = MIB / "ioi-eap-ig.json", MIB / "ugs_ioi_interp-bench_0.01.json"
 UGS_MARKED = MIB / "derived" / "ugs_ioi_interp-bench_0.01_top100_old-dialect.json"
 CANONICAL = SHARED / "query-circuit-discovery" / "ioi_gpt2_canonical_circuit.json"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def read(path: Path, limits: Limits | None = None, **said: Any) -> Imported:

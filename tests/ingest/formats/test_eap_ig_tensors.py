@@ -7,7 +7,6 @@ import pickle
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,6 @@ FILES = Path(__file__).parent / "files"
 REAL = SHARED / "circuit-visualize"
 SPACE = EdgeSpace(1, 2, 2)
 SIZE = len(SPACE.senders), len(SPACE.receivers)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def graph(**changes: Any) -> dict[str, Any]:

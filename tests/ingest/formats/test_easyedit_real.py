@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,13 +17,6 @@ from tests.ingest.formats.easyedit_files import (
     table,
 )
 from tests.ingest.formats.test_importing import needs_files
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
-
 
 # -- real files -----------------------------------------------------------------------------------
 

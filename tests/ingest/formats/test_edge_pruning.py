@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ needs_files = pytest.mark.skipif(
     not SHARED.is_dir(), reason="other tools' files are not beside this checkout"
 )
 SAID = {"model": "gpt2", "task": "ioi"}
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def imported(registry: Registry, path: Path, **said: Any) -> tuple[FileReport, Circuit]:

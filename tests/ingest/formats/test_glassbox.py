@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,6 @@ from registry import Registry
 from registry.records import Ablation, Circuit, Level, Sign
 
 FILE = Path(__file__).parent / "files" / "glassbox" / "analysis.json"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def written(folder: Path, **changes: Any) -> Path:

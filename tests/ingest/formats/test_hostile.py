@@ -13,7 +13,6 @@ import time
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,6 @@ from tests.ingest.formats import attribution_graphs
 GPT2 = {"model": "gpt2", "task": "ioi"}
 EDITED = [{"requested_rewrite": {"prompt": "x"}, "post": {"rewrite_acc": 1.0}}]
 SECONDS = 10
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def refused(registry: Registry, path: Path, format: str | None = None, **said: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,6 @@ needs_files = pytest.mark.skipif(
     not SHARED.is_dir(), reason="other tools' files are not beside this checkout"
 )
 GPT2 = {"model": "gpt2", "task": "ioi"}
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def graph(**changes: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,6 @@ SPELLED = [
     "blocks.{}.attn.hook_z.{}",
     "A{}.{}",
 ]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def report_of(registry: Registry, path: Path, **said: Any) -> FileReport:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ KEY = "layer_0_comp_block_output_unit_pos_nunit_1#0"
 SAID = {"model": "gpt2", "task": "ioi"}
 pytestmark = pytest.mark.slow
 LOW_RANK = {"low_rank_dimension": 2}
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def one(registry: Registry, path: Path, **said: Any) -> FileReport:

@@ -31,12 +31,6 @@ def sown(tmp_path_factory: pytest.TempPathFactory) -> Sown:
     return found
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
-
-
 def imported(registry: Registry, path: Path, format: str, limits: Limits) -> FileReport:
     said = {"model": "some-model", "task": "some-task"} | SAID.get(format, {})
     (report,) = import_files(registry, [path], said, format=find_format(format), limits=limits)

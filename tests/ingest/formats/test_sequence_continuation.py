@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ from tests.ingest.formats.test_importing import SHARED, needs_files
 FILES = Path(__file__).parent / "files" / "sequence-continuation"
 REAL = SHARED / "seqcont"
 NODE_LIST = "months_circuit_thres_0.8.json"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def changed(folder: Path, file: Path, **changes: Any) -> Path:

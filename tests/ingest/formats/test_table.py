@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,6 @@ blocks.0.hook_mlp_in,blocks.0.hook_mlp_out,0.3
 blocks.0.hook_mlp_out,blocks.1.hook_q_input[2],0.25
 blocks.0.hook_resid_pre,blocks.0.hook_mlp_in,-0.75
 """
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry.init(tmp_path / "home") as opened:
-        yield opened
 
 
 def imported(registry: Registry, path: Path) -> tuple[FileReport, Circuit]:
