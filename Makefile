@@ -15,11 +15,15 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 # running Neo4j that is given has room for one alone.
 WORKERS ?= $(if $(CIRCUITS_TEST_NEO4J),1,2)
 THREADS ?= 1
+TIMES ?= 10
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
+# In the order of tests/order.py, not in that of how many tests a file has.
+PYTEST = OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -rs -n $(WORKERS) --dist loadfile \
+	--no-loadscope-reorder
 
 # One stamp for each of the two installations; they lie in .venv and are deleted with it.
 DEMO := $(VENV)/.installed-demo
@@ -28,7 +32,7 @@ DEV := $(VENV)/.installed-dev
 # pip takes a half-copied package for a whole one, so what it left is not built upon.
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help demo lint check test conformance golden docs old bench faults pin clean distclean
+.PHONY: help demo lint check test slow conformance golden docs old bench faults pin clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,11 +48,15 @@ lint: $(DEV) ## Format, style, types, import contracts, generated documentation
 	$(BIN)/python docs/generate.py --check
 
 check: lint ## lint, and the tests that need neither a server nor a language model
-	$(BIN)/pytest -q -m "not slow and not model and not neo4j and not postgres"
+	$(BIN)/pytest -q -m "not seconds and not slow and not model and not neo4j and not postgres"
 
-test: $(DEV) ## Every test, against a real Neo4j and a real PostgreSQL; report in reports/
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -rs -n $(WORKERS) --dist loadfile \
-		--junitxml=reports/junit.xml
+test: $(DEV) ## What is tested at every change, with a real Neo4j and PostgreSQL; report in reports/
+	$(PYTEST) -m "not slow" --junitxml=reports/junit.xml
+
+# Random examples of every kind are tried TIMES as often as at every change.
+slow: $(DEV) ## The rest: large grids, training, long campaigns; what was seen goes into docs/slow.md
+	CIRCUITS_TEST_TIMES=$(TIMES) $(PYTEST) -m "slow or hypothesis" --timeout=3600 \
+		--junitxml=reports/slow.xml
 
 conformance: $(DEV) ## What every graph store and every ledger owes, on all engines
 	$(BIN)/pytest -rs tests/conformance
@@ -63,9 +71,10 @@ docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
 old: $(DEV) ## Keep a ledger as this version writes it, for later versions to upgrade
 	$(BIN)/python -m tests.old.make_old
 
-bench: $(DEV) ## Measure imports, edits, comparisons, nulls, projection, queries, commands and writing
+bench: $(DEV) ## Measure imports, ablations, edits, comparisons, nulls, projection, queries, commands and writing
 	$(BIN)/python benchmarks/import.py
 	$(BIN)/python benchmarks/attribution.py
+	$(BIN)/python benchmarks/ablation_parts.py --at-least 1.5
 	$(BIN)/python benchmarks/edits.py
 	$(BIN)/python benchmarks/graph.py
 	$(BIN)/python benchmarks/compare.py

@@ -1,10 +1,10 @@
 """Measure importing an attribution graph of a long prompt: seconds and peak memory.
 
-The graph is of our own making, as circuit-tracer writes it: features of 26 layers at 73 tokens,
-what they do not explain, tokens and logits; links drawn at random from earlier to later parts, with
-weights of very different sizes, by target and then by source. A file of 1.7 GB has some 15 million.
-It is imported into a fresh registry by a process of its own, pruned by influence. ``--compact``
-leaves spaces out, so that there are more links; ``--links-first`` has the file read twice.
+The graph is synthetic, in circuit-tracer's format: features of 26 layers at 73 tokens, error nodes,
+tokens and logits. Links are random, from earlier to later parts, with weights of very different
+sizes, sorted by target and then by source. A file of 1.7 GB has some 15 million links. A separate
+process imports it into a new registry and prunes it by influence. ``--compact`` omits spaces, so
+that the file has more links; with ``--links-first`` the file is read twice.
 
     python benchmarks/attribution.py [--bytes 1700000000] [--node-threshold 0.8]
         [--edge-threshold 0.9] [--compact] [--links-first] [--file graph.json] [--limits]
@@ -40,12 +40,12 @@ class Measured:
     """One import.
 
     Attributes:
-        seconds: Until it is recorded and projected.
+        seconds: Time until it is recorded and projected.
         peak_bytes: Largest resident set.
-        edges: In the circuit.
-        nodes: In the circuit.
-        notes: What its user is told.
-        engine_bytes: Largest resident set of the graph's process; 0 where it cannot be seen.
+        edges: Number of edges in the circuit.
+        nodes: Number of nodes in the circuit.
+        notes: Notes for the user.
+        engine_bytes: Largest resident set of the graph's process; 0 if it is unknown.
     """
 
     seconds: float
@@ -57,7 +57,7 @@ class Measured:
 
 
 def make_nodes(random: numpy.random.Generator) -> list[dict[str, Any]]:
-    """Nodes as the tool lists them: features, errors, tokens, logits."""
+    """Nodes in the order of the tool: features, errors, tokens, logits."""
     places = {
         (int(layer), int(at), int(index))
         for layer, at, index in zip(
@@ -106,7 +106,7 @@ def _node(id: str, layer: int | str, at: int, type_: str, **more: Any) -> dict[s
 def make_links(
     nodes: list[dict[str, Any]], n_links: int, random: numpy.random.Generator
 ) -> Iterator[tuple[str, str, float]]:
-    """About so many links, by target and then by source."""
+    """About this many links, sorted by target and then by source."""
     layers = numpy.array([-1 if n["layer"] == "E" else int(n["layer"]) for n in nodes])
     sends = numpy.array([n["feature_type"] != "logit" for n in nodes])
     ids = [node["node_id"] for node in nodes]
@@ -124,7 +124,7 @@ def make_links(
 
 
 def write_graph(path: Path, size_bytes: int, *, compact: bool, links_first: bool) -> None:
-    """A graph of about so many bytes; the same for the same arguments."""
+    """Write a graph of about this many bytes; equal arguments give equal files."""
     random = numpy.random.default_rng(0)
     nodes = make_nodes(random)
     n_links = size_bytes // BYTES_PER_LINK[compact]
@@ -152,8 +152,8 @@ def write_graph(path: Path, size_bytes: int, *, compact: bool, links_first: bool
 
 
 def import_here(path: Path, node_threshold: float, edge_threshold: float) -> Measured:
-    """Import in this process, which has done nothing before."""
-    from ingest.importing import Outcome, import_files
+    """Import in this fresh process."""
+    from ingest.exchange.importing import FileOutcome, import_files
     from registry import Registry
 
     with (
@@ -167,13 +167,13 @@ def import_here(path: Path, node_threshold: float, edge_threshold: float) -> Mea
         }  # fmt: skip
         (report,) = import_files(registry, [path], said)
         seconds = time.perf_counter() - began
-        if report.outcome is not Outcome.STORED:
+        if report.outcome is not FileOutcome.STORED:
             raise SystemExit(f"{path.name} was not stored: {report.notes}")
     return Measured(seconds, peak_bytes(), report.edges, report.nodes, list(report.notes))
 
 
 def import_apart(path: Path, node_threshold: float, edge_threshold: float) -> Measured:
-    """Import in a process of its own."""
+    """Import in a separate process."""
     shares = ["--node-threshold", str(node_threshold), "--edge-threshold", str(edge_threshold)]
     return Measured(**run_apart([__file__, "--here", "--file", str(path), *shares]))
 
@@ -186,7 +186,7 @@ def main() -> int:
     parser.add_argument("--edge-threshold", type=float, default=0.9)
     parser.add_argument("--compact", action="store_true", help="without spaces: more links")
     parser.add_argument("--links-first", action="store_true", help="links before the nodes")
-    parser.add_argument("--file", type=Path, help="import this one, and make none")
+    parser.add_argument("--file", type=Path, help="import this file instead of a new one")
     parser.add_argument("--limits", action="store_true", help="exit code 1 if over the limits")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()

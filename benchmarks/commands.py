@@ -1,10 +1,11 @@
-"""Measure how long the reading commands take, as a user runs them, on many stored circuits.
+"""Measure the time of the reading commands, as a user runs them, on many stored circuits.
 
-A registry of 1,000 circuits of 500 edges: ten tasks on GPT-2 small, each with circuits of four
-methods on 25 sets of prompts, faithfulness of all on their own task, and of one method's on every
-other, beside random circuits. Each command runs in a process of its own, on the embedded graph and
-on Neo4j, its start included; the second column is processor time of the command alone. None may
-take more than two seconds, but for those that draw random circuits or compare all pairs.
+The registry has 1,000 circuits of 500 edges: ten tasks on GPT-2 small, each with circuits of four
+methods on 25 sets of prompts. Faithfulness is recorded for all circuits on their own task, and for
+the circuits of one method on every other task, with random circuits. Each command runs in a
+separate process, on the embedded graph and on Neo4j; the time includes its start. The second column
+is the processor time of the command alone. No command may take more than two seconds, except those
+that draw random circuits or compare all pairs.
 
     python benchmarks/commands.py [--circuits 1000] [--engines kglite neo4j] [--repeat 3]
 
@@ -16,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
-import random
 import resource
 import subprocess
 import sys
@@ -27,67 +26,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from graph import MODEL, N_EDGES, TASKS, make_circuits, running_neo4j
+from graph import running_neo4j
+from many_circuits import MODEL, N_EDGES, TASKS, fill, make_records
 
-from registry import Registry
-from registry.records import Ablation, Circuit, Edit, Evaluation, Outcome, PromptSet
+from registry.records import Circuit
 
 LONGEST_SECONDS = 2.0
-METHODS = ("eap", "eap-ig-inputs", "clean-corrupted", "exact")
-_AT_ONCE = 100
-
-
-def make_records(n: int) -> tuple[list[PromptSet], list[Circuit], list[Evaluation]]:
-    """``n`` circuits in turn over the tasks, then over the methods, then over sets of prompts."""
-    draw, prompts, circuits = random.Random(1), {}, []
-    for number, bare in enumerate(make_circuits(n)):
-        of_task = number // len(TASKS)
-        seed, method = of_task // len(METHODS), METHODS[of_task % len(METHODS)]
-        name = hashlib.sha256(f"{bare.task} {seed}".encode()).hexdigest()
-        prompts[name] = PromptSet(id=name, task=bare.task, seed=seed, n_prompts=100)
-        found = {
-            "prompt_set": name, "method": "edge-attribution", "parameters": {"method": method},
-            "metric": "logit_difference", "higher_is_better": True, "kv_heads": "grouped",
-            "ablation": Ablation.RESAMPLE, "selection": {"top": N_EDGES, "by": "absolute"},
-        }  # fmt: skip
-        circuits.append(bare.model_copy(update=found))
-    measured = [one for circuit in circuits for one in _measurements(circuit, draw)]
-    return [*prompts.values()], circuits, measured
-
-
-def _measurements(circuit: Circuit, draw: random.Random) -> Iterator[Evaluation]:
-    """On its own task, and those of one method on every other, beside random circuits."""
-    everywhere = circuit.parameters["method"] == METHODS[0]
-    for task in TASKS:
-        own = task.slug == circuit.task
-        for measure in ("faithfulness", "random_faithfulness"):
-            if own or everywhere:
-                yield Evaluation(
-                    circuit=circuit.id, task=task.slug, measure=measure, value=draw.random(),
-                    full=3.0, empty=-3.0, ablation=Ablation.RESAMPLE, n_prompts=100,
-                    parameters={"metric": "logit_difference"},
-                )  # fmt: skip
-
-
-def fill(home: Path, circuits: Sequence[Circuit], others: Sequence[PromptSet | Evaluation]) -> None:
-    """Record everything, and an edit of busy parts."""
-    edit = Edit(model=MODEL.slug, editor="ROME", components=("m5", "a9.h6"),
-                circuits=(circuits[0].id,))  # fmt: skip
-    outcomes = [
-        Outcome(edit=edit.id, metric="accuracy", task=task.slug, before=1.0, after=0.5)
-        for task in TASKS
-    ]
-    prompts = [one for one in others if isinstance(one, PromptSet)]
-    measured = [one for one in others if isinstance(one, Evaluation)]
-    with Registry.init(home) as registry, registry.projecting_later():
-        registry.record(MODEL, *TASKS, *prompts)
-        for start in range(0, len(circuits), _AT_ONCE):
-            registry.record(*circuits[start : start + _AT_ONCE])
-        registry.record(*measured, edit, *outcomes)
 
 
 def commands(circuits: Sequence[Circuit]) -> Mapping[str, Sequence[Sequence[str]]]:
-    """What is run: commands that have to be quick, and others."""
+    """The commands: those that must be fast, and others."""
     first, alike, elsewhere = circuits[0].id[:12], circuits[len(TASKS)].id[:12], circuits[1].id[:12]
     tasks = [task.slug for task in TASKS]
     three = ["--task", ",".join(tasks[:3])]
@@ -117,7 +65,7 @@ def _users(circuits: Sequence[Circuit], connection: str) -> int:
 
 
 def measure(root: Sequence[str], arguments: Sequence[str], repeat: int, *, quick: bool) -> None:
-    """Print how long a command takes; of several runs the quickest, as others only disturb it."""
+    """Print the time of a command: the fastest of several runs, because noise only adds time."""
     walls, processors, lines = [], [], 0
     for _ in range(repeat):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -163,7 +111,7 @@ def measure_all(options: argparse.Namespace, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _filled_neo4j(root: Sequence[str]) -> Iterator[str]:
-    """A Neo4j made from the registry's ledger; its address."""
+    """Fill a Neo4j from the registry's ledger; gives its address."""
     with running_neo4j() as server:
         with server.open() as writer:
             writer.clear()
@@ -174,7 +122,7 @@ def _filled_neo4j(root: Sequence[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure as the command line requests."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--circuits", type=int, default=1000)
     parser.add_argument("--engines", nargs="+", default=["kglite", "neo4j"])

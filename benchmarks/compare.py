@@ -1,8 +1,8 @@
-"""Measure how long random circuits with the degrees of found ones take to draw.
+"""Measure the time to draw random circuits with the degrees of found circuits.
 
-Circuits are synthetic: edges of a model drawn so that some parts are hubs, as in real circuits.
-Sizes are those of GPT-2 small's circuits, and 2 % of all edges of SmolLM2-135M, whose query heads
-share keys and values in threes. Time is that of both nulls, as ``circuits compare A B`` takes it.
+Circuits are synthetic: random edges of a model such that some parts are hubs, as in real circuits.
+Sizes are those of GPT-2 small's circuits, and 2 % of all edges of SmolLM2-135M, in which three
+query heads share one key/value head. The time is that of both nulls in ``circuits compare A B``.
 
     python benchmarks/compare.py [--edges 100 500 1000] [--draws 1000]
 """
@@ -14,7 +14,8 @@ import random
 import time
 from collections.abc import Sequence
 
-from queries.chance import edges_by_layers, saturation, shared_by_chance
+from queries.chance.degrees import saturation, shared_by_chance
+from queries.chance.layers import edges_by_layers
 from registry.identifiers import can_feed, parse_connection
 from registry.records import Model
 
@@ -42,7 +43,7 @@ def universe(n_layers: int, n_heads: int, n_kv_heads: int) -> list[str]:
 
 
 def circuit(edges: Sequence[str], n: int, seed: int) -> set[str]:
-    """Edges between hubs, most of them."""
+    """Draw edges, most of them between hubs."""
     generator = random.Random(seed)
     ends = {end for edge in edges for end in edge.split("->")}
     weight = {end: generator.lognormvariate(0, 1) for end in sorted(ends)}
@@ -54,7 +55,7 @@ def circuit(edges: Sequence[str], n: int, seed: int) -> set[str]:
 
 
 def measure(model: Model, edges: Sequence[str], n: int, draws: int) -> None:
-    """Print how long two circuits of ``n`` edges take, and what was found."""
+    """Print the time for two circuits of ``n`` edges, and the results."""
     a, b = (circuit(edges, n, seed) for seed in (0, 1))
     began = time.perf_counter()
     degrees = shared_by_chance(a, b, draws, seed=0)
@@ -71,7 +72,7 @@ def measure(model: Model, edges: Sequence[str], n: int, draws: int) -> None:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure as the command line requests."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--edges", type=int, nargs="+", default=[100, 500, 1000])
     parser.add_argument("--draws", type=int, default=1000)

@@ -1,10 +1,11 @@
-"""Measure edge attribution against the bare passes of the model that it cannot do without.
+"""Measure edge attribution compared with the model passes that it needs at least.
 
-On SmolLM2-135M (IOI, 32 prompts). Bare means: the same model object, batch, attention and dtype,
-weights frozen, gradient to the embeddings, logits of the last position only. For plain attribution
-two forwards and a backward; for integrated gradients with 5 steps one forward and five forwards
-with backwards. Times are medians of runs that take turns; peak memory is the process's resident
-set, its high-water mark set back before each run (Linux).
+The default is SmolLM2-135M (IOI, 32 prompts). The bare passes use the same model object, batch,
+attention and dtype, frozen weights, a gradient to the embeddings, and only the logits of the last
+position. Plain attribution needs two forward passes and one backward pass. Integrated gradients
+with 5 steps need one forward pass, and five forward passes with backward passes. Times are medians
+of alternating runs. Peak memory is the process's resident set; its high-water mark is reset before
+each run (Linux).
 
     python benchmarks/edge_attribution.py [--model smollm2] [--prompts 32] [--batch-size 32]
         [--repeat 5] [--profile eap]
@@ -29,8 +30,8 @@ import torch
 from torch import Tensor
 
 from ingest import models
-from ingest.discovery import attribute_edges
-from ingest.discovery.anatomy import frozen, read_anatomy
+from ingest.discovery import attribute_edges, prepare_setting
+from ingest.discovery.model.anatomy import frozen, read_anatomy
 from ingest.jobs.answering import PromptTensors, as_tensors, judge
 from ingest.tasks.catalogue import find_task
 from ingest.tasks.prompts import keep_answered
@@ -41,7 +42,7 @@ MIB = 2**20
 
 @dataclass
 class Measured:
-    """Seconds of every run, by the clock and of the processor, and the largest peak."""
+    """Wall time and processor time of every run in seconds, and the largest peak."""
 
     seconds: list[float] = field(default_factory=list)
     processor_seconds: list[float] = field(default_factory=list)
@@ -49,12 +50,12 @@ class Measured:
 
     @property
     def median(self) -> float:
-        """The run in the middle."""
+        """The median wall time."""
         return statistics.median(self.seconds)
 
 
 def prompts_of(model: Any, n: int) -> PromptTensors:
-    """IOI prompts that the model answers rightly."""
+    """IOI prompts that the model answers correctly."""
 
     def encode(text: str) -> list[int]:
         ids: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -68,7 +69,7 @@ def prompts_of(model: Any, n: int) -> PromptTensors:
 
 
 def same_length(prompts: PromptTensors, n: int) -> PromptTensors:
-    """The ``n`` first prompts of the commonest length: one batch."""
+    """The first ``n`` prompts of the most frequent length, as one batch."""
     lengths = prompts.attention_mask.sum(1)
     chosen = (lengths == lengths.mode().values).nonzero()[:n, 0]
     if len(chosen) < n:
@@ -81,7 +82,7 @@ def same_length(prompts: PromptTensors, n: int) -> PromptTensors:
 
 
 def bare(model: Any, prompts: PromptTensors, size: int, n_forward: int, n_both: int) -> None:
-    """So many forwards, and forwards with backwards to the embeddings."""
+    """Run forward passes, and forward passes with backward passes to the embeddings."""
     anatomy = read_anatomy(model)
     for index in torch.split(torch.arange(len(prompts.clean)), size):
         clean, corrupt = prompts.clean[index], prompts.corrupt[index]
@@ -95,7 +96,7 @@ def bare(model: Any, prompts: PromptTensors, size: int, n_forward: int, n_both: 
 def backward(
     model: Any, anatomy: Any, tokens: Tensor, prompts: PromptTensors, index: Tensor
 ) -> None:
-    """One forward, and a backward to the embeddings."""
+    """Run one forward pass, and a backward pass to the embeddings."""
     start: list[Tensor] = []
 
     def begin(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
@@ -109,13 +110,16 @@ def backward(
 def contenders(
     model: Any, prompts: PromptTensors, size: int
 ) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """By method: the bare passes, and attribution."""
+    """The bare passes and the attribution of each method."""
 
     def ours(method: Any) -> Callable[[], Any]:
         return lambda: attribute_edges(
-            model, prompts.clean, prompts.corrupt, prompts.logit_difference,
-            method=method, steps=STEPS, batch_size=size,
-        )  # fmt: skip
+            prepare_setting(
+                model, prompts.clean, prompts.corrupt, prompts.logit_difference, batch_size=size
+            ),
+            method=method,
+            steps=STEPS,
+        )
 
     return {
         "eap": (lambda: bare(model, prompts, size, 1, 1), ours("eap")),
@@ -124,7 +128,7 @@ def contenders(
 
 
 def measured(run: Callable[[], Any], into: Measured) -> None:
-    """Run once and note time and peak."""
+    """Run once and record time and peak."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -138,7 +142,7 @@ def measured(run: Callable[[], Any], into: Measured) -> None:
 
 
 def peak_mib() -> float:
-    """The resident set's high-water mark; 0 where the system does not tell."""
+    """The resident set's high-water mark; 0 if the system does not give it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -147,7 +151,7 @@ def peak_mib() -> float:
 
 
 def report(method: str, plain: Measured, ours: Measured, extra_mib: float) -> None:
-    """Print one method's figures."""
+    """Print the measurements of one method."""
     allowed = 1.25 * plain.peak_mib + extra_mib
     processor = [statistics.median(found.processor_seconds) for found in (ours, plain)]
     print(f"{method:<16} bare {plain.median:7.2f} s {plain.peak_mib:7,.0f} MiB")
@@ -160,13 +164,13 @@ def report(method: str, plain: Measured, ours: Measured, extra_mib: float) -> No
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure as the command line requests."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--profile", help="print where this method's time goes, and stop")
+    parser.add_argument("--profile", help="print a profile of this method, and stop")
     options = parser.parse_args()
     model = models.load(options.model, device="cpu")
     prompts = same_length(prompts_of(model, 3 * options.prompts), options.prompts)
@@ -186,14 +190,16 @@ def main() -> None:
         scores = len(space.senders) * len(space.receivers) * 8 / MIB
         for method, (plain, ours) in runs.items():
             found = Measured(), Measured()
-            for repeat in range(options.repeat + 1):  # the first warms up and does not count
+            for repeat in range(
+                options.repeat + 1
+            ):  # the first run is a warm-up and does not count
                 for run, into in zip((plain, ours), found, strict=True):
                     measured(run, into if repeat else Measured())
             report(method, *found, changes + scores)
 
 
 def profile(run: Callable[[], Any]) -> None:
-    """Where the time goes, by function."""
+    """Print the time of each function."""
     run()
     profiler = cProfile.Profile()
     profiler.runcall(run)

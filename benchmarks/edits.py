@@ -1,11 +1,11 @@
-"""Measure importing edits: seconds for a folder of one-edit files as ROME writes, and for one file.
+"""Measure importing edits: seconds for a folder of one-edit files like ROME's, and for one file.
 
-Records are of our own making: a request, likelihoods of both answers to a rewrite, two paraphrases
-and ten neighbours, generated text (1.5 kB each, 32 MB in all). A run over CounterFact leaves tens
-of thousands of such files. Each folder is read alone first (a dry run in a registry of its own) and
-then imported into a fresh one: read, told apart, recorded in the ledger, projected into the
-embedded graph, all originals kept. What is printed is the time for each record and how it grows
-from a tenth of the records to all of them; 1 is linear.
+Records are synthetic: a request, likelihoods of both answers to a rewrite, two paraphrases and ten
+neighbours, and generated text (1.5 kB each, 32 MB in total). A run over CounterFact makes tens of
+thousands of such files. Each folder is first only read (a dry run in a separate registry) and then
+imported into a new registry: read, identified, recorded in the ledger, projected into the embedded
+graph, with all originals kept. The script prints the time per record, and the ratio of this time
+for all records to that for a tenth of them; 1 means linear growth.
 
     python benchmarks/edits.py [--records 21186] [--forms folder file] [--limits]
 
@@ -30,7 +30,7 @@ ALLOWED_GROWTH = 1.5
 
 
 def record(number: int) -> dict[str, Any]:
-    """What ROME writes of one case."""
+    """ROME's record of one case."""
     likelihood = {"target_new": 0.001 * number, "target_true": 5.0}
     return {
         "case_id": number,
@@ -54,7 +54,7 @@ def record(number: int) -> dict[str, Any]:
 
 
 def write(folder: Path, n_records: int, form: str) -> None:
-    """Write so many records, each into a file of its own or all into one."""
+    """Write this many records, each into a separate file or all into one."""
     folder.mkdir()
     if form == "file":
         text = json.dumps([record(number) for number in range(n_records)])
@@ -70,7 +70,7 @@ def seconds(folder: Path, n_records: int, *, dry_run: bool) -> float:
     Raises:
         SystemExit: Not all of it could be imported.
     """
-    from ingest.importing import Outcome, import_files
+    from ingest.exchange.importing import FileOutcome, import_files
     from registry import Registry
 
     said = {"model": "gpt2-xl", "method": "ROME"}
@@ -82,7 +82,7 @@ def seconds(folder: Path, n_records: int, *, dry_run: bool) -> float:
         with registry.projecting_later():
             reports = list(import_files(registry, [folder], said, dry_run=dry_run))
         took = time.perf_counter() - start
-    wanted = Outcome.READABLE if dry_run else Outcome.STORED
+    wanted = FileOutcome.READABLE if dry_run else FileOutcome.STORED
     if {report.outcome for report in reports} != {wanted}:
         raise SystemExit(f"{folder.name} was not imported: {reports[0].notes}")
     if sum(report.edits for report in reports) != n_records:
@@ -91,7 +91,7 @@ def seconds(folder: Path, n_records: int, *, dry_run: bool) -> float:
 
 
 def measure(form: str, n_records: int, within: Path) -> tuple[float, float, float]:
-    """Milliseconds for each record to be read, and to be imported, and how the latter grows."""
+    """Milliseconds per record to read and to import, and the growth of the latter."""
     each = []
     for n in (max(1, n_records // 10), n_records):
         folder = within / f"{form}-{n}"

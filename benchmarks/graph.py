@@ -1,9 +1,9 @@
-"""Measure the graph: how fast circuits are projected, and how long the named queries take.
+"""Measure the graph: the rate of projection, and the times of the named queries.
 
-For 100 and 1,000 circuits of 500 edges on each engine. Circuits are synthetic: ten tasks on GPT-2
-small, edges drawn so that some components are hubs, as in real circuits, and circuits of one task
-share more. Projection is timed from the outbox to the committed graph, reading and validating each
-circuit's document included; the embedded engine's checkpoint is timed apart.
+It measures 100 and 1,000 circuits of 500 edges on each engine. Circuits are synthetic: ten tasks on
+GPT-2 small, with edges such that some components are hubs, as in real circuits, and circuits of one
+task share more. The time of projection is from the outbox to the committed graph, including reading
+and validating each circuit's document; the embedded engine's checkpoint is timed separately.
 
     python benchmarks/graph.py [--circuits 100 1000] [--engines kglite neo4j] [--repeat 7]
 
@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import os
-import random
 import statistics
 import sys
 import tempfile
@@ -26,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from many_circuits import MODEL, N_EDGES, TASKS, make_circuits
 from pydantic import SecretStr
 
 from registry.catalogue import NamedQuery, bind, load_catalogue
@@ -33,19 +32,12 @@ from registry.graph.base import GraphStore
 from registry.graph.embedded import EmbeddedGraph
 from registry.graph.projection import project
 from registry.graph.schema import Owner, begin_filling
-from registry.identifiers import can_feed, parse_local
 from registry.ledger.base import Batch, Ledger, NewCircuit
 from registry.ledger.sql import migrate_ledger, open_ledger
-from registry.records import Circuit, Edge, Edit, Level, Model, Node, Outcome, Sign, Task
+from registry.records import Circuit, Edit, Outcome
 
 if TYPE_CHECKING:
     from tests.servers.neo4j import Neo4jServer
-
-MODEL = Model(slug="gpt2", n_layers=12, n_heads=12, n_kv_heads=12, d_model=768, d_head=64)
-TASKS = tuple(Task(slug=f"synthetic/t{number}", family="synthetic") for number in range(10))
-N_EDGES = 500
-UNIVERSE = 32_491
-Key = tuple[str, str, str | None]
 
 
 class Source:
@@ -56,14 +48,14 @@ class Source:
         self._documents = {circuit.id: circuit.document for circuit in circuits}
 
     def document(self, circuit: str) -> Circuit:
-        """Read and validate a document, as from the artifact store."""
+        """Read and validate a document, like from the artifact store."""
         return Circuit.model_validate_json(self._documents[circuit])
 
 
 def parameters(circuits: Sequence[Circuit], edit: Edit) -> dict[str, dict[str, Any]]:
-    """What each named query is asked for; a query that is not listed here is an error."""
+    """Parameters of each named query; a query that is not listed here is an error."""
     tasks = [task.slug for task in TASKS]
-    # Two circuits of one task, found on the same hubs, and one of every task.
+    # Two circuits of one task, with the same hubs, and one circuit of every task.
     first, second = circuits[0], circuits[len(TASKS)]
     everything = [circuit.id for circuit in circuits]
     each = everything[: len(TASKS)]
@@ -76,6 +68,7 @@ def parameters(circuits: Sequence[Circuit], edit: Edit) -> dict[str, dict[str, A
         "circuit-overlaps-of-components": {"circuits": everything[::50], "kind": "head"},
         "circuits-of-task": {"task": tasks[0]},
         "circuits-using-connections": {"connections": busy[:3]},
+        "component-frequency": {"circuits": everything[:: len(TASKS)]},
         "components-by-role": {},
         "connection-frequency": {"circuits": everything[:: len(TASKS)]},
         "edits-of-components": {"components": ["gpt2/a9.h6", "gpt2/m5"]},
@@ -94,60 +87,9 @@ def parameters(circuits: Sequence[Circuit], edit: Edit) -> dict[str, dict[str, A
     }
 
 
-def universe() -> list[Key]:
-    """Every edge of GPT-2 small."""
-    heads = [f"a{layer}.h{head}" for layer in range(12) for head in range(12)]
-    names = ["input", *heads, *(f"m{layer}" for layer in range(12)), "logits"]
-    edges: list[Key] = [
-        (source, target, port)
-        for source, target in itertools.product(names, names)
-        for port in (("q", "k", "v") if target.startswith("a") else (None,))
-        if can_feed(parse_local(source), parse_local(target), port)
-    ]
-    if len(edges) != UNIVERSE:
-        raise SystemExit(f"expected {UNIVERSE} edges, made {len(edges)}")
-    return edges
-
-
-def make_circuits(n: int) -> list[Circuit]:
-    """``n`` circuits in turn over the tasks; the same for the same ``n``."""
-    draw, edges = random.Random(0), universe()
-    names = sorted({name for edge in edges for name in edge[:2]})
-    everywhere = {name: draw.paretovariate(1.5) for name in names}
-    weights = []
-    for _ in TASKS:
-        hubs = {name: everywhere[name] * draw.paretovariate(1.5) for name in names}
-        weights.append(list(itertools.accumulate(hubs[s] * hubs[t] for s, t, _ in edges)))
-    return [
-        _circuit(draw, edges, weights[number % len(TASKS)], number, TASKS[number % len(TASKS)])
-        for number in range(n)
-    ]
-
-
-def _circuit(
-    draw: random.Random, edges: list[Key], weights: list[float], number: int, task: Task
-) -> Circuit:
-    chosen: set[Key] = set()
-    while len(chosen) < N_EDGES:
-        chosen.update(draw.choices(edges, cum_weights=weights, k=N_EDGES - len(chosen)))
-    ordered = sorted(chosen, key=str)
-    return Circuit(
-        model=MODEL.slug, task=task.slug, method="synthetic", parameters={"number": number},
-        sign=Sign.HELPS_POSITIVE, level=Level.EDGE, universe_size=UNIVERSE,
-        nodes=tuple(
-            Node(component=name, effect=draw.gauss(0, 1))
-            for name in sorted({name for edge in ordered for name in edge[:2]})
-        ),
-        edges=tuple(
-            Edge(source=source, target=target, port=port, effect=draw.gauss(0, 1), rank=rank)
-            for rank, (source, target, port) in enumerate(ordered, start=1)
-        ),
-    )  # fmt: skip
-
-
 @contextlib.contextmanager
 def recorded(circuits: Sequence[Circuit], folder: Path) -> Iterator[tuple[Source, Edit]]:
-    """A ledger that holds the circuits and one edit with an outcome on each task."""
+    """Make a ledger with the circuits and one edit with an outcome on each task."""
     url = f"sqlite:///{folder / 'ledger.db'}"
     migrate_ledger(url)
     edit = Edit(model=MODEL.slug, editor="ROME", components=("m5", "a9.h6"),
@@ -196,7 +138,7 @@ def measure_queries(store: GraphStore, asked: Mapping[str, Mapping[str, Any]], r
 
 
 def refuse_unlisted(catalogue: Mapping[str, NamedQuery], asked: Mapping[str, Any]) -> None:
-    """End where a named query has no parameters here, or a parameter's query is gone."""
+    """End if a named query has no parameters here, or if a listed query no longer exists."""
     if catalogue.keys() != asked.keys():
         raise SystemExit(
             f"queries and parameters differ: {sorted(catalogue.keys() ^ asked.keys())}"
@@ -213,8 +155,8 @@ def kglite_graph(folder: Path) -> Iterator[tuple[GraphStore, GraphStore]]:
 
 @contextlib.contextmanager
 def running_neo4j() -> Iterator[Neo4jServer]:
-    """A Neo4j of the tests, or the one that CIRCUITS_TEST_NEO4J names."""
-    # As a script, this folder is on the path and the tests are not.
+    """The Neo4j of the tests, or the one that CIRCUITS_TEST_NEO4J names."""
+    # A script has this folder on its path, but not the folder of the tests.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from tests.servers.neo4j import LONG_RUNNING, Neo4jServer, running_server
 
@@ -229,7 +171,7 @@ def running_neo4j() -> Iterator[Neo4jServer]:
 
 @contextlib.contextmanager
 def neo4j_graph(folder: Path) -> Iterator[tuple[GraphStore, GraphStore]]:
-    """A writer and a reader of a Neo4j that has nothing in it."""
+    """A writer and a reader of an empty Neo4j."""
     del folder
     with running_neo4j() as server, server.open() as writer, server.open(writing=False) as reader:
         writer.clear()
@@ -249,7 +191,7 @@ def measure(engine: str, circuits: Sequence[Circuit], repeat: int) -> None:
         owner = Owner(source.ledger.registry_id, source.ledger.instance)
         marker = begin_filling(writer, owner, None)
         if engine == "neo4j":
-            # A server that has just started compiles; what counts is how it runs.
+            # A new server still compiles; only its steady state counts.
             project(writer, source.ledger.changes_since(0).changes[:40], source)
             begin_filling(writer, owner, marker)
         measure_projection(writer, source, len(circuits))
@@ -263,7 +205,7 @@ def measure(engine: str, circuits: Sequence[Circuit], repeat: int) -> None:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure as the command line requests."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--circuits", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--engines", nargs="+", default=["kglite", "neo4j"])

@@ -1,10 +1,11 @@
 """Rank the edges of compiled models, whose circuits are known, by every method.
 
-Prints for each program and ablation the area under the ROC curve of each method's scores, by size,
-against the true edges: 1 puts every true edge before every other, .5 is chance, and ties count
-half. The models are tracr's `reverse` and `xproportion`, on all prompts of two to four letters; the
-metric is how far the output goes from the ablated model's to the model's own. The last column says
-whether `exact` is above rounding at the true edges and nowhere else.
+For each program and ablation the script prints the area under the ROC curve of each method's
+absolute scores, with the true edges as positives: 1 ranks every true edge before every other edge,
+.5 is chance, and ties count half. The models are tracr's `reverse` and `xproportion`, on all
+prompts of two to four letters. The metric is the position of the output between the ablated model's
+and the whole model's. The last column shows whether `exact` exceeds rounding errors at exactly the
+true edges.
 
     python benchmarks/ground_truth.py [--programs reverse xproportion] [--steps 5]
 
@@ -19,9 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ingest.discovery import attribute_edges
-from ingest.discovery.ablation import Ablation
-from ingest.discovery.edge_attribution import Method
+from ingest.discovery import attribute_edges, prepare_setting
+from ingest.discovery.ablation.replacement import Ablation
+from ingest.discovery.edges.attribution import Method
 
 METHODS: tuple[Method, ...] = (
     "eap",
@@ -30,7 +31,7 @@ METHODS: tuple[Method, ...] = (
     "clean-corrupted",
     "exact",
 )
-PAIRED = ("clean-corrupted",)  # which ask for corrupt prompts
+PAIRED = ("clean-corrupted",)  # methods that need corrupt prompts
 WIDTH = 20
 
 
@@ -41,14 +42,16 @@ def scores(source: Any, ablation: Ablation, method: Method, steps: int) -> Mappi
     prompts = source.prompts(positions_in_input=True)
     bridge = source.bridge(positions_in_input=True)
     found = attribute_edges(
-        bridge,
-        prompts.clean,
-        prompts.corrupt if ablation == "resample" else None,
-        answer(bridge, prompts, ablation),
+        prepare_setting(
+            bridge,
+            prompts.clean,
+            prompts.corrupt if ablation == "resample" else None,
+            answer(bridge, prompts, ablation),
+            ablation=ablation,
+            attention_mask=prompts.attention_mask,
+        ),
         method=method,
         steps=steps,
-        ablation=ablation,
-        attention_mask=prompts.attention_mask,
     )
     return found.to_dict()
 
@@ -73,8 +76,8 @@ def measure(name: str, ablation: Ablation, steps: int) -> None:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
-    # As a script, this folder is on the path and the tests are not.
+    """Measure as the command line requests."""
+    # A script has this folder on its path, but not the folder of the tests.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from tests.ingest.discovery.tracr_models import ABLATIONS, PROGRAMS
 

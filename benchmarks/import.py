@@ -1,14 +1,14 @@
 """Measure importing: seconds after start-up and peak memory, for small and very large graphs.
 
-Two are EAP-IG graph JSON of our own making with scores drawn at random: one of GPT-2's shape
-(32,491 edges, 2.4 MB, as many as the MIB circuit track's example has) and one of Llama-3-8B's
-(1,592,881 edges, 119 MB). One edge in a hundred is marked as the circuit, the strongest. Beside
-them a circuit of a million edges is imported whole, as CSV and, if asked for, in other forms.
+Two graphs are synthetic EAP-IG JSON with random scores: one with GPT-2's shape (32,491 edges, 2.4
+MB, the number of edges of the MIB circuit track's example) and one with Llama-3-8B's (1,592,881
+edges, 119 MB). The strongest hundredth of the edges is marked as the circuit. In addition, a
+circuit of a million edges is imported whole, as CSV and, if requested, in other formats.
 
-Each is imported into a fresh registry by a process of its own: read, checked, recorded in the
-ledger, projected into the embedded graph, the original and all scores kept. Peak memory is the
-process's largest resident set and, behind the plus, that of the embedded graph's process (Linux);
-start-up is the imports and the opening of the registry.
+A separate process imports each file into a new registry: it is read, checked, recorded in the
+ledger and projected into the embedded graph, with the original and all scores kept. Peak memory is
+the process's largest resident set and, after the plus sign, that of the embedded graph's process
+(Linux). Start-up is the Python imports and the opening of the registry.
 
     python benchmarks/import.py [--shapes gpt2 llama-3-8b] [--marked 0.01] [--repeat 3]
         [--whole csv parquet graphml gv] [--edges 1000000] [--files ioi-eap-ig.json] [--limits]
@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy
 from memory import peak_bytes, run_apart
 
-from ingest.discovery.edge_space import EdgeSpace
+from registry.models.edge_space import EdgeSpace
 
 MIB = 2**20
 D_MODEL = {"gpt2": 768, "llama-3-8b": 4096}
@@ -47,11 +47,11 @@ class Measured:
     """One import.
 
     Attributes:
-        start_seconds: Until the registry is open.
-        seconds: From then until the import is recorded and projected.
+        start_seconds: Time until the registry is open.
+        seconds: Time from then until the import is recorded and projected.
         peak_bytes: Largest resident set.
-        edges: In the circuit.
-        engine_bytes: Largest resident set of the graph's process; 0 where it cannot be seen.
+        edges: Number of edges in the circuit.
+        engine_bytes: Largest resident set of the graph's process; 0 if it is unknown.
     """
 
     start_seconds: float
@@ -62,7 +62,7 @@ class Measured:
 
 
 def write_graph(path: Path, model: str, marked: float) -> None:
-    """A graph of a model's shape; the same for the same arguments."""
+    """Write a graph with a model's shape; equal arguments give equal files."""
     space = SHAPES[model]
     scores = numpy.random.default_rng(0).normal(0, 1e-3, space.n_edges).astype(numpy.float32)
     least = numpy.quantile(numpy.abs(scores), 1 - marked)
@@ -83,7 +83,7 @@ def write_graph(path: Path, model: str, marked: float) -> None:
 
 
 def write_circuit(path: Path, n_edges: int) -> None:
-    """A circuit of so many edges of Llama-3-8B, in the form that the path's suffix names."""
+    """Write a circuit of this many edges of Llama-3-8B, in the format of the path's suffix."""
     space = SHAPES["llama-3-8b"]
     effects = numpy.random.default_rng(0).normal(0, 1e-3, n_edges).tolist()
     rows = [
@@ -141,9 +141,9 @@ WRITERS = {".csv": _as_csv, ".parquet": _as_parquet, ".gv": _as_graphviz, ".grap
 
 
 def import_here(path: Path, model: str) -> Measured:
-    """Import in this process, which has done nothing before."""
+    """Import in this fresh process."""
     start = time.perf_counter()
-    from ingest.importing import Outcome, import_files
+    from ingest.exchange.importing import FileOutcome, import_files
     from registry import Registry
 
     with tempfile.TemporaryDirectory() as folder:
@@ -152,13 +152,13 @@ def import_here(path: Path, model: str) -> Measured:
             said = {"model": model, "task": "synthetic", "sign": "helps-positive"}
             (report,) = import_files(registry, [path], said)
             done = time.perf_counter()
-        if report.outcome is not Outcome.STORED:
+        if report.outcome is not FileOutcome.STORED:
             raise SystemExit(f"{path.name} was not stored: {report.notes}")
     return Measured(opened - start, done - opened, peak_bytes(), report.edges)
 
 
 def import_apart(path: Path, model: str) -> Measured:
-    """Import in a process of its own."""
+    """Import in a separate process."""
     return Measured(**run_apart([__file__, "--here", str(path), model]))
 
 
@@ -176,7 +176,7 @@ def show(name: str, path: Path, runs: list[Measured]) -> None:
 
 
 def too_much(runs: list[Measured], most_seconds: float) -> bool:
-    """Whether an import takes longer or more than is promised."""
+    """Whether an import exceeds the promised time or memory."""
     seconds = statistics.median(run.seconds for run in runs)
     peak = max(max(run.peak_bytes, run.engine_bytes) for run in runs)
     return seconds > most_seconds or peak > ALLOWED_BYTES
@@ -189,10 +189,12 @@ def main() -> int:
     parser.add_argument("--marked", type=float, default=0.01, help="share of edges in the circuit")
     parser.add_argument(
         "--whole", nargs="*", choices=[suffix[1:] for suffix in WRITERS], default=["csv"],
-        help="forms of a circuit that is imported whole",
+        help="formats of the circuit that is imported whole",
     )  # fmt: skip
     parser.add_argument("--edges", type=int, default=1_000_000, help="edges of that circuit")
-    parser.add_argument("--files", nargs="*", type=Path, default=[], help="graphs of GPT-2 besides")
+    parser.add_argument(
+        "--files", nargs="*", type=Path, default=[], help="additional graphs of GPT-2"
+    )
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--limits", action="store_true", help="exit code 1 if over the limits")
     parser.add_argument("--here", nargs=2, metavar=("PATH", "MODEL"), help=argparse.SUPPRESS)

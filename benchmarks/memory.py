@@ -1,4 +1,4 @@
-"""What a process and the engine it starts need of memory, for benchmarks that import."""
+"""Memory of a process and of the engine that it starts, for benchmarks of imports."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SAMPLE_SECONDS = 0.02
 
 
 def peak_bytes(pid: int | str = "self") -> int:
-    """Largest resident set of a process; what its parent had before starting it not counted."""
-    with contextlib.suppress(OSError):  # it has ended, or there is no such folder
+    """Largest resident set of a process, without memory of its parent from before the start."""
+    with contextlib.suppress(OSError):  # the process has ended, or the folder does not exist
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -27,7 +27,7 @@ def peak_bytes(pid: int | str = "self") -> int:
 
 
 def run_apart(arguments: Sequence[str]) -> dict[str, Any]:
-    """What a script prints last, as JSON, run in a process of its own.
+    """Run a script in a separate process; gives its last line of output, read as JSON.
 
     Args:
         arguments: The script and its arguments.
@@ -52,7 +52,7 @@ def run_apart(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _children(pid: int) -> list[int]:
-    """Processes that one has started; none where the system does not say."""
+    """Child processes of a process; none if the system does not give them."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):

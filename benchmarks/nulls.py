@@ -1,18 +1,20 @@
-"""Measure how often the nulls call circuits alike that have nothing to do with each other.
+"""Measure how often the nulls reject for pairs of independent circuits.
 
-Both circuits of a pair lie in one model, whose senders and receiver ports have propensities of
-their own (log-normal, so that some are hubs): that much any two circuits of a model have in common,
-and no more. Their edges are drawn in three ways:
+Both circuits of a pair belong to one model, whose senders and receiver ports have propensities
+(log-normal, so that some are hubs). Circuits of a pair have only these propensities in common.
+Their edges are drawn in three ways:
 
-- ``odds``: each edge apart, with odds that are the product of both propensities; the null of
-  degrees is exactly right. The odds are scaled so that as many edges are expected as the others
-  have.
-- ``weights``: one after the other, without replacement, with that product as weight; what the null
-  of degrees does not foresee, and that of saturating hubs does.
-- ``uniform``: any edges of the model.
+- ``odds``: each edge independently, with odds that are the product of both propensities; the null
+of
+  degrees is exact. The odds are scaled so that the expected number of edges equals that of the
+  other ways.
+- ``weights``: one after the other, without replacement, with that product as weight; this violates
+  the assumption of the null of degrees, but not that of the null of hubs.
+- ``uniform``: random edges of the model.
 
-A null that is right calls 5 % of such pairs alike at .05, or fewer, for numbers of edges are whole;
-more is too eager. The second table tells the pairs drawn by weights apart by their saturation.
+An exact null rejects for at most 5 % of such pairs at .05; it can be fewer, because numbers of
+edges are whole numbers. More means that the null rejects too often. The second table groups the
+pairs drawn by weights by their saturation.
 
     python benchmarks/nulls.py [--pairs 200] [--draws 199] [--layers 6] [--heads 8] [--processes 2]
 """
@@ -32,8 +34,9 @@ import numpy
 from compare import universe
 from numpy.typing import NDArray
 
-from queries.chance import edges_by_layers, saturation, shared_by_chance
-from queries.saturating import shared_by_hubs
+from queries.chance.degrees import saturation, shared_by_chance
+from queries.chance.hubs import shared_by_hubs
+from queries.chance.layers import edges_by_layers
 from registry.records import Model
 
 SHARES = (0.005, 0.01, 0.02, 0.05)
@@ -65,11 +68,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What the nulls say of one pair.
+    """Results of the nulls for one pair.
 
     Attributes:
-        saturation: Mean of both circuits.
-        n_shared: Edges of both.
+        saturation: Mean saturation of both circuits.
+        n_shared: Number of shared edges.
         degrees: p of the null of degrees.
         layers: p of the null of layers.
         hubs: p of the null of hubs that saturate.
@@ -88,7 +91,7 @@ class Pair:
 
 
 class Universe:
-    """All edges of a model, as places of their senders and receivers."""
+    """All edges of a model, as indices of their senders and receivers."""
 
     def __init__(self, n_layers: int, n_heads: int) -> None:
         self.model = Model(slug="model", n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_heads)
@@ -110,19 +113,19 @@ class Universe:
 def draw_circuit(
     how: str, weights: NDArray[numpy.float64], n: int, generator: numpy.random.Generator
 ) -> NDArray[numpy.int64]:
-    """Places of a circuit's edges."""
+    """Indices of a circuit's edges."""
     if how == "odds":
         odds = weights * _scale(weights, n)
         return numpy.flatnonzero(generator.random(len(odds)) * (1 + odds) < odds)
     if how == "uniform":
         weights = numpy.ones_like(weights)
-    # The n that come first where each edge comes after a time of its own: Efraimidis & Spirakis
+    # The n edges with the smallest exponential times, one for each edge: Efraimidis & Spirakis
     # 2006.
     return numpy.argsort(generator.exponential(size=len(weights)) / weights)[:n]
 
 
 def measure(cell: Cell, number: int) -> Pair:
-    """Draw one pair and ask every null."""
+    """Draw one pair and compute every null."""
     of = _universe(*cell.shape)
     generator = numpy.random.default_rng([number, round(1000 * cell.share)])
     weights = of.weights(generator, cell.spread)
@@ -130,14 +133,14 @@ def measure(cell: Cell, number: int) -> Pair:
     a, b = (of.names[draw_circuit(cell.how, weights, n, generator)].tolist() for _ in range(2))
     degrees, layers = shared_by_chance(a, b, cell.draws, number), edges_by_layers(a, b, of.model)
     if layers is None:
-        raise SystemExit("the model's shape is known, so its edges can be counted")
+        raise SystemExit("no null of layers, although the model's shape is known")
     saturated = [saturation(circuit) or 0.0 for circuit in (a, b)]
     hubs = shared_by_hubs(a, b)
     return Pair(sum(saturated) / 2, degrees.n_shared, degrees.p, layers.p, hubs.p)
 
 
 def show_cells(found: Sequence[tuple[Cell, Sequence[Pair]]], n_edges: int) -> None:
-    """Print a line for each way to draw."""
+    """Print a row for each way to draw."""
     print(
         f"{'drawn by':<9}{'hubs':>5}{'share':>7}{'edges':>6}{'shared':>8}{'saturation':>12}", end=""
     )
@@ -153,7 +156,7 @@ def show_cells(found: Sequence[tuple[Cell, Sequence[Pair]]], n_edges: int) -> No
 
 
 def show_saturation(pairs: Sequence[Pair]) -> None:
-    """Print a line for each degree of saturation."""
+    """Print a row for each range of saturation."""
     print(f"{'saturation':<12}{'pairs':>6}", end="")
     print(_heading())
     for low, high in itertools.pairwise(_BINS):
@@ -163,7 +166,7 @@ def show_saturation(pairs: Sequence[Pair]) -> None:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure as the command line requests."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--draws", type=int, default=199)
@@ -174,7 +177,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args()
     shape = (options.layers, options.heads)
-    # Where hubs are strongest the null of degrees is most in doubt.
+    # The null of degrees is least reliable for the strongest hubs.
     ways = [("odds", max(options.spreads)), *(("weights", one) for one in options.spreads)]
     ways.append(("uniform", 0.0))
     cells = [
@@ -218,7 +221,7 @@ def _universe(n_layers: int, n_heads: int) -> Universe:
 
 
 def _scale(weights: NDArray[numpy.float64], n: int) -> float:
-    """What to multiply odds with so that ``n`` edges are expected."""
+    """Factor of the odds such that the expected number of edges is ``n``."""
     low, high = -50.0, 50.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

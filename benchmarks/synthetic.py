@@ -1,6 +1,7 @@
-"""Small synthetic circuits on GPT-2's shape, for programs that write many of them.
+"""Small synthetic circuits with GPT-2's shape, for programs that write many of them.
 
-Only the records' public interface is used, so that another version of the package makes the same.
+Only the public interface of records is used, so that other versions of the package make the same
+circuits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Key = tuple[str, str, str | None]
 def make_circuit(
     seed: int, *, task: str, n_edges: int, method: str = "synthetic", scores: str | None = None
 ) -> Circuit:
-    """A circuit of heads, input and logits; equal for equal arguments."""
+    """Make a circuit of heads, input and logits; equal for equal arguments."""
     draw = random.Random(seed)
     edges = _draw_edges(draw, n_edges)
     return Circuit(
@@ -40,7 +41,7 @@ def make_circuit(
 
 
 def _draw_edges(draw: random.Random, n_edges: int) -> list[Key]:
-    # Circuits of a model share many of their parts: most heads come from a few.
+    # Circuits of a model share many of their parts: most heads are drawn from a few hubs.
     hubs = [f"a{number % 12}.h{number // 12}" for number in range(_N_HUBS)]
     edges: set[Key] = set()
     while len(edges) < n_edges:

@@ -1,17 +1,17 @@
-"""Measure how many circuits a second are recorded by several processes at once, and how soon each.
+"""Measure how many circuits per second several processes record at once, and the latency.
 
-Eight processes record circuits of 50 edges one at a time, two others ask a named query in a loop.
-A record counts when ``Registry.record`` has returned. "processor ms" is what a record costs the
-writers and their embedded engines, which says more than the rate where the machine has other things
-to do. What then waits to be projected is measured too: the last columns say how many changes
-``sync`` found, and how long it took.
+Eight processes record circuits of 50 edges one at a time; two others run a named query in a loop. A
+record counts when ``Registry.record`` has returned. "processor ms" is the processor time of a
+record in the writers and their embedded engines; it is more reliable than the rate on a busy
+machine. The last columns give how many changes were still to be projected by ``sync``, and how long
+this took.
 
     python benchmarks/writing.py [--trees . OTHER] [--back-ends local servers] [--rounds 2]
 
-``--trees`` names checkouts whose package is measured, in turn within each round, so that what else
-the machine does falls on all of them; this file and its neighbours are those of the tree it lies
-in. A commit is laid out by ``git archive COMMIT | tar -x -C FOLDER``. Without servers at hand,
-``--back-ends local`` does without them.
+``--trees`` names checkouts whose packages are measured in turn within each round, so that other
+load on the machine affects all of them. This file and its neighbours always come from its own tree.
+To extract a commit, use ``git archive COMMIT | tar -x -C FOLDER``. ``--back-ends local`` needs no
+servers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _QUANTILE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many processes work for how long, on how large a registry."""
+    """Number of processes, duration, and size of the registry."""
 
     writers: int
     readers: int
@@ -48,7 +48,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one registry bore; times in seconds, by process."""
+    """Measurements of one registry; times in seconds, by process."""
 
     writes: Sequence[Sequence[float]]
     reads: Sequence[Sequence[float]]
@@ -59,7 +59,7 @@ class Measured:
     sync_seconds: float
 
     def row(self) -> list[str]:
-        """Its figures as cells of the table."""
+        """Its measurements as cells of the table."""
         return [
             f"{_rate(self.writes):.1f}",
             *_milliseconds(self.writes),
@@ -80,7 +80,7 @@ COLUMNS = (
 
 
 def _rate(times: Sequence[Sequence[float]]) -> float:
-    # Each by its own clock: the last one of a process ends after the time is up.
+    # Each process has its own clock: its last record ends after the time is up.
     return sum(len(some) / sum(some) for some in times if some)
 
 
@@ -93,7 +93,7 @@ def _milliseconds(times: Sequence[Sequence[float]]) -> list[str]:
 
 
 def measure(tree: Path, variables: Mapping[str, str], load: Load) -> Measured:
-    """Fill a new registry with one tree's package, and let its processes work on it."""
+    """Fill a new registry with one tree's package, and run its processes on it."""
     environment = _environment(tree, variables)
     _report_of(_start(environment, "fill", load.circuits))
     with contextlib.ExitStack() as stack:
@@ -142,7 +142,7 @@ def _start(environment: Mapping[str, str], *what: str | float) -> subprocess.Pop
 def _expect_ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
-        raise SystemExit("a process ended before it began; what it said stands above")
+        raise SystemExit("a process ended before it began; its messages are above")
 
 
 def _tell_to_go(process: subprocess.Popen[str]) -> None:
@@ -154,7 +154,7 @@ def _tell_to_go(process: subprocess.Popen[str]) -> None:
 def _report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     output, _ = process.communicate()
     if process.returncode:
-        raise SystemExit("a process failed; what it said stands above")
+        raise SystemExit("a process failed; its messages are above")
     lines = output.splitlines()
     return dict(json.loads(lines[-1])) if lines else {}
 
@@ -162,7 +162,7 @@ def _report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
 def measurements(
     back_end: BackEnd, trees: Sequence[Path], load: Load, rounds: int
 ) -> Iterator[tuple[Path, Measured]]:
-    """Measure the trees in turn, so many times."""
+    """Measure the trees in turn, for a number of rounds."""
     for _ in range(rounds):
         for tree in trees:
             with (
@@ -177,7 +177,7 @@ def _print_row(cells: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Measure what the command line asks for, and print one row for each measurement."""
+    """Measure as the command line requests, and print one row for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trees", type=Path, nargs="+", default=[ROOT])
     parser.add_argument("--back-ends", nargs="+", choices=NAMES, default=list(NAMES))

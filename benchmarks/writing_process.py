@@ -1,7 +1,7 @@
 """One process of ``benchmarks/writing.py``: it fills, writes, reads or finishes a registry.
 
-The registry is found through the environment, and the package is the one on ``PYTHONPATH``, which
-may be another version's: nothing but its public interface is used here.
+The registry is found through the environment. The package is the one on ``PYTHONPATH``, which may
+be another version, so only its public interface is used here.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _FILLED_AT_ONCE = 200
 
 
 def numbered_circuit(number: int) -> Circuit:
-    """One of ``N_EDGES`` edges, in turn over the tasks."""
+    """A circuit of ``N_EDGES`` edges; numbers cycle through the tasks."""
     return make_circuit(number, task=TASKS[number % len(TASKS)].slug, n_edges=N_EDGES)
 
 
 class _Warnings(logging.Handler):
-    """Counts what the registry warns of."""
+    """Counts the warnings of the registry."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -44,7 +44,7 @@ class _Warnings(logging.Handler):
 
 
 def fill(n_circuits: int) -> None:
-    """Make a registry with so many circuits, all of them in the graph."""
+    """Make a registry with this many circuits, all of them in the graph."""
     with Registry.init() as registry, registry.projecting_later():
         registry.record(MODEL, *TASKS)
         for first in range(0, n_circuits, _FILLED_AT_ONCE):
@@ -53,7 +53,7 @@ def fill(n_circuits: int) -> None:
 
 
 def write(first_seed: int, seconds: float) -> None:
-    """Record one circuit after the other, and report how long each took."""
+    """Record one circuit after the other, and report the time of each."""
     with Registry.open() as registry:
         seeds = iter(range(first_seed, first_seed + 10**6))
         found = _repeat(lambda: registry.record(numbered_circuit(next(seeds))), seconds)
@@ -61,7 +61,7 @@ def write(first_seed: int, seconds: float) -> None:
 
 
 def read(seconds: float) -> None:
-    """Ask one question again and again, and report how long each answer took."""
+    """Run one query repeatedly, and report the time of each answer."""
     tasks = [task.slug for task in TASKS[:2]]
     with Registry.open() as registry:
         found = _repeat(lambda: registry.query("shared-components", tasks=tasks), seconds)
@@ -69,7 +69,7 @@ def read(seconds: float) -> None:
 
 
 def finish() -> None:
-    """Bring the graph up to date; report what waited, how long it took, and what is there."""
+    """Update the graph; report the pending changes, the time, and the final numbers."""
     with Registry.open() as registry:
         pending = registry.status().pending
         began = time.perf_counter()
@@ -103,7 +103,7 @@ def _repeat(work: Callable[[], object], seconds: float) -> dict[str, Any]:
 
 
 def _processor_seconds() -> float:
-    """What this process has used so far, and those of its engines that have ended."""
+    """Processor time of this process so far, and of its engines that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
@@ -118,7 +118,7 @@ def _report(**found: Any) -> None:
 
 
 def main() -> None:
-    """Play the part that the command line names."""
+    """Do the work that the command line names."""
     role, *numbers = sys.argv[1:]
     match role, [float(number) for number in numbers]:
         case "fill", [n_circuits]:

@@ -1,7 +1,7 @@
 """Find circuits for three tasks in a small language model, and ask what they share.
 
-Everything is done by commands that you could type, each printed before it runs. The registry and
-the drawings are left in ``demo-output/``; go on from there with ``cd demo-output`` and
+Everything is done by commands that you can type yourself; each is printed before it runs. The
+registry and the drawings stay in ``demo-output/``. To continue there, use ``cd demo-output`` and
 ``circuits query``.
 """
 
@@ -31,17 +31,17 @@ RETURN head, tasks, at_least ORDER BY at_least DESC, head LIMIT 8"""
 
 
 def say(text: str) -> None:
-    """Print a line of explanation, set off from commands and their output."""
+    """Print a line of explanation, separated from commands and their output."""
     _write(f"\n# {text}\n")
 
 
 def circuits(*arguments: str, head: int | None = None, into: str | None = None) -> None:
-    """Print a command as one would type it, and run it.
+    """Print a command as a user types it, and run it.
 
     Args:
-        arguments: What follows ``circuits``.
-        head: Show so many lines of its output alone.
-        into: Write its output to a file of that name instead.
+        arguments: Arguments after ``circuits``.
+        head: Show only this many lines of its output.
+        into: Write its output to a file with this name instead.
     """
     typed = " ".join(["circuits", *map(_quoted, arguments)])
     typed += f" | head -n {head}" if head else ""
@@ -55,18 +55,18 @@ def circuits(*arguments: str, head: int | None = None, into: str | None = None) 
 
 
 def ask(*arguments: str) -> list[dict[str, Any]]:
-    """Run a reading command in silence and return its rows."""
+    """Run a reading command without printing it, and return its rows."""
     rows: list[dict[str, Any]] = json.loads(_run((*arguments, "--format", "json"), capture=True))
     return rows
 
 
 def circuit_of(task: str) -> str:
-    """Id of the circuit of a task, as short as tables show it."""
+    """Id of the circuit of a task, shortened as in tables."""
     return str(ask("list", "--task", task)[0]["circuit"])[:12]
 
 
 def _quoted(argument: str) -> str:
-    # shlex breaks a Cypher text with single quotes into pieces nobody would type.
+    # For a Cypher text with single quotes, shlex makes quoting that nobody would type.
     is_cypher = "'" in argument and not set(argument) & set('"$`\\\\!')
     return f'"{argument}"' if is_cypher else shlex.quote(argument)
 
@@ -75,7 +75,7 @@ def _run(arguments: Sequence[str], *, capture: bool) -> str:
     command = [str(CIRCUITS), *arguments]
     stdout = subprocess.PIPE if capture else None
     answer = subprocess.run(command, cwd=OUTPUT, check=False, stdout=stdout, text=True)
-    if answer.returncode:  # the command has said in a line why
+    if answer.returncode:  # the command has printed the reason
         raise SystemExit(answer.returncode)
     return answer.stdout or ""
 
@@ -90,19 +90,21 @@ def main() -> None:
     started = time.monotonic()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir()
-    # Settings of the user's own must not lead the demo to a registry of the user's own.
+    # The user's settings must not lead the demo to the user's registry.
     for name in [name for name in os.environ if name.startswith("CIRCUITS_")]:
         del os.environ[name]
     discover()
     compare()
     attach_an_edit()
     say(f"Done in {time.monotonic() - started:.0f} s. The registry and the drawings are in")
-    _write(f"# {OUTPUT.name}/; go on there: cd {OUTPUT.name} && ../.venv/bin/circuits query\n")
+    _write(
+        f"# {OUTPUT.name}/; to continue there: cd {OUTPUT.name} && ../.venv/bin/circuits query\n"
+    )
 
 
 def discover() -> None:
     """Find the circuits of three tasks."""
-    say("A registry is a folder, which commands find from below it, as git does.")
+    say("A registry is a folder. Commands find it from its subfolders, like git.")
     circuits("init")
     say("Find the circuits of three tasks in a language model of 135 million parameters.")
     for task in TASKS:
@@ -113,27 +115,27 @@ def discover() -> None:
 
 
 def compare() -> None:
-    """Ask what the circuits have in common."""
+    """Query what the circuits have in common."""
     tasks = [word for task in TASKS for word in ("--task", task)]
     say("Which parts do all three tasks share?")
     circuits("shared", *tasks, head=24)
-    say("And which two or more of them? Everything as JSON, the strongest as a drawing.")
+    say("Which parts do two or more of them share? All parts as JSON, the strongest as a drawing.")
     strongest = ("--min-tasks", "2", "--edges", "16", "--out", "shared.png")
     circuits("shared", *tasks, *strongest, "--format", "json", into="shared.json")
-    say("How alike are two of the circuits?")
+    say("How similar are two of the circuits?")
     circuits("compare", circuit_of(TASKS[1]), circuit_of(TASKS[2]))
-    say("Any other question in Cypher: heads that help more than one task.")
+    say("Other questions can be asked in Cypher: which heads help more than one task?")
     circuits("cypher", HEADS_OF_SEVERAL_TASKS)
 
 
 def attach_an_edit() -> None:
-    """Attach a made-up edit by hand, and find the tasks it may have changed."""
-    say("Attach an edit made elsewhere (this one is invented) to the circuit it was aimed at ...")
+    """Record an invented edit, and find the tasks that it may have changed."""
+    say("Record an edit made elsewhere (this one is invented) for the circuit that it targets ...")
     what = ("--circuit", circuit_of("capitals"), "--editor", "ROME", "--component", "m7")
     why = ("--request", "subject=France", "--request", "target_new= Rome")
     measured = "metric=efficacy,protocol=teacher-forced,task=capitals,before=0.03,after=0.96"
     circuits("edits", "attach", *what, *why, "--outcome", measured)
-    say("... and ask which tasks run through what it modified, so may have changed as well.")
+    say("... and query which tasks use the modified parts, and so may have changed as well.")
     edit = str(ask("edits", "list")[-1]["edit"])[:12]
     circuits("query", "tasks-at-risk", f"edit={edit}")
 

@@ -1,5 +1,5 @@
 // circuit-differences
-// Connections of either of two circuits, with what they do in each.
+// Connections of either of two circuits, with their effects in each.
 //
 // param a: circuit -- One circuit.
 // param b: circuit -- The other.
@@ -9,7 +9,7 @@
 // returns port: string? -- Input of an attention head it enters: q, k or v.
 // returns in_a: boolean -- Whether a uses it.
 // returns in_b: boolean -- Whether b uses it.
-// returns effect_a: number? -- Effect in a; positive helps, where the circuit's sign says so.
+// returns effect_a: number? -- Effect in a; positive helps if the circuit's sign is helps-positive.
 // returns effect_b: number? -- Effect in b.
 // returns rank_a: integer? -- Rank in a, 1 for the strongest.
 // returns rank_b: integer? -- Rank in b.

@@ -1,14 +1,14 @@
 // circuit-differences-of-components
-// Components of either of two circuits, with what they do in each, summed over positions.
+// Components of either of two circuits, with their effects in each, summed over positions.
 //
 // param a: circuit -- One circuit.
 // param b: circuit -- The other.
 // returns component: string -- Component with its model.
-// returns kind: string -- Sort of component: head, kv_head, mlp, ...
-// returns layer: integer? -- Block it lies in; null for input and logits.
+// returns kind: string -- Kind of component: head, kv_head, mlp, ...
+// returns layer: integer? -- Block it is in; null for input and logits.
 // returns in_a: boolean -- Whether a has it.
 // returns in_b: boolean -- Whether b has it.
-// returns effect_a: number? -- Effect in a; positive helps, where the circuit's sign says so.
+// returns effect_a: number? -- Effect in a; positive helps if the circuit's sign is helps-positive.
 // returns effect_b: number? -- Effect in b.
 // returns rank_a: integer? -- Best rank in a, 1 for the strongest.
 // returns rank_b: integer? -- Best rank in b.

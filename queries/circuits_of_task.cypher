@@ -5,19 +5,19 @@
 // param model: model = null -- Only circuits of this model.
 // param method: string = null -- Only circuits found by this method.
 // returns circuit: string -- Circuit's id.
-// returns title: string -- Its title; empty where it has none.
-// returns model: string -- Model it lies in.
+// returns title: string -- Its title; empty if it has none.
+// returns model: string -- Its model.
 // returns method: string -- Method that found it.
 // returns level: string -- What its parts are: node, edge, neuron, ...
 // returns metric: string? -- Metric its effects change.
-// returns ablation: string? -- What took the place of a component's activation.
-// returns sign: string -- What the sign of its effects says: helps-positive, unsigned, unknown.
+// returns ablation: string? -- What replaced a component's activation.
+// returns sign: string -- Meaning of the sign of its effects: helps-positive, unsigned, unknown.
 // returns kv_heads: string? -- Key/value heads: grouped, or per-query-head.
 // returns prompt_set: string? -- Prompts it was found on.
 // returns n_nodes: integer -- Number of nodes.
 // returns n_edges: integer -- Number of edges.
-// returns n_selected: integer? -- How many edges or nodes its rule chose, before what dangled was
-//   taken out.
+// returns n_selected: integer? -- Number of edges or nodes that its rule selected, before dangling ones
+//   were removed.
 // returns faithfulness: number? -- Latest faithfulness on its own task.
 // returns recorded_at: string -- When it was recorded, ISO 8601, UTC.
 MATCH (task:Task {id: $task})<-[:FOR_TASK]-(circuit:Circuit)

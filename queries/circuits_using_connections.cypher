@@ -1,16 +1,16 @@
 // circuits-using-connections
-// Active circuits that use a connection, or one of several, with what it does in each.
+// Active circuits that use one of the given connections, with its effect in each.
 //
 // param connections: list[connection] -- Connections with their model, such as
 //   gpt2/a9.h6->a10.h7<k>.
-// returns connection: string -- Which of them.
+// returns connection: string -- The connection used.
 // returns circuit: string -- Circuit's id.
 // returns task: string -- Task it was found on.
 // returns method: string -- Method that found it.
-// returns effect: number? -- Effect of the connection; positive helps, where sign says so.
-// returns sign: string -- What the sign of the effect says: helps-positive, unsigned, unknown.
+// returns effect: number? -- Effect of the connection; positive helps if sign is helps-positive.
+// returns sign: string -- Meaning of the sign of the effect: helps-positive, unsigned, unknown.
 // returns rank: integer? -- Rank among the circuit's edges, 1 for the strongest.
-// returns positions: integer -- How many edges run over it, at as many pairs of positions.
+// returns positions: integer -- Number of its edges in the circuit, one for each pair of positions.
 UNWIND $connections AS one
 MATCH (:Connection {id: one})<-[uses:USES]-(circuit:Circuit)
 WHERE circuit.state = 'active'

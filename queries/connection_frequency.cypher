@@ -1,20 +1,20 @@
 // connection-frequency
-// How many of some circuits use each connection, and what it does in them: what is found again on
-// other prompts, or by other methods.
+// How many of some circuits use each connection, and its effects in them. This shows what is found
+// again on other prompts, or by other methods.
 //
 // param circuits: list[circuit] -- Circuits to count over.
-// param ports: boolean = true -- Tell the queries, keys and values of a head apart; else fold them.
+// param ports: boolean = true -- Keep the queries, keys and values of a head separate; false folds them.
 // returns connection: string -- Connection with its model, such as gpt2/a9.h6->a10.h7<k>.
 // returns source: string -- Component it leaves.
 // returns target: string -- Component it enters.
-// returns port: string? -- Input of an attention head it enters: q, k or v; null where folded.
-// returns n_circuits: integer -- How many of the circuits use it.
-// returns share: number -- The same as a share of all of them, 0 to 1.
-// returns effect: number? -- Mean effect over those that give one, with a sign; positive helps.
-// returns smallest: number? -- Least of these effects.
-// returns largest: number? -- Greatest of them.
-// returns n_signed: integer -- How many circuits give its effect, with a sign.
-// returns n_positive: integer -- In how many of these it helps.
+// returns port: string? -- Input of an attention head it enters: q, k or v; null if folded.
+// returns n_circuits: integer -- Number of the circuits that use it.
+// returns share: number -- Share of the circuits that use it, 0 to 1.
+// returns effect: number? -- Mean of the signed effects; positive helps.
+// returns smallest: number? -- Smallest signed effect.
+// returns largest: number? -- Largest signed effect.
+// returns n_signed: integer -- Number of circuits that give its effect with a sign.
+// returns n_positive: integer -- Number of these circuits in which it helps.
 // returns circuits: list[string] -- Ids of the circuits that use it.
 UNWIND $circuits AS one
 MATCH (found:Circuit {id: one})-[uses:USES]->(link:Connection)

@@ -1,13 +1,13 @@
 // edits-of-components
-// Edits that modified a component, or one of several, whatever circuits they were aimed at.
+// Edits that modified one of the given components, regardless of the circuits they targeted.
 //
 // param components: list[component] -- Components with their model, such as gpt2/m9.
 // returns edit: string -- Edit's id.
 // returns editor: string -- Method of the edit.
-// returns restriction: string? -- What the edit was confined to.
-// returns components: list[string] -- Which of the components it modified.
-// returns n_modified: integer -- How many components it modified in all.
-// returns n_outcomes: integer -- How many measurements of its effect are recorded.
+// returns restriction: string? -- What the edit was restricted to.
+// returns components: list[string] -- The given components that it modified.
+// returns n_modified: integer -- Number of all components that it modified.
+// returns n_outcomes: integer -- Number of recorded measurements of its effect.
 // returns tasks: list[string] -- Tasks that were measured.
 UNWIND $components AS one
 MATCH (:Component {id: one})<-[:MODIFIES]-(change:Edit)

@@ -1,15 +1,15 @@
 // edits-touching
-// Edits that were aimed at a circuit, or modified a component of it.
+// Edits that targeted a circuit, or modified a component of it.
 //
-// param circuit: circuit -- Circuit that may have been touched.
+// param circuit: circuit -- Circuit that may have been changed.
 // returns edit: string -- Edit's id.
 // returns editor: string -- Method of the edit.
-// returns restriction: string? -- What the edit was confined to.
-// returns targeted: boolean -- Whether it was aimed at this circuit.
+// returns restriction: string? -- What the edit was restricted to.
+// returns targeted: boolean -- Whether it targeted this circuit.
 // returns components: list[string] -- Components of the circuit that it modified.
-// returns n_components: integer -- How many of them.
-// returns n_modified: integer -- How many components it modified in all.
-// returns n_outcomes: integer -- How many measurements of its effect are recorded.
+// returns n_components: integer -- Number of these components.
+// returns n_modified: integer -- Number of all components that it modified.
+// returns n_outcomes: integer -- Number of recorded measurements of its effect.
 MATCH (edit:Edit)
 OPTIONAL MATCH (edit)-[aim:TARGETS]->(:Circuit {id: $circuit})
 WITH edit, count(aim) AS n_aims

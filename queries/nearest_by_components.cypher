@@ -1,6 +1,6 @@
 // nearest-by-components
-// Active circuits that share the largest part of their components with a given one, whether they
-// have edges or not.
+// Active circuits whose components are most similar to those of a given circuit, with or without
+// edges.
 //
 // param circuit: circuit -- Circuit to start from.
 // param task: task = null -- Only circuits of this task.
@@ -9,10 +9,10 @@
 // returns circuit: string -- Id of a similar circuit.
 // returns task: string -- Task it was found on.
 // returns method: string -- Method that found it.
-// returns n_components: integer -- How many components it has, each counted once for all positions.
-// returns n_shared: integer -- How many of them the given circuit has too.
-// returns similarity: number -- Shared components over all components of the two (Jaccard), 0 to 1.
-// returns title: string -- Its title; empty where it has none.
+// returns n_components: integer -- Number of its components, each counted once for all positions.
+// returns n_shared: integer -- Number of these that the given circuit has too.
+// returns similarity: number -- Shared components over all components of both circuits (Jaccard), 0 to 1.
+// returns title: string -- Its title; empty if it has none.
 MATCH (:Circuit {id: $circuit})-[:HAS_NODE]->(:Node)-[:INSTANCE_OF]->(own:Component)
 WITH collect(DISTINCT own.id) AS parts
 WITH parts, size(parts) AS n_given

@@ -1,5 +1,5 @@
 // nearest-circuits
-// Active circuits that share the largest part of their connections with a given one.
+// Active circuits whose connections are most similar to those of a given circuit.
 //
 // param circuit: circuit -- Circuit to start from.
 // param task: task = null -- Only circuits of this task.
@@ -8,10 +8,10 @@
 // returns circuit: string -- Id of a similar circuit.
 // returns task: string -- Task it was found on.
 // returns method: string -- Method that found it.
-// returns n_connections: integer -- How many connections it has.
-// returns n_shared: integer -- How many of them the given circuit has too.
-// returns similarity: number -- Shared connections over all connections of the two (Jaccard), 0 to 1.
-// returns title: string -- Its title; empty where it has none.
+// returns n_connections: integer -- Number of its connections.
+// returns n_shared: integer -- Number of these that the given circuit has too.
+// returns similarity: number -- Shared connections over all connections of both circuits (Jaccard), 0 to 1.
+// returns title: string -- Its title; empty if it has none.
 MATCH (:Circuit {id: $circuit})-[:USES]->(:Connection)<-[:USES]-(other:Circuit)
 WITH other.id AS id, count(*) AS n_shared
 MATCH (given:Circuit {id: $circuit})

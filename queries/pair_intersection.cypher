@@ -1,5 +1,5 @@
 // pair-intersection
-// Connections that two circuits have in common, with what they do in each.
+// Connections that two circuits share, with their effects in each.
 //
 // param a: circuit -- One circuit.
 // param b: circuit -- The other.
@@ -7,7 +7,7 @@
 // returns source: string -- Component it leaves.
 // returns target: string -- Component it enters.
 // returns port: string? -- Input of an attention head it enters: q, k or v.
-// returns effect_a: number? -- Effect in a; positive helps, where the circuit's sign says so.
+// returns effect_a: number? -- Effect in a; positive helps if the circuit's sign is helps-positive.
 // returns effect_b: number? -- Effect in b.
 // returns rank_a: integer? -- Rank in a, 1 for the strongest.
 // returns rank_b: integer? -- Rank in b.

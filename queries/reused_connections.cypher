@@ -1,19 +1,19 @@
 // reused-connections
-// Connections that at least so many circuits of any task use, the most used first. Counts what the
-// graph holds: active circuits and superseded ones; n_active and n_tasks count active ones alone.
-// Where several models are recorded, model says whose a row is.
+// Connections that at least min_circuits circuits of any task use, the most used first. All circuits
+// of the graph count, active and superseded; n_active and n_tasks count only active ones. If several
+// models are recorded, model names the model of each row.
 //
 // param min_circuits: count = 2 -- Smallest number of circuits.
 // param limit: count = 100 -- Largest number of rows.
 // param model: model = null -- Only connections of this model.
-// returns model: string -- Model it lies in.
+// returns model: string -- Its model.
 // returns connection: string -- Connection with its model.
 // returns source: string -- Component it leaves.
 // returns target: string -- Component it enters.
 // returns port: string? -- Input of an attention head it enters: q, k or v.
-// returns n_circuits: integer -- How many circuits use it.
-// returns n_active: integer -- How many of them are active.
-// returns n_tasks: integer -- How many tasks the active ones have.
+// returns n_circuits: integer -- Number of circuits that use it.
+// returns n_active: integer -- Number of these that are active.
+// returns n_tasks: integer -- Number of tasks of the active ones.
 MATCH (link:Connection)
 WHERE $model IS NULL OR link.model = $model
 // An unlabelled end lets both engines read the number of relationships without visiting them.

@@ -1,8 +1,8 @@
 // shared-components
-// Components that at least so many of the given tasks use, and what they do in each. A task uses
-// what any of its circuits uses. What is specific to each task: min_tasks = 1, max_tasks = 1. Each
-// model is counted on its own, and where several have circuits of the tasks, their rows follow one
-// after the other.
+// Components that at least min_tasks of the given tasks use, and their effects in each. A task uses
+// what any of its circuits uses. For parts specific to one task, use min_tasks = 1, max_tasks = 1.
+// Each model is counted separately. If several models have circuits of the tasks, the rows are sorted
+// by model.
 //
 // param tasks: list[task] -- Tasks to compare, two or more.
 // param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
@@ -10,33 +10,50 @@
 // param circuits: list[circuit] = null -- Only these circuits; null means all active ones.
 // param model: model = null -- Only circuits of this model.
 // param method: string = null -- Only circuits found by this method.
-// returns model: string -- Model it lies in.
+// returns model: string -- Its model.
 // returns component: string -- Component with its model, such as gpt2/a9.h6.
-// returns kind: string -- Sort of component: head, kv_head, mlp, ...
-// returns layer: integer? -- Block it lies in; null for input and logits.
-// returns n_tasks: integer -- How many of the tasks use it.
-// returns n_circuits: integer -- How many of their circuits use it.
+// returns kind: string -- Kind of component: head, kv_head, mlp, ...
+// returns layer: integer? -- Block it is in; null for input and logits.
+// returns n_tasks: integer -- Number of the tasks that use it.
+// returns n_circuits: integer -- Number of their circuits that use it.
 // returns tasks: list[map] -- One map a task, by slug: task, n_circuits, effect (mean over circuits;
 //   null where none has signed effects) and magnitude (the same without signs).
-// returns roles: list[string] -- Roles it is known for in these circuits.
-UNWIND $tasks AS slug
-MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)
-WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
-  AND ($model IS NULL OR circuit.model = $model)
-  AND ($method IS NULL OR circuit.method = $method)
-WITH slug, circuit
-ORDER BY slug, circuit.id
-MATCH (circuit)-[:HAS_NODE]->(node:Node)-[:INSTANCE_OF]->(part:Component)
-// Nodes of one component at several positions add up within their circuit.
-WITH part.id AS id, slug, count(DISTINCT circuit.id) AS n_circuits,
-     count(DISTINCT CASE WHEN node.effect IS NOT NULL THEN circuit.id END) AS n_sized,
-     count(DISTINCT CASE WHEN node.effect IS NOT NULL AND circuit.sign = 'helps-positive'
-                         THEN circuit.id END) AS n_signed,
-     collect(abs(node.effect)) AS sizes,
-     collect(CASE WHEN circuit.sign = 'helps-positive' THEN node.effect END) AS effects,
-     collect(DISTINCT node.role) AS roles
+// returns roles: list[string] -- Roles it is known for in these circuits: their own, and annotations.
+// Annotations come as rows of their own, without effects: asking for them at each node takes several
+// times as long.
+CALL {
+  UNWIND $tasks AS slug
+  MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)
+  WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
+    AND ($model IS NULL OR circuit.model = $model)
+    AND ($method IS NULL OR circuit.method = $method)
+  WITH slug, circuit
+  ORDER BY slug, circuit.id
+  MATCH (circuit)-[:HAS_NODE]->(node:Node)-[:INSTANCE_OF]->(part:Component)
+  RETURN part.id AS id, slug, circuit.id AS circuit, circuit.sign = 'helps-positive' AS signed,
+         node.effect AS effect, node.role AS role
+  UNION ALL
+  UNWIND $tasks AS slug
+  MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)<-[:OF]-(later:Annotation)
+  WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
+    AND ($model IS NULL OR circuit.model = $model)
+    AND ($method IS NULL OR circuit.method = $method)
+  MATCH (later)-[:ANNOTATES]->(:Node)-[:INSTANCE_OF]->(part:Component)
+  WITH slug, circuit, part, later
+  ORDER BY slug, circuit.id, part.id, later.role
+  RETURN part.id AS id, slug, circuit.id AS circuit, false AS signed, null AS effect,
+         later.role AS role
+}
+// Nodes of one component at several positions are summed within their circuit.
+WITH id, slug, count(DISTINCT circuit) AS n_circuits,
+     count(DISTINCT CASE WHEN effect IS NOT NULL THEN circuit END) AS n_sized,
+     count(DISTINCT CASE WHEN effect IS NOT NULL AND signed THEN circuit END) AS n_signed,
+     collect(abs(effect)) AS sizes,
+     collect(CASE WHEN signed THEN effect END) AS effects,
+     collect(DISTINCT role) AS roles
 ORDER BY id, slug
-WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits, collect(roles) AS roles,
+WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits,
+     collect(roles) AS roles,
      collect({
        task: slug,
        n_circuits: n_circuits,

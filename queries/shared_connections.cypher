@@ -1,8 +1,8 @@
 // shared-connections
-// Connections that at least so many of the given tasks use, and what they do in each. A task uses
-// what any of its circuits uses. What is specific to each task: min_tasks = 1, max_tasks = 1. Each
-// model is counted on its own, and where several have circuits of the tasks, their rows follow one
-// after the other.
+// Connections that at least min_tasks of the given tasks use, and their effects in each. A task uses
+// what any of its circuits uses. For parts specific to one task, use min_tasks = 1, max_tasks = 1.
+// Each model is counted separately. If several models have circuits of the tasks, the rows are sorted
+// by model.
 //
 // param tasks: list[task] -- Tasks to compare, two or more.
 // param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
@@ -10,15 +10,15 @@
 // param circuits: list[circuit] = null -- Only these circuits; null means all active ones.
 // param model: model = null -- Only circuits of this model.
 // param method: string = null -- Only circuits found by this method.
-// returns model: string -- Model it lies in.
+// returns model: string -- Its model.
 // returns connection: string -- Connection with its model, such as gpt2/a9.h6->a10.h7<k>.
 // returns source: string -- Component it leaves.
 // returns target: string -- Component it enters.
 // returns port: string? -- Input of an attention head it enters: q, k or v.
-// returns n_tasks: integer -- How many of the tasks use it.
-// returns n_circuits: integer -- How many of their circuits use it.
-// returns tasks: list[map] -- One map a task, by slug: task, n_circuits, effect (mean over circuits;
-//   null where none has signed effects) and magnitude (the same without signs).
+// returns n_tasks: integer -- Number of the tasks that use it.
+// returns n_circuits: integer -- Number of their circuits that use it.
+// returns tasks: list[map] -- One map per task, by slug: task, n_circuits, effect (mean over circuits;
+//   null if none has signed effects) and magnitude (mean absolute effect).
 UNWIND $tasks AS slug
 MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)
 WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
@@ -33,7 +33,7 @@ ORDER BY id, slug
 WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits,
      collect({task: slug, n_circuits: n_circuits, sizes: sizes, effects: effects}) AS uses
 WHERE n_tasks >= coalesce($min_tasks, size($tasks)) AND n_tasks <= coalesce($max_tasks, n_tasks)
-// Means are taken of what is left alone.
+// Means are computed only over the remaining rows.
 WITH id, n_tasks, n_circuits, [use IN uses | {
        task: use.task,
        n_circuits: use.n_circuits,

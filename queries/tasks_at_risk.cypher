@@ -1,24 +1,24 @@
 // tasks-at-risk
-// Tasks whose active circuits contain components that an edit modified, with how much of them lies
-// there and what was measured, where it was.
+// Tasks whose active circuits contain components that an edit modified, with the size of the
+// affected part and the measurements, if any.
 //
-// param edit: edit -- Edit whose reach is asked for.
+// param edit: edit -- The edit.
 // returns task: string -- Task that may have changed.
-// returns n_components: integer -- How many modified components its circuits contain.
-// returns components: list[string] -- Which.
-// returns n_circuits: integer -- How many of its circuits contain one.
+// returns n_components: integer -- Number of modified components in its circuits.
+// returns components: list[string] -- These components.
+// returns n_circuits: integer -- Number of its circuits that contain a modified component.
 // returns circuits: list[string] -- Ids of these circuits.
-// returns n_connections: integer -- How many connections of these circuits begin or end there.
-// returns largest_effect: number? -- Largest size of an effect of a modified component.
+// returns n_connections: integer -- Number of connections of these circuits that begin or end there.
+// returns largest_effect: number? -- Largest absolute effect of a modified component.
 // returns effect: number? -- Sum of the effects of the modified components, mean over circuits; null
 //   where none has signed effects.
-// returns outcomes: list[map] -- What was measured on the task after the edit: metric, protocol,
-//   before, after.
+// returns outcomes: list[map] -- Measurements on the task after the edit: metric, protocol, before,
+//   after.
 MATCH (edit:Edit {id: $edit})-[:MODIFIES]->(:Component)
       <-[:INSTANCE_OF]-(touched:Node)<-[:HAS_NODE]-(user:Circuit)
 WHERE user.state = 'active'
 OPTIONAL MATCH (touched)-[edge:EDGE]-(:Node)
-// The embedded engine still holds what an aggregation drops: names before and after it differ.
+// The embedded engine keeps names that an aggregation drops, so names before and after it differ.
 WITH edit, user.task AS task, count(DISTINCT edge.connection) AS n_connections
 MATCH (edit)-[:MODIFIES]->(component:Component)
       <-[:INSTANCE_OF]-(node:Node)<-[:HAS_NODE]-(circuit:Circuit)

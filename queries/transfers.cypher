@@ -1,5 +1,5 @@
 // transfers
-// How faithful circuits are, on their own task and on others, beside random circuits of their degrees.
+// Faithfulness of circuits, and of random circuits like them, on their own task and on others.
 //
 // param circuits: list[circuit] -- Circuits that were measured.
 // returns circuit: string -- Circuit's id.
@@ -7,10 +7,10 @@
 // returns task: string -- Task it was measured on.
 // returns measure: string -- faithfulness, from 0 (everything ablated) to 1 (the whole model);
 //   random_faithfulness, the median of random circuits; or F, percent of the model's metric.
-// returns value: number -- What was measured.
+// returns value: number -- The measured value.
 // returns n_prompts: integer? -- Prompts it was measured on.
-// returns prompt_set: string? -- Their set.
-// returns ablation: string? -- What took the place of what lies outside the circuit.
+// returns prompt_set: string? -- Id of these prompts.
+// returns ablation: string? -- What replaced the activations outside the circuit.
 UNWIND $circuits AS one
 MATCH (evaluation:Evaluation)-[:OF]->(circuit:Circuit {id: one})
 WHERE evaluation.measure IN ['faithfulness', 'random_faithfulness', 'F']

@@ -16,7 +16,7 @@ __all__ = ["Registry", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: a help text or the graph's own process must not wait for stores."""
+    """Import on first use: a help text or the graph's process must not wait for stores."""
     if name == "Registry":
         from registry.registry import Registry
 

@@ -1,4 +1,4 @@
-"""``python -m registry``: the command line, also where the script is not on the path."""
+"""``python -m registry``: the command line, even if the script is not on the path."""
 
 import sys
 

@@ -1,21 +1,21 @@
-"""Named queries: one ``.cypher`` file each, whose header says what it asks and answers.
+"""Named queries: one ``.cypher`` file each; its header describes the question and the answer.
 
 Files come from every package registered under the entry-point group ``circuits.queries`` (the
-entry's value is the package; files lie in its folder, ``shared_components.cypher`` holds the query
-``shared-components``). A header is the line comments a file begins with::
+entry's value is the package; files are in its folder, ``shared_components.cypher`` holds the query
+``shared-components``). A header is the line comments at the start of a file::
 
     // shared-components
-    // Components that at least so many of the given tasks use, and what they do in each.
+    // Components that at least min_tasks of the given tasks use, and their effects in each.
     //
     // param tasks: list[task] -- Tasks to compare.
     // param min_tasks: count = null -- Smallest number of these tasks; null means all of them.
     // returns component: string -- Component with its model, such as gpt2/a9.h6.
     // returns effect: number? -- Mean effect; null where it is unknown,
-    //   and a line that is indented goes on with the one above.
+    //   and an indented line continues the line above.
 
 A parameter with ``= JSON`` is optional. Every ``$name`` of the statement is declared and every
-declared one is used. Types of parameters are those of :data:`TYPES` and ``list[TYPE]``; columns may
-also be ``map``, and end in ``?`` where null is possible.
+declared name is used. Types of parameters are those of :data:`TYPES` and ``list[TYPE]``; columns
+may also be ``map``, and end in ``?`` if null is possible.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -31,7 +32,7 @@ from types import MappingProxyType
 from typing import Any
 
 from registry import plugins
-from registry.errors import BadIdentifier, BadInput, CircuitsError
+from registry.errors import BadIdentifier, BadInput, CircuitsError, NotFound
 from registry.parameters import TYPES, Parameter, Resolver
 from registry.rows import COLUMN_TYPES, Rows
 
@@ -42,6 +43,7 @@ __all__ = [
     "Parameter",
     "bind",
     "collect",
+    "find_query",
     "load_catalogue",
     "parse_query",
     "read_folder",
@@ -53,7 +55,7 @@ QUERIES_GROUP = "circuits.queries"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column a query returns; ``type`` ends in ``?`` where it may be null."""
+    """A column that a query returns; ``type`` ends in ``?`` if it may be null."""
 
     name: str
     type: str
@@ -68,9 +70,9 @@ class NamedQuery:
     """A documented question to the graph.
 
     Attributes:
-        purpose: What it answers, in a sentence or a few.
-        text: The whole file, header included: it runs by hand as it is.
-        source: Package and file it comes from.
+        purpose: The question that it answers, in one or more sentences.
+        text: The whole file with its header; it can be run by hand.
+        source: Package and file that it comes from.
     """
 
     name: str
@@ -81,7 +83,7 @@ class NamedQuery:
     source: str
 
     def checked(self, rows: Rows) -> Rows:
-        """The answer, if it is what the header promises.
+        """The answer, if it matches the header.
 
         Raises:
             GraphUnavailable: It has other columns, or values of other types.
@@ -92,15 +94,15 @@ class NamedQuery:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)  # installed packages do not change under a running program
+@lru_cache(maxsize=1)  # installed packages do not change while a program runs
 def load_catalogue() -> Mapping[str, NamedQuery]:
     """Read the queries of every registered package, by name in alphabetical order.
 
-    Another package whose queries cannot be read, or have names that are taken, is left out with a
-    warning.
+    A query package of others is skipped with a warning if its queries cannot be read or have names
+    that are already in use.
 
     Raises:
-        BadInput: A header of ours is malformed, named with file and line.
+        BadInput: A header of ours is malformed; the message gives file and line.
     """
     found: Mapping[str, NamedQuery] = {}
     for plugin in plugins.plugins(QUERIES_GROUP):
@@ -111,15 +113,29 @@ def load_catalogue() -> Mapping[str, NamedQuery]:
     return found
 
 
+def find_query(name: str) -> NamedQuery:
+    """The query of that name.
+
+    Raises:
+        NotFound: There is none; the message gives similar names and all names.
+    """
+    catalogue = load_catalogue()
+    if name in catalogue:
+        return catalogue[name]
+    near = get_close_matches(name, catalogue, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    raise NotFound("query", name, f"{guess}known: {', '.join(catalogue)}")
+
+
 def with_queries_of(
     plugin: plugins.Plugin, known: Mapping[str, NamedQuery]
 ) -> Mapping[str, NamedQuery]:
-    """The known queries and a package's.
+    """The known queries and those of a package.
 
     Raises:
-        PluginBroken: It is another package's and its queries cannot be read, or have names that are
-            taken.
-        BadInput: The same of ours.
+        PluginBroken: The package is not ours, and its queries cannot be read or have names that
+            are in use.
+        BadInput: The same for one of our packages.
     """
     try:
         return collect([*known.values(), *_read_package(plugin.value)])
@@ -135,7 +151,7 @@ def collect(queries: Iterable[NamedQuery]) -> Mapping[str, NamedQuery]:
     """Arrange queries by name.
 
     Raises:
-        BadInput: Two have the same; the text says where both come from.
+        BadInput: Two queries have the same name; the message gives both sources.
     """
     found: dict[str, NamedQuery] = {}
     for query in queries:
@@ -152,7 +168,7 @@ def read_folder(folder: Traversable, package: str) -> Iterator[NamedQuery]:
     """Read every ``.cypher`` file of a folder that belongs to ``package``.
 
     Raises:
-        BadInput: A header is malformed; the text names file and line.
+        BadInput: A header is malformed; the message gives file and line.
     """
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".cypher") and file.is_file():
@@ -174,8 +190,8 @@ def parse_query(text: str, source: str) -> NamedQuery:
     """Read one file.
 
     Args:
-        text: What it holds.
-        source: Path for messages; its last part gives the name the header must have.
+        text: Its content.
+        source: Path for messages; its last part gives the name that the header must have.
 
     Raises:
         BadInput: The header is malformed or does not fit the statement.
@@ -209,7 +225,7 @@ _NOT_CODE = re.compile(r"//[^\n]*|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|`[^`]*`
 
 
 def _header(text: str, source: str) -> Iterator[_Line]:
-    """The header's lines, continuations joined to what they continue."""
+    """The header's lines, with continuation lines joined."""
     pending: _Line | None = None
     for number, raw in enumerate(text.splitlines(), start=1):
         if not raw.startswith("//"):
@@ -302,20 +318,20 @@ def bind(
     *,
     resolve: Mapping[str, Resolver] | None = None,
 ) -> dict[str, Any]:
-    """Turn what a user gave into the query's parameters.
+    """Turn a user's values into the query's parameters.
 
-    Text, as the command line gives it, is read by the parameter's type; a list may be one text with
-    commas, and names each value once. Where a default exists, None stands for it.
+    Text, as the command line gives it, is read by the parameter's type. A list may be one text with
+    commas, and names each value once. For a parameter with a default, None means the default.
 
     Args:
         query: The query that is asked.
         given: Values by parameter name.
-        resolve: How a value of a type such as ``circuit`` or ``model`` becomes what the graph
-            stores; types without one are checked for their grammar alone.
+        resolve: Function for each type of name, such as ``circuit`` or ``model``, that returns the
+            stored name; for other types only the grammar is checked.
 
     Raises:
-        BadInput: A parameter is missing, unknown or of another type; the text names it.
-        NotFound: A resolver knows no such thing.
+        BadInput: A parameter is missing, unknown or of another type; the message names it.
+        NotFound: A resolver finds no such name.
     """
     known = {parameter.name for parameter in query.parameters}
     unknown = sorted(set(given) - known)

@@ -1,4 +1,4 @@
-"""Things that are closed at the end of a ``with`` statement."""
+"""Objects that are closed at the end of a ``with`` statement."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Closing"]
 
 
 class Closing(abc.ABC):
-    """Something that holds connections or processes until it is closed."""
+    """An object that holds connections or processes until it is closed."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Release what it holds; safe to repeat."""
+        """Release its resources; safe to repeat."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,9 +1,9 @@
 """Every error a user can meet, as one tree under :class:`CircuitsError`.
 
 Errors of libraries below (SQLAlchemy, the Neo4j driver, kglite, fsspec) stop at the store that
-uses them and come out as one of these. The text of each says what was given, what would be right
-and what to do; ``registry.cli.failures`` turns the class into an exit code. Values are kept as
-``args`` so that an error survives pickling between processes.
+uses them, which raises one of these instead. Each message states what was given, what would be
+right and what to do; ``registry.cli.failures`` turns the class into an exit code. Values are kept
+as ``args`` so that an error survives pickling between processes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "IncompatibleModel",
     "LedgerError",
     "LedgerOutdated",
+    "MeasureOutOfRange",
     "MissingExtra",
     "NonFiniteScores",
     "NotFound",
@@ -31,6 +32,7 @@ __all__ = [
     "QueryTimeout",
     "QueryTooLarge",
     "RegistryNotFound",
+    "SettingNeeded",
     "StorageError",
     "StoreRefused",
     "TooFewPrompts",
@@ -43,7 +45,7 @@ class CircuitsError(Exception):
 
 
 class BadInput(CircuitsError, ValueError):
-    """Something the user gave is wrong; the text says what would be right. Exit code 2."""
+    """An input of the user is wrong; the message states what would be right. Exit code 2."""
 
 
 class BadIdentifier(BadInput):
@@ -56,8 +58,21 @@ class BadIdentifier(BadInput):
         return "{!r} is not {}".format(*self.args)
 
 
+class SettingNeeded(CircuitsError, TypeError):
+    """A function of discovery was given something else than a prepared setting."""
+
+    def __init__(self, function: str, given: str) -> None:
+        super().__init__(function, given)
+
+    def __str__(self) -> str:
+        return (
+            "{0} takes a prepared setting first, not {1}: {0}(prepare_setting(model, clean, "
+            "corrupt, metric), ...)".format(*self.args)
+        )
+
+
 class NotFound(CircuitsError, LookupError):
-    """Nothing stored goes by that name."""
+    """Nothing stored has that name."""
 
     def __init__(self, kind: str, given: str, hint: str = "") -> None:
         super().__init__(kind, given, hint)
@@ -76,11 +91,11 @@ class HomeNotTrusted(CircuitsError, PermissionError):
 
 
 class IncompatibleModel(BadInput):
-    """A model's name is taken by one of another shape or with other weights."""
+    """A model's name is already used for another shape or other weights."""
 
 
 class UnsupportedModel(CircuitsError, ValueError):
-    """A model whose arithmetic an algorithm does not know."""
+    """An algorithm does not support the model's arithmetic."""
 
 
 class TooFewPrompts(CircuitsError, ValueError):
@@ -96,7 +111,22 @@ class NonFiniteScores(CircuitsError, ArithmeticError):
     def __str__(self) -> str:
         return (
             f"prompt {self.args[0]} (counted from 0) gives numbers that are not finite: look at "
-            "its metric, leave it out, or run the model in float32"
+            "its metric, omit it, or run the model in float32"
+        )
+
+
+class MeasureOutOfRange(CircuitsError, ValueError):
+    """A job computed a value that its measure or metric cannot have."""
+
+    def __init__(self, name: str, value: float, legal: str) -> None:
+        super().__init__(name, value, legal)
+
+    def __str__(self) -> str:
+        name, value, legal = self.args
+        return (
+            f"{name} was computed as {value!r}, but its range is {legal}; nothing was recorded: "
+            "either the job is wrong, or the measure is registered with too narrow a range "
+            "('circuits measures' shows it)"
         )
 
 
@@ -112,7 +142,7 @@ class MissingExtra(CircuitsError, ImportError):
 
 
 class PluginBroken(CircuitsError, ImportError):
-    """What another package adds cannot be used; the text names it and says why."""
+    """An addition of another package cannot be used; the message names it and the reason."""
 
     def __init__(self, kind: str, name: str, package: str, reason: str) -> None:
         super().__init__(kind, name, package, reason)
@@ -130,7 +160,7 @@ class StorageError(CircuitsError, OSError):
 
 
 class StoreRefused(StorageError):
-    """The artifacts belong to another registry, or to none that can be told."""
+    """The artifacts belong to another registry, or their registry is unknown."""
 
 
 class ArtifactNotFound(StorageError):
@@ -150,7 +180,7 @@ class LedgerOutdated(LedgerError):
 
 
 class GraphError(CircuitsError):
-    """The graph cannot be used. Never stops recording, only what reads the graph."""
+    """The graph cannot be used. Never stops recording, only commands that read the graph."""
 
 
 class GraphUnavailable(GraphError):
@@ -168,7 +198,7 @@ class GraphRefused(GraphError):
 class GraphOutdated(GraphError):
     """The graph was written by another version of the schema or of the engine's file format.
 
-    Nothing is lost: the embedded graph is rebuilt from the ledger without being asked, Neo4j by
+    Nothing is lost: the embedded graph is rebuilt from the ledger automatically, Neo4j by
     ``circuits rebuild``.
     """
 
@@ -178,8 +208,8 @@ class QueryFailed(GraphError, ValueError):
 
 
 class QueryTimeout(GraphError, TimeoutError):
-    """A statement ran past its time limit and was stopped."""
+    """A statement ran longer than its time limit and was stopped."""
 
 
 class QueryTooLarge(GraphError, MemoryError):
-    """A statement took more memory than it may, or its answer is larger than one may be."""
+    """A statement exceeded a memory limit, or its answer is larger than allowed."""

@@ -1,12 +1,12 @@
-"""How long texts of records may be, in bytes of UTF-8.
+"""Maximum lengths of texts in records, in bytes of UTF-8.
 
-Every record is to fit every store. Neo4j's index takes an id of some 8,000 bytes, PostgreSQL's a
-key of 2,704. Ids of the graph are put together from names: that of a connection of a model's slug
-and two parts, that of a node of a circuit's hash, a part and a position. With these limits the
-longest is below 1,300 bytes.
+Every record must fit into every store. Neo4j's index accepts an id of about 8,000 bytes,
+PostgreSQL's a key of 2,704 bytes. Ids of the graph are built from names: the id of a connection
+from a model's slug and two parts, the id of a node from a circuit's hash, a part and a position.
+With these limits the longest id has less than 1,300 bytes.
 
-Limits hold for what is made, imported or changed. What a ledger keeps already is read whatever its
-length (:data:`STORED`): earlier versions had none.
+Limits apply to records that are made, imported or changed. Records that are already in a ledger are
+read at any length (:data:`STORED`), because earlier versions had no limits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from registry.errors import BadInput
 
-__all__ = ["LIMITS", "MOST_TAGS", "STORED", "check_length", "is_stored", "limited"]
+__all__ = ["LIMITS", "MOST_SCORES", "MOST_TAGS", "STORED", "check_length", "is_stored", "limited"]
 
 LIMITS: Mapping[str, int] = MappingProxyType(
     {
@@ -28,6 +28,9 @@ LIMITS: Mapping[str, int] = MappingProxyType(
         "position": 500,
         "tag": 200,
         "name": 1_000,
+        "attachment's name": 200,
+        "media type": 200,
+        "line": 1_000,
         "title": 1_000,
         "role": 10_000,
         "text": 100_000,
@@ -35,29 +38,33 @@ LIMITS: Mapping[str, int] = MappingProxyType(
         "set of parameters": 2**24,
     }
 )
-"""Most bytes by what it is.
+"""Maximum number of bytes by kind of text.
 
-A part is named without its model, with its basis or dictionary. A name is that of a metric,
-measure, method, protocol, editor, author, file, job, tokenizer, revision and the like; a text is a
-note, a description, a reason. The last two are JSON; an edit's is in the graph.
+A part's name includes its basis or dictionary, but not its model. A name is that of a metric,
+measure, method, protocol, editor, author, file, job, tokenizer, revision and similar. A text is a
+note, a description or a reason. A line describes an attachment. The last two are JSON; those of an
+edit are in the graph.
 """
 
 MOST_TAGS = 1_000
-"""Of a circuit; they are one property of it in the graph."""
+"""Limit of a circuit; in the graph, they are one property of the circuit."""
+
+MOST_SCORES = 1_000
+"""Limit of an annotation, for the same reason."""
 
 STORED: Mapping[str, bool] = MappingProxyType({"stored": True})
-"""Context of validation for what is read back from a ledger or its artifacts: no limit holds."""
+"""Validation context for data that is read from a ledger or its artifacts: without limits."""
 
 
 def check_length(what: str, text: str) -> None:
-    """Refuse a text that is longer than its kind may be.
+    """Refuse a text that is longer than the limit of its kind.
 
     Args:
         what: One of :data:`LIMITS`.
         text: The text.
 
     Raises:
-        BadInput: It is; the text of the error says how long it is and may be.
+        BadInput: The text is too long; the message gives its length and the limit.
     """
     most = LIMITS[what]
     if 4 * len(text) <= most:  # no character has more bytes
@@ -68,12 +75,12 @@ def check_length(what: str, text: str) -> None:
 
 
 def is_stored(info: ValidationInfo) -> bool:
-    """Whether what is validated is read back from a store."""
+    """Whether the validated data was read from a store."""
     return bool((info.context or {}).get("stored"))
 
 
 def limited(what: str) -> AfterValidator:
-    """The limit of a text field, to stand in its ``Annotated[str, ...]``."""
+    """The limit of a text field, for its ``Annotated[str, ...]``."""
 
     def check(text: str, info: ValidationInfo) -> str:
         if not is_stored(info):

@@ -14,17 +14,17 @@ from registry.identifiers import parse_component, parse_connection, parse_model
 __all__ = ["TYPES", "Parameter", "Resolver"]
 
 Resolver = Callable[[str], str]
-"""How a name that a user types becomes the one that is stored."""
+"""Turns a name that a user types into the stored name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A value a query asks for.
+    """A parameter of a query.
 
     Attributes:
         type: One of :data:`TYPES`, or ``list[...]`` of one.
         required: It has no default.
-        default: What stands for it where it is not given.
+        default: Value if it is not given.
     """
 
     name: str
@@ -47,15 +47,15 @@ class Parameter:
         return self.type[len("list[") : -1] if self.is_list else self.type
 
     def read(self, value: Any, resolve: Resolver = str) -> Any:
-        """Turn what a user gave into a value of this type; a list names each value once.
+        """Turn a user's input into a value of this type; a list names each value once.
 
         Args:
             value: Text as the command line gives it, or a value of Python.
-            resolve: How a name becomes what the graph stores, where the type is one of names.
+            resolve: Turns a name into the stored name, if the type is one of names.
 
         Raises:
             BadInput: It is of another type.
-            NotFound: The resolver knows no such thing.
+            NotFound: The resolver finds no such name.
         """
         if not self.is_list:
             return _read_item(self.item_type, value, resolve)
@@ -132,6 +132,6 @@ TYPES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "connection": lambda value: str(parse_connection(_text(value))),
     }
 )
-"""How a value of each type is read. ``count`` is a whole number from 1."""
+"""The reader of each type's values. ``count`` is a whole number from 1."""
 
 _NAMING = frozenset({"model", "task", "circuit", "edit", "component", "connection"})

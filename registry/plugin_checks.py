@@ -1,4 +1,4 @@
-"""Trying the plug-ins of other packages, to say which are broken before somebody needs them."""
+"""Test the plug-ins of other packages, to list broken ones before somebody needs them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from registry.plugins import GROUPS, Plugin, faults, plugins
 __all__ = ["check_plugins"]
 
 _SAMPLE = b"circuits\n"
-"""What formats are asked about: a file that is of none."""
+"""File that formats are asked about; it is of no format."""
 
 
 def check_plugins() -> tuple[int, list[PluginBroken]]:
-    """How many plug-ins other packages have, and what is wrong with them.
+    """The number of plug-ins of other packages, and their faults.
 
-    All are imported, formats are asked about a file, and queries are read.
+    All plug-ins are imported, formats are asked about a file, and queries are read.
     """
     n_others = sum(not one.is_ours for group in GROUPS for one in plugins(group))
     probes = {"circuits.formats": _ask_about_a_file, QUERIES_GROUP: _read_queries}

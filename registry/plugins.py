@@ -1,9 +1,9 @@
-"""What packages add through entry points, and how one that is broken is left out.
+"""Additions of packages through entry points, and how broken ones are skipped.
 
-Ours are announced as those of other packages are. Of these any may fail: when it is imported, by
-being of another kind than its group asks for, by taking a name that is taken, or when it is asked
-about a file. It is then named in one warning and left out, and everything else goes on; only
-whoever asks for it by name gets an error, which says why it is broken.
+Our additions are announced in the same way as those of other packages. An addition of another
+package may fail: when it is imported, if it is not of the kind that its group requires, if its name
+is in use, or when it is asked about a file. It is then reported in one warning and skipped, and
+everything else continues. Only a request for it by name raises an error, with the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OURS = ("registry", "ingest", "queries")
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What the entries of a group are called, and which attributes their objects have."""
+    """The name of a group's entries, and the attributes that their objects must have."""
 
     name: str
     attributes: tuple[str, ...] = ()
@@ -44,12 +44,19 @@ GROUPS: Mapping[str, _Kind] = MappingProxyType(
         "circuits.exporters": _Kind("exporter", ("name", "summary", "suffix", "write")),
         "circuits.formats": _Kind("format", ("name", "summary", "sniff", "read")),
         "circuits.jobs": _Kind("job", ("name", "Configuration")),
+        "circuits.measures": _Kind(
+            "measure",
+            ("name", "of", "definition", "direction", "range", "holds"),
+            may_be_several=True,
+        ),
         "circuits.queries": _Kind("query folder"),
         "circuits.tasks": _Kind(
             "task", ("slug", "family", "description", "make"), may_be_several=True
         ),
     }
 )
+_LABELS_ALONE = frozenset({"circuits.measures", "circuits.queries", "circuits.tasks"})
+"""Groups in which an entry's name has no meaning: its object has the names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Plugin:
 
     Attributes:
         value: ``module:object``, or a package's name.
-        package: The distribution it belongs to.
+        package: The distribution that it belongs to.
     """
 
     group: str
@@ -68,19 +75,21 @@ class Plugin:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is one of this project's own."""
+        """Whether it belongs to this project."""
         return self.value.partition(":")[0].partition(".")[0] in _OURS
 
     def broken(self, reason: BaseException | str) -> PluginBroken:
-        """The error that says it cannot be used."""
+        """The error for a plug-in that cannot be used."""
         text = reason if isinstance(reason, str) else _in_a_line(reason)
+        if isinstance(reason, ModuleNotFoundError) and reason.name in _MOVED:
+            text += f" ({_MOVED[reason.name]})"
         return PluginBroken(GROUPS[self.group].name, self.name, self.package, text)
 
     def load(self) -> Any:
         """Import its object.
 
         Raises:
-            PluginBroken: That fails, or it is not what its group asks for.
+            PluginBroken: The import fails, or the object is not what its group requires.
         """
         if self in _broken:
             raise _broken[self]
@@ -98,6 +107,29 @@ class Plugin:
         return found
 
 
+_ROOMS = {
+    "circuits": "annotations attributions copies findings networks ranking stored",
+    "files": "artifacts attachments documents file_systems prompt_files score_files",
+    "models": "aliases edge_space known_models shapes",
+    "settings": "file_urls homes outside small_files store_urls trusted_homes",
+    "texts": "csv_cells markup problems words",
+    "upkeep": "backup damage syncing",
+}
+"""Modules of registry that were next to its packages, by the package that they are in now."""
+_MOVED = {
+    "ingest.exporters": "ingest.exporters.base is now ingest.formats.exporting",
+    "ingest.importing": "it is now ingest.exchange.importing",
+    "ingest.known_models": "it is now registry.models.known_models",
+    "ingest.score_files": "it is now registry.files.score_files",
+    "ingest.discovery.edge_space": "it is now registry.models.edge_space",
+    "registry.settings_table": "it is now registry.settings.table",
+    **{
+        f"registry.{name}": f"it is now registry.{room}.{name}"
+        for room, names in _ROOMS.items()
+        for name in names.split()
+    },
+}
+"""Modules that other packages may import by their old names, and the hint for each."""
 _loaded: dict[Plugin, Any] = {}
 _broken: dict[Plugin, PluginBroken] = {}
 _told: set[Plugin] = set()
@@ -110,7 +142,7 @@ def plugins(group: str) -> list[Plugin]:
 
 
 def usable(group: str) -> dict[Plugin, Any]:
-    """The objects of a group; those that are broken are named in a warning, once."""
+    """The objects of a group; broken ones are reported in a warning, once."""
     found: dict[Plugin, Any] = {}
     taken: dict[str, Plugin] = {}
     for one in plugins(group):
@@ -126,10 +158,10 @@ def find(group: str, name: str) -> Any:
     """The object of that name in a group.
 
     Raises:
-        NotFound: There is none; the text names all there are.
+        NotFound: There is none; the message lists all names.
         PluginBroken: It is broken.
     """
-    known = {one.name: one for one in reversed(plugins(group))}  # of two, the first counts
+    known = {one.name: one for one in reversed(plugins(group))}  # of equal names, the first wins
     if name not in known:
         near = get_close_matches(name, known, n=1)
         guess = f"did you mean {near[0]!r}? " if near else ""
@@ -138,29 +170,29 @@ def find(group: str, name: str) -> Any:
 
 
 def leave_out(plugin: Plugin, why: BaseException) -> None:
-    """Name a broken one in a warning, the first time, and use it no more.
+    """Report a broken plug-in in a warning, once, and stop using it.
 
     Raises:
-        BaseException: ``why``, if the plug-in is one of ours: that is a fault of this program.
+        BaseException: ``why``, if the plug-in is ours: that is an error in this program.
     """
     if plugin.is_ours:
         raise why
     error = _broken.setdefault(plugin, why if isinstance(why, PluginBroken) else plugin.broken(why))
     if plugin not in _told:
         _told.add(plugin)
-        log.warning("left out: %s", error)
+        log.warning("skipped: %s", error)
 
 
 @contextmanager
 def blamed(group: str, found: object) -> Iterator[None]:
-    """Let what another package's object raises say whose it is; our own errors stay as they are.
+    """Attribute errors of another package's object to that package; our own errors stay.
 
     Args:
         group: The object's group.
-        found: The object, as :func:`find` or :func:`usable` gave it.
+        found: The object, from :func:`find` or :func:`usable`.
 
     Raises:
-        PluginBroken: The code within failed with an error that is none of ours.
+        PluginBroken: The code within raised an error that is not ours.
     """
     from pydantic import ValidationError
 
@@ -178,10 +210,10 @@ def blamed(group: str, found: object) -> Iterator[None]:
 
 
 def faults(probes: Mapping[str, Callable[[Plugin], object]]) -> Iterator[PluginBroken]:
-    """What is wrong with the plug-ins of other packages, all of which are tried for that.
+    """The faults of the plug-ins of other packages; all are tested for this.
 
     Args:
-        probes: By group, what tries one, where loading it is not all.
+        probes: A test by group, for groups in which loading is not enough.
     """
     yield from _installed(tuple(sys.path)).damaged
     for group in GROUPS:
@@ -207,13 +239,13 @@ class _Installed(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _installed(path: tuple[str, ...]) -> _Installed:
-    """All entries of our groups on a path; of two packages of one name, the first counts."""
+    """All entries of our groups on a path; of packages with equal names, the first wins."""
     found: dict[str, list[Plugin]] = {}
     damaged: list[PluginBroken] = []
     for distribution in distributions(path=list(path)):
         try:
             entries = [entry for entry in distribution.entry_points if entry.group in GROUPS]
-        except Exception as error:  # noqa: BLE001 - damaged files of a package make it raise anything
+        except Exception as error:  # noqa: BLE001 - damaged files of a package may raise anything
             name = _name(distribution, "a package without a name")
             damaged.append(PluginBroken("file", "entry_points.txt", name, _in_a_line(error)))
             continue
@@ -225,7 +257,7 @@ def _installed(path: tuple[str, ...]) -> _Installed:
 
 
 def _name(distribution: Distribution, otherwise: str) -> str:
-    """The distribution's name, where it says it."""
+    """The distribution's name, if it has one."""
     try:
         name = distribution.metadata["Name"]
     except Exception:  # noqa: BLE001 - its metadata may be missing or damaged
@@ -234,28 +266,28 @@ def _name(distribution: Distribution, otherwise: str) -> str:
 
 
 def _check_name(plugin: Plugin, taken: dict[str, Plugin]) -> None:
-    """Take a name, unless it is taken; names of tasks and query folders are only labels.
+    """Reserve a name, unless it is in use; in some groups names are only labels.
 
     Raises:
-        PluginBroken: It is.
+        PluginBroken: It is in use.
     """
     first = taken.setdefault(plugin.name, plugin)
-    if first is not plugin and plugin.group not in {"circuits.tasks", "circuits.queries"}:
+    if first is not plugin and plugin.group not in _LABELS_ALONE:
         raise plugin.broken(f"{first.package!r} has a {GROUPS[plugin.group].name} of that name")
 
 
 def _check_kind(found: Any, kind: _Kind) -> None:
-    """Refuse an object that lacks what others of its kind have.
+    """Refuse an object that lacks attributes of its kind.
 
     Raises:
-        TypeError: It does.
+        TypeError: Attributes are missing.
     """
     several = kind.may_be_several and isinstance(found, list | tuple)
     for one in found if several else (found,):
         missing = [name for name in kind.attributes if not hasattr(one, name)]
         if missing:
             shown = f"an object of type {type(one).__name__}"
-            raise TypeError(f"it is no {kind.name} but {shown}, without {' and '.join(missing)}")
+            raise TypeError(f"it is not a {kind.name} but {shown}, without {' and '.join(missing)}")
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -1,10 +1,10 @@
 """The registry's data, as frozen pydantic records.
 
-Nothing here knows a store. What a source does not say is None, never guessed; no number is NaN or
-infinite. Effects follow one convention: positive means the component makes the metric better
-(see :attr:`Circuit.sign` for sources where that is unknown).
+Nothing here knows a store. Facts that a source does not give are None, never guessed; no number is
+NaN or infinite. Effects follow one convention: positive means that the component improves the
+metric (see :attr:`Circuit.sign` for sources where this is unknown).
 
-A circuit's id is the SHA-256 of its canonical content (:func:`canonical_json`), so recording the
+A circuit's id is the SHA-256 of its canonical content (:mod:`registry.canonical`), so recording the
 same result twice adds a run but no second circuit.
 """
 
@@ -33,21 +33,24 @@ from pydantic import (
 )
 from typing_extensions import override
 
-from registry.aliases import resolve_model
-from registry.errors import BadIdentifier
+from registry.canonical import canonical_json, content_hash, record_json
+from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import (
     Port,
     node_key,
     parse_connection,
     parse_local,
     parse_model,
+    parse_node_key,
     ports_of,
     sort_key,
 )
-from registry.limits import MOST_TAGS, check_length, is_stored, limited
+from registry.limits import MOST_SCORES, MOST_TAGS, check_length, is_stored, limited
+from registry.models.aliases import resolve_model
 
 __all__ = [
     "Ablation",
+    "Annotation",
     "Circuit",
     "CircuitLabels",
     "CircuitState",
@@ -65,18 +68,14 @@ __all__ = [
     "Sign",
     "SourceFile",
     "Task",
-    "canonical_json",
-    "content_hash",
     "in_utc",
 ]
-
-_MAX_NESTING = 200
-"""Levels of JSON in a record; pydantic writes no more than some 250."""
 
 _FIRST_MOMENT = datetime(1, 1, 2, tzinfo=UTC)
 _LAST_MOMENT = datetime(9999, 12, 30, 23, 59, 59, 999_999, tzinfo=UTC)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Slug = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9._\-]*(/[a-z0-9][a-z0-9._\-]*)*$"),
@@ -89,17 +88,10 @@ Text = Annotated[str, StringConstraints(min_length=1), limited("text")]
 
 
 def _json(what: str) -> AfterValidator:
-    """A limited JSON object, copied as what reading it back gives: lists for tuples, plain text."""
+    """A limited JSON object, copied to the types that JSON gives back: lists, plain text."""
 
     def copy(value: Mapping[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        try:
-            text = canonical_json(value)
-            text.encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            # Pydantic makes a validation error of a ValueError, and of nothing else.
-            raise ValueError(f"is not JSON: {error}") from error
-        if _deeper(value, _MAX_NESTING):
-            raise ValueError(f"is nested deeper than {_MAX_NESTING} levels")
+        text = record_json(value)
         if not is_stored(info):
             check_length(what, text)
         copied: dict[str, Any] = json.loads(text)
@@ -108,44 +100,36 @@ def _json(what: str) -> AfterValidator:
     return AfterValidator(copy)
 
 
-def _deeper(value: Any, levels: int) -> bool:
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return False
-    return levels == 0 or any(_deeper(one, levels - 1) for one in value)
-
-
 def _positive_zero(value: float) -> float:
-    # -0.0 equals 0.0 but is written otherwise, which would give one circuit two ids.
+    # -0.0 equals 0.0 but is written differently, which would give one circuit two ids.
     return value + 0.0
 
 
 def in_utc(moment: datetime) -> datetime:
-    """A moment in UTC, if every time zone can write it.
+    """A moment in UTC that every time zone can write.
 
     Raises:
-        ValueError: It lies within a day of the first or last that Python and databases know.
+        ValueError: It is within a day of the first or last that Python and databases know.
     """
     try:
         turned = moment.astimezone(UTC)
     except OverflowError:
         turned = datetime.min.replace(tzinfo=UTC)
     if not _FIRST_MOMENT <= turned <= _LAST_MOMENT:
-        raise ValueError("is no moment between 0001-01-02 and 9999-12-30 in UTC")
+        raise ValueError("must be a moment between 0001-01-02 and 9999-12-30 in UTC")
     return turned
 
 
 Json = Annotated[Mapping[str, Any], _json("set of parameters")]
 """JSON object; numbers in it are finite."""
 EditJson = Annotated[Mapping[str, Any], _json("request or set of hyperparameters")]
-"""The same, small enough for a property of the graph."""
+"""Like :data:`Json`, small enough for a property of the graph."""
 Number = Annotated[float, AfterValidator(_positive_zero)]
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
 
 class Level(StrEnum):
-    """What a circuit's nodes and edges are."""
+    """The granularity of a circuit's nodes and edges."""
 
     NODE = "node"
     EDGE = "edge"
@@ -156,7 +140,7 @@ class Level(StrEnum):
 
 
 class Sign(StrEnum):
-    """What the sign of an effect says."""
+    """The meaning of the sign of an effect."""
 
     HELPS_POSITIVE = "helps-positive"
     UNSIGNED = "unsigned"
@@ -164,7 +148,7 @@ class Sign(StrEnum):
 
 
 class Ablation(StrEnum):
-    """What takes the place of a component's own activation."""
+    """The value that replaces a component's activation."""
 
     RESAMPLE = "resample"
     MEAN = "mean"
@@ -174,7 +158,7 @@ class Ablation(StrEnum):
 
 
 class RunStatus(StrEnum):
-    """How a job stands or ended."""
+    """The state of a job, or how it ended."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -183,7 +167,7 @@ class RunStatus(StrEnum):
 
 
 class CircuitState(StrEnum):
-    """Whether a circuit is still held to be true."""
+    """Whether a circuit is still considered valid."""
 
     ACTIVE = "active"
     SUPERSEDED = "superseded"
@@ -197,14 +181,15 @@ class Record(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        # Any limit makes pydantic refuse halves of characters, which no store can keep.
+        # With any limit, pydantic refuses surrogates, which no store can hold.
         str_max_length=1_000_000,
     )
 
     def model_post_init(self, context: Any, /) -> None:
-        """Share the set of fields that were given with all records that were given the same.
+        """Share the set of given fields between all records with the same given fields.
 
-        A set of its own, which pydantic makes, is two thirds of what one of a million edges takes.
+        Pydantic makes a separate set for each record; for a million edges, these sets take two
+        thirds of the memory.
         """
         del context
         given = self.__pydantic_fields_set__
@@ -213,7 +198,7 @@ class Record(BaseModel):
 
     @override
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy, of which nothing that was computed of this record is kept, such as its id."""
+        """A copy without cached values of this record, such as its id."""
         copied = super().model_copy(update=update, deep=deep)
         for name in vars(copied).keys() - type(copied).model_fields.keys():
             del vars(copied)[name]
@@ -261,17 +246,17 @@ class Task(Record):
 
 
 class PromptSet(Record):
-    """The prompts of one task, kept and hashed.
+    """The prompts of one task, stored and hashed.
 
     Attributes:
         id: SHA-256 of the kept prompts with their BOS policy and token ids.
         bos: Whether a BOS token was prepended.
         tokenizer: Name of the tokenizer.
-        model: Model whose right answers decided which prompts were kept.
-        n_prompts: Pairs kept.
-        share_correct: Share of the drawn prompts whose correct answer the model puts above the
+        model: Model whose correct answers decided which prompts were kept.
+        n_prompts: Number of kept pairs.
+        share_correct: Share of the drawn prompts whose correct answer the model ranks above every
             wrong one, 0 to 1.
-        share_top1: Share of the drawn prompts whose correct answer is the model's first, 0 to 1.
+        share_top1: Share of the drawn prompts whose correct answer the model ranks first, 0 to 1.
         artifact: Address of the file with the prompts.
     """
 
@@ -290,7 +275,7 @@ class PromptSet(Record):
 class Run(Record):
     """One execution of a job."""
 
-    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    id: RunId
     job: Short
     version: Short
     configuration: Json = Field(default_factory=dict)
@@ -316,7 +301,7 @@ class SourceFile(Record):
 
 
 class Node(Record):
-    """A component's place in a circuit.
+    """A component in a circuit.
 
     Attributes:
         component: Local name (``a9.h6``).
@@ -324,6 +309,8 @@ class Node(Record):
         effect: Change of the metric the component is credited with; positive helps.
         rank: 1 for the strongest.
         role: Function the component is known for (``name mover``).
+        density: Share of the component's parameters, neurons or dimensions that the circuit keeps,
+            0 to 1; None if the whole component is kept, or if it is unknown.
     """
 
     component: str
@@ -331,18 +318,19 @@ class Node(Record):
     effect: Number | None = None
     rank: int | None = Field(None, ge=1, le=2**63 - 1)
     role: Annotated[str, limited("role")] | None = None
+    density: Annotated[Number, Field(ge=0, le=1)] | None = None
 
     @field_validator("component")
     @classmethod
     def _in_the_grammar(cls, text: str, info: ValidationInfo) -> str:
         if not is_stored(info):
             check_length("part's name", text)
-        parse_local(text)  # each part has one spelling, so what parses is what would be formatted
+        parse_local(text)  # each part has one spelling, so no formatting is needed
         return text
 
     @property
     def key(self) -> str:
-        """Name within the circuit: component and, where bound to one, ``@position``."""
+        """Name within the circuit: component and, if it is bound to one, ``@position``."""
         return node_key(self.component, self.position)
 
 
@@ -357,19 +345,19 @@ class Edge(Record):
 
     @property
     def connection(self) -> str:
-        """The connection it runs over, without model and positions: ``a9.h6->a10.h7<k>``."""
+        """The connection of the edge, without model and positions: ``a9.h6->a10.h7<k>``."""
         source, target = (key.partition("@")[0] for key in (self.source, self.target))
         return f"{source}->{target}" + (f"<{self.port}>" if self.port else "")
 
 
 class Circuit(Record):
-    """What was found to carry a task in a model. Immutable; its content is its name.
+    """The parts that were found to carry a task in a model. Immutable; identified by its content.
 
     Attributes:
         task: Slug of the task it was found on.
         prompt_set: Id of the prompts it was found on.
         method: ``edge-attribution``, ``published``, ...
-        metric: ``logit_difference``, ...; ``higher_is_better`` says which way it improves.
+        metric: ``logit_difference``, ...; ``higher_is_better`` gives its direction.
         kv_heads: ``grouped`` (the model's own key/value heads) or ``per-query-head``.
         selection: How nodes and edges were chosen from the universe, such as ``{"top": 500}``.
         universe_size: Number of edges (nodes, at node level) they were chosen from.
@@ -413,24 +401,26 @@ class Circuit(Record):
                 if end not in places:
                     raise BadIdentifier(end, "a node of the circuit; edges join listed nodes")
             if edge.port is not None and edge.port not in inputs[places[edge.target]]:
-                parse_connection(f"{self.model}/{edge.connection}")  # refuses it, and says why
+                parse_connection(f"{self.model}/{edge.connection}")  # refuses it with a reason
         ordered = tuple(sorted(self.edges, key=_edge_order(places)))
         repeated = _first_repeated((e.source, e.target, e.port) for e in ordered)
         if repeated is not None:
-            raise BadIdentifier(str(repeated), "an edge that appears once")
-        # The model is frozen for its users; putting edges in canonical order is part of building.
+            source, target, port = repeated
+            named = target + (f"<{port}>" if port else "")
+            raise BadInput(f"the edge {source} -> {named} appears twice")
+        # The model is frozen for its users; canonical order of edges is part of its construction.
         object.__setattr__(self, "edges", ordered)
         return self
 
     @cached_property
     def document(self) -> bytes:
-        """The canonical content as JSON; the circuit's artifact, named by its id."""
+        """The canonical content as JSON: the circuit's artifact, named by its id."""
         return b"".join(piece.encode() for piece in self._canonical_pieces())
 
     def _canonical_pieces(self) -> Iterator[str]:
-        """What :func:`canonical_json` writes of the content, without a tree of all of it."""
-        # Fields that say nothing are left out, so that a later version may add optional ones
-        # without renaming every circuit.
+        """The output of :func:`canonical_json` for the content, without building the whole tree."""
+        # Empty fields are omitted, so a later version can add optional fields without changing the
+        # ids of all circuits.
         plain = self.model_dump(mode="json", exclude_none=True, exclude={"nodes", "edges"})
         pieces: dict[str, Iterator[str]] = {
             **{name: iter([canonical_json(value)]) for name, value in plain.items()},
@@ -454,7 +444,7 @@ _RECORDS_A_PIECE = 10_000
 
 
 def _canonical_list(kind: TypeAdapter[Any], records: Sequence[Record]) -> Iterator[str]:
-    """The canonical JSON of many records of a kind, some at a time."""
+    """The canonical JSON of many records of a kind, several records at a time."""
     yield "["
     for start in range(0, len(records), _RECORDS_A_PIECE):
         some = records[start : start + _RECORDS_A_PIECE]
@@ -464,7 +454,7 @@ def _canonical_list(kind: TypeAdapter[Any], records: Sequence[Record]) -> Iterat
 
 
 class CircuitLabels(Record):
-    """What people may change about a circuit."""
+    """The data of a circuit that people may change."""
 
     title: Annotated[str, limited("title")] | None = None
     tags: tuple[Annotated[str, limited("tag")], ...] = ()
@@ -482,8 +472,60 @@ class CircuitLabels(Record):
         return tags
 
 
+class Annotation(Record):
+    """A role that somebody gave to a circuit's node after discovery; not part of its content.
+
+    Each source gives a role to a node once.
+
+    Attributes:
+        circuit: Id of the circuit.
+        node: A node's key (``a9.h6@END``), or a component (``a9.h6``) for all of its nodes.
+        role: Function or category (``name mover``).
+        said_by: Person, tool or paper that gave the role.
+        run: Run that found it.
+        scores: Numbers that support it, by name (``{"copying": 0.93}``).
+    """
+
+    circuit: Sha256
+    node: str
+    role: Annotated[str, StringConstraints(min_length=1), limited("role")]
+    said_by: Name
+    run: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
+    scores: Mapping[Name, Number] = Field(default_factory=dict)
+
+    @field_validator("node")
+    @classmethod
+    def _a_node(cls, key: str, info: ValidationInfo) -> str:
+        local, position = parse_node_key(key)
+        Node.model_validate({"component": str(local), "position": position}, context=info.context)
+        return key
+
+    @field_validator("scores")
+    @classmethod
+    def _storable(cls, scores: Mapping[str, float], info: ValidationInfo) -> Mapping[str, float]:
+        if len(scores) > MOST_SCORES and not is_stored(info):
+            raise ValueError(f"{len(scores):,} are too many; {MOST_SCORES:,} are allowed")
+        if bad := [name for name in scores if "\x00" in name]:
+            raise ValueError(f"{bad[0]!r} contains a NUL character, which no database can hold")
+        return {name: scores[name] for name in sorted(scores)}
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """Its circuit, node, source and role, which together are unique."""
+        return self.circuit, self.node, self.said_by, self.role
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the record; it differs if anything in the record differs."""
+        return content_hash(self.model_dump(mode="json", exclude_none=True))
+
+
 class Evaluation(Record):
-    """A measurement of a circuit on a task, its own or another.
+    """A measurement of a circuit on its task or another task.
+
+    ``run`` is provenance and not part of the id: a measurement is the same for any run. If another
+    run repeats the measurement, no second record is made, so nothing is counted twice. The ledger
+    keeps the first run that is named, and adds it later if none was.
 
     Attributes:
         measure: ``faithfulness``, ``completeness``, ``logit_difference``, ...
@@ -491,6 +533,7 @@ class Evaluation(Record):
         full: The metric of the whole model.
         empty: The metric with everything ablated.
         n_prompts: Number of prompts averaged over.
+        run: Id of the run that measured it; None if it was imported or is unknown.
     """
 
     circuit: Sha256
@@ -503,23 +546,27 @@ class Evaluation(Record):
     ablation: Ablation | None = None
     n_prompts: int | None = Field(None, ge=1)
     parameters: Json = Field(default_factory=dict)
+    run: RunId | None = None
 
     @property
     def id(self) -> str:
-        """Hash of the record."""
-        return content_hash(self.model_dump(mode="json", exclude_none=True))
+        """Hash of the record without its run."""
+        return content_hash(self.model_dump(mode="json", exclude_none=True, exclude={"run"}))
 
 
 class Edit(Record):
-    """A change made to a model's knowledge.
+    """A change to a model's knowledge.
+
+    ``run`` is provenance and not part of the id, as for :class:`Evaluation`.
 
     Attributes:
         editor: ``ROME``, ``MEMIT``, ``fine-tuning``, ...
-        request: What was to change (prompt, subject, target_new, ground_truth).
-        restriction: What the update was confined to: ``circuit``, ``complement``, ``random``,
-            ``layers``, ``model``; None where the source does not say.
-        components: Local names of the parts it modified.
-        circuits: Ids of the circuits it was aimed at.
+        request: The intended change (prompt, subject, target_new, ground_truth).
+        restriction: Where the update was allowed: ``circuit``, ``complement``, ``random``,
+            ``layers``, ``model``; None if the source does not give it.
+        components: Local names of the modified parts.
+        circuits: Ids of the circuits that it targeted.
+        run: Id of the run that made it; None if it was imported or is unknown.
     """
 
     model: str
@@ -530,6 +577,7 @@ class Edit(Record):
     components: tuple[str, ...] = ()
     circuits: tuple[Sha256, ...] = ()
     note: Long | None = None
+    run: RunId | None = None
 
     _model = field_validator("model")(_model_slug)
 
@@ -548,15 +596,15 @@ class Edit(Record):
 
     @cached_property
     def id(self) -> str:
-        """Hash of the record: attaching the same edit twice changes nothing."""
-        return content_hash(self.model_dump(mode="json", exclude_none=True))
+        """Hash of the record without its run: attaching an edit twice changes nothing."""
+        return content_hash(self.model_dump(mode="json", exclude_none=True, exclude={"run"}))
 
 
 class Outcome(Record):
-    """What an edit did to a metric, under a named protocol.
+    """The effect of an edit on a metric, under a named protocol.
 
-    ``protocol`` says how the metric was taken (``teacher-forced``, ``generation``, ...); figures of
-    different protocols do not compare, and files that do not say get ``unknown``.
+    ``protocol`` gives how the metric was measured (``teacher-forced``, ``generation``, ...). Values
+    of different protocols are not comparable; files without a protocol get ``unknown``.
     """
 
     edit: Sha256
@@ -573,28 +621,12 @@ class Outcome(Record):
         return content_hash(self.model_dump(mode="json", exclude_none=True))
 
 
-def canonical_json(value: Any) -> str:
-    """Write JSON in the one form that is hashed: sorted keys, no spaces, no NaN.
-
-    Raises:
-        ValueError: A number is NaN or infinite.
-    """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-
-
-def content_hash(value: Any) -> str:
-    """SHA-256 of :func:`canonical_json`, 64 hexadecimal digits."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
 def _node_order(node: Node) -> tuple[Any, ...]:
     return (*sort_key(parse_local(node.component)), node.position or "")
 
 
 def _edge_order(places: Mapping[str, int]) -> Callable[[Edge], int]:
-    """The place of an edge among all: by its source's place among the nodes, target's, and port."""
+    """The position of an edge: by its source's and target's position among nodes, then its port."""
     n_nodes, n_ports = len(places), len(_PORT_ORDER)
 
     def order(edge: Edge) -> int:
@@ -605,7 +637,7 @@ def _edge_order(places: Mapping[str, int]) -> Callable[[Edge], int]:
 
 
 _PORT_ORDER: Mapping[str | None, int] = {None: 0, "k": 1, "q": 2, "v": 3}
-"""None first, then as the alphabet has them."""
+"""None first, then in alphabetical order."""
 
 
 def _first_repeated(values: Iterable[Any]) -> Any | None:

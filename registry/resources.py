@@ -1,4 +1,4 @@
-"""Where the package's own data files lie: in a checkout and in an installed wheel alike."""
+"""The place of the package's own data files, in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["migrations_folder"]
 def migrations_folder(kind: Literal["graph", "ledger"]) -> Path:
     """The folder of numbered migrations of that store.
 
-    A wheel carries ``migrations`` inside this package; in a checkout (also an editable install)
-    it lies beside it.
+    A wheel contains ``migrations`` inside this package; in a checkout (also an editable install)
+    the folder is next to it.
 
     Raises:
         FileNotFoundError: The installation lacks its data files.

@@ -1,9 +1,13 @@
-"""Answers to questions: columns, rows, and whether a row limit cut them off."""
+"""Answers to queries: columns, rows, and whether a row limit omitted rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +16,7 @@ from registry.errors import GraphUnavailable
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["COLUMN_TYPES", "Rows"]
+__all__ = ["COLUMN_TYPES", "Parts", "Rows", "plain", "plain_parts"]
 
 _TYPES: Mapping[str, frozenset[type]] = {
     "string": frozenset({str}),
@@ -22,7 +26,7 @@ _TYPES: Mapping[str, frozenset[type]] = {
     "map": frozenset({dict}),
 }
 COLUMN_TYPES = tuple(_TYPES)
-"""What a column may hold, also as ``list[...]`` of one, and with ``?`` where null is possible."""
+"""Types of a column, also as ``list[...]`` of one, and with ``?`` if null is possible."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -31,13 +35,20 @@ class Rows:
 
     Attributes:
         columns: Names, in the order of the values.
-        values: One tuple a row; scalars, lists and maps.
-        truncated: A row limit left rows out.
+        values: One tuple for each row; scalars, lists and maps.
+        truncated: Whether a row limit omitted rows.
     """
 
     columns: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...] = ()
     truncated: bool = False
+
+    @classmethod
+    def of_records(cls, records: Iterable[Any], columns: Sequence[str]) -> Rows:
+        """One row for each record, with its attributes of these names."""
+        return cls(
+            tuple(columns), tuple(tuple(getattr(one, name) for name in columns) for one in records)
+        )
 
     def __repr__(self) -> str:
         cut = ", cut off" if self.truncated else ""
@@ -50,15 +61,15 @@ class Rows:
         return (dict(zip(self.columns, row, strict=True)) for row in self.values)
 
     def expecting(self, **columns: str) -> Rows:
-        """These rows, if they have just these columns, and values of these types in them.
+        """Return these rows if they have exactly these columns, with values of these types.
 
-        A graph's server may be anybody's, and need not answer what it was asked.
+        A graph's server may belong to anybody, and may answer anything.
 
         Args:
             columns: Types of :data:`COLUMN_TYPES` by name, in any order.
 
         Raises:
-            GraphUnavailable: They are others.
+            GraphUnavailable: Columns or types differ.
         """
         if sorted(self.columns) != sorted(columns):
             raise GraphUnavailable(
@@ -78,7 +89,7 @@ class Rows:
             lists = list(values)
             self._refuse_types({type(value) for value in lists} - {list}, place, kind)
             bare = bare.removeprefix("list[").removesuffix("]")
-            # Null in a list is a question of what was collected, not of who answers.
+            # Null in a list depends on the collected values, not on the server.
             values = (item for one in lists for item in one if item is not None)
         self._refuse_types({type(value) for value in values} - _TYPES[bare], place, kind)
 
@@ -95,7 +106,7 @@ class Rows:
         return [dict(row) for row in self]
 
     def to_frame(self) -> pandas.DataFrame:
-        """The rows as a pandas frame with the same columns, also where there are no rows."""
+        """The rows as a pandas frame with the same columns, even if there are no rows."""
         import pandas as pd
 
         return pd.DataFrame(list(self.values), columns=list(self.columns))
@@ -103,3 +114,32 @@ class Rows:
 
 def _shown(columns: Iterable[str]) -> str:
     return (", ".join(columns) or "none")[:200]
+
+
+Parts = dict[str, Rows | Mapping[str, Any]]
+"""An answer of several parts by title: rows, or one record as fields and values."""
+
+
+def plain_parts(parts: Parts) -> dict[str, Any]:
+    """An answer in JSON's types, as a command writes it with ``--format json``."""
+    return {
+        title: plain(content.to_dicts() if isinstance(content, Rows) else content)
+        for title, content in parts.items()
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value in JSON's types; types that JSON lacks, such as NaN and dates, become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, StrEnum | Path):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry.settings_table import CONFIG
+from registry.settings.table import CONFIG
 
 _KEPT = ("CIRCUITS_TEST_", CONFIG.variable)
 

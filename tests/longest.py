@@ -7,8 +7,9 @@ import random
 from datetime import UTC, datetime
 
 from registry.ledger.base import Batch, NewCircuit
-from registry.limits import LIMITS, MOST_TAGS
+from registry.limits import LIMITS, MOST_SCORES, MOST_TAGS
 from registry.records import (
+    Annotation,
     Circuit,
     CircuitLabels,
     Edge,
@@ -69,6 +70,10 @@ def longest_records() -> Batch:
         title=wide["title"], author=wide["name"], notes=(wide["text"], "short"),
         tags=tuple(longest("tag", begins=str(number)) for number in range(MOST_TAGS)),
     )  # fmt: skip
+    annotation = Annotation(
+        circuit=circuit.id, node=nodes[0].key, role=wide["role"], said_by=wide["name"], run=run.id,
+        scores={longest("name", begins=str(number)): 0.5 for number in range(MOST_SCORES)},
+    )  # fmt: skip
     edit = Edit(
         model=model, editor=wide["name"], note=wide["text"], circuits=(circuit.id,),
         components=(nodes[0].component,),
@@ -85,6 +90,7 @@ def longest_records() -> Batch:
             NewCircuit(circuit, run.id, SourceFile(name=name, sha256="c" * 64, format=name), labels)
         ],
         evaluations=[Evaluation(circuit=circuit.id, task=task, measure=wide["name"], value=1.0)],
+        annotations=[annotation],
         edits=[edit],
         outcomes=[Outcome(edit=edit.id, metric=wide["name"], protocol=wide["name"], task=task)],
     )

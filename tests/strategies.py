@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from registry.identifiers import (
+    NORMS,
     PORTS,
     Component,
     Connection,
@@ -26,6 +27,7 @@ from registry.identifiers import (
 )
 from registry.records import (
     Ablation,
+    Annotation,
     Circuit,
     CircuitLabels,
     CircuitState,
@@ -45,6 +47,7 @@ from registry.records import (
 )
 
 __all__ = [
+    "annotations_of",
     "circuit_labels",
     "circuits",
     "components",
@@ -155,6 +158,10 @@ def locals_(draw: st.DrawFn, kinds: tuple[Kind, ...] = tuple(Kind)) -> Local:
         return Local(kind, index=draw(indices))
     if kind is Kind.MLP:
         return Local(kind, layer=draw(indices))
+    if kind is Kind.NORM:
+        last = Local(kind, norm="ln_final")
+        in_blocks = st.builds(Local, st.just(kind), indices, norm=st.sampled_from(NORMS))
+        return draw(st.one_of(st.just(last), in_blocks))
     if kind is Kind.NEURON:
         return Local(kind, layer=draw(indices), index=draw(indices))
     if kind in {Kind.HEAD, Kind.KV_HEAD}:
@@ -261,6 +268,7 @@ def nodes(draw: st.DrawFn, kinds: tuple[Kind, ...] = tuple(Kind)) -> Node:
         effect=draw(maybe(finite_floats)),
         rank=draw(maybe(counts)),
         role=draw(maybe(texts)),
+        density=draw(maybe(shares)),
     )
 
 
@@ -360,6 +368,24 @@ def evaluations(circuit: str, task: str) -> st.SearchStrategy[Evaluation]:
         n_prompts=maybe(counts),
         parameters=json_objects,
     )
+
+
+@st.composite
+def annotations_of(draw: st.DrawFn, of: Circuit, run: str | None = None) -> list[Annotation]:
+    """What some sources say of that circuit's nodes; none where it has no node."""
+    if not of.nodes:
+        return []
+    names = sorted({name for node in of.nodes for name in (node.key, node.component)})
+    said = st.builds(
+        Annotation,
+        circuit=st.just(of.id),
+        node=st.sampled_from(names),
+        role=texts,
+        said_by=texts,
+        run=st.sampled_from([None, run]),
+        scores=st.dictionaries(texts, finite_floats, max_size=2),
+    )
+    return draw(st.lists(said, max_size=3, unique_by=lambda one: one.place))
 
 
 def edits(model: str, targets: tuple[str, ...] = ()) -> st.SearchStrategy[Edit]:

@@ -16,7 +16,7 @@ from registry import Registry
 from registry.records import CircuitState
 from tests import examples
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 ROUNDS = 4
 RECORD = """

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 RENEW = "CIRCUITS_TEST_RENEW_GOLDEN"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 
 def test_there_is_a_notebook() -> None:

@@ -11,17 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from registry import Registry
 from tests import examples
 from tests.environment import without_settings
+from tests.ingest.jobs.tiny_words import save_tiny_model
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "extending.md"
 FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 Circuits = Callable[..., subprocess.CompletedProcess[str]]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def circuits(installed: Path, tmp_path: Path) -> Circuits:
     with Registry.init(tmp_path / ".circuits") as registry:
         registry.record(examples.GPT2, *examples.TASKS, examples.circuit(1))
     environment = without_settings(os.environ)
-    environment["PYTHONPATH"] = str(installed)
+    environment["PYTHONPATH"] = os.pathsep.join([str(installed), str(PAGE.parent.parent)])
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -65,7 +67,7 @@ def test_the_page_shows_every_file_of_the_package() -> None:
     names = re.findall(r"[\w]+\.\w+(?= |$)", listed[1], re.MULTILINE)
     shown = [Path(name).name for name, _ in FILE.findall(PAGE.read_text(encoding="utf-8"))]
     assert sorted(shown) == sorted(names)
-    assert len(shown) == 6
+    assert len(shown) == 8
 
 
 def test_a_query_of_another_package_is_listed_and_answered(circuits: Circuits) -> None:
@@ -80,6 +82,15 @@ def test_a_query_of_another_package_is_listed_and_answered(circuits: Circuits) -
     assert json.loads(answer.stdout) == [
         {"component": f"gpt2/{head.component}", "effect": head.effect} for head in heads[:3]
     ]
+
+
+def test_a_measure_of_another_package_is_listed(circuits: Circuits) -> None:
+    answer = circuits("measures", "--of", "circuit", "--format", "csv")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1] == (
+        "layer_spread,circuit,,,0 to 1,,"
+        "Share of the model's layers that hold a head of the circuit,circuit-extras"
+    )
 
 
 def test_a_job_of_another_package_records_a_run_and_a_circuit(
@@ -98,6 +109,43 @@ def test_a_job_of_another_package_records_a_run_and_a_circuit(
     refused = circuits(*ask, "145")
     assert refused.returncode == 2
     assert "it has 144" in refused.stderr
+
+
+def test_a_job_of_another_package_ablates_parts_and_leaves_files_and_roles(
+    circuits: Circuits, tmp_path: Path
+) -> None:
+    folder = save_tiny_model(tmp_path / "tiny-words")
+    ask = ("--model", str(folder), "--task", "sequence/months", "--device", "cpu")
+    answer = circuits(
+        "discover",
+        "knocked-out-heads",
+        *ask,
+        "--heads",
+        "3",
+        "--prompts",
+        "8",
+        "--min-prompts",
+        "1",
+    )
+    assert answer.returncode == 0, answer.stderr
+    with Registry.open(tmp_path) as registry:
+        (entry,) = registry.circuits(method="knocked-out-heads")
+        circuit = registry.document(entry.id)
+        files = {one.name: one for one in registry.attachments(entry.id)}
+        assert files["heads.svg"].media_type == "image/svg+xml"
+        kept = load_file(files["heads.safetensors"].save(tmp_path / "out"))
+        roles = {said.node: said for said in registry.annotations(entry.id)}
+        runs = entry.runs
+    chosen = kept["mask"].nonzero().tolist()
+    effects = {node.component: node.effect for node in circuit.nodes}
+    assert set(effects) == {f"a{layer}.h{head}" for layer, head in chosen} == set(roles)
+    for layer, head in chosen:
+        name = f"a{layer}.h{head}"
+        assert effects[name] == pytest.approx(float(kept["effects"][layer, head]), rel=1e-6)
+        assert roles[name].scores == {"effect": effects[name]}
+        assert roles[name].run == runs[0]
+    left_out = kept["effects"][~kept["mask"]]
+    assert left_out.abs().max() <= min(abs(effect or 0) for effect in effects.values())
 
 
 IMPORT_HEADS = ("import", "heads.csv", "--model", "gpt2", "--task", "ioi", "--format", "json")

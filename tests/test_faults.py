@@ -1,4 +1,7 @@
-"""The campaign of kills in its short form: ``benchmarks/faults.py`` for less than a minute."""
+"""The campaign of kills in its short form: ``benchmarks/faults.py`` for less than a minute.
+
+``make slow`` lets it go on for five.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,35 @@ from pathlib import Path
 
 import pytest
 
+from tests.few import left_to_make_slow
 from tests.servers import unavailable
 
 FAULTS = Path(__file__).parents[1] / "benchmarks" / "faults.py"
 SERVERS_DO_NOT_START = 3
+_LONGEST_SECONDS = 1_200
 
 
-@pytest.mark.slow
-def test_kills_of_our_processes_lose_nothing_and_show_nothing_half(tmp_path: Path) -> None:
-    page = campaign(tmp_path, "local", minutes=0.7)
+@pytest.mark.seconds
+@pytest.mark.timeout(_LONGEST_SECONDS)
+@pytest.mark.parametrize("minutes", [0.4, left_to_make_slow(5.0, kept="24 seconds of it")])
+def test_kills_of_our_processes_lose_nothing_and_show_nothing_half(
+    tmp_path: Path, minutes: float
+) -> None:
+    page = campaign(tmp_path, "local", minutes=minutes)
     assert counted(page, "killed") >= 3
     assert counted(page, "acknowledged") >= 1
     assert counted(page, "reads") >= 1
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.neo4j
 @pytest.mark.postgres
-def test_kills_of_servers_lose_nothing_and_show_nothing_half(tmp_path: Path) -> None:
-    page = campaign(tmp_path, "servers", "--server-kill-seconds", "10", minutes=1.0)
+@pytest.mark.timeout(_LONGEST_SECONDS)
+@pytest.mark.parametrize("minutes", [0.7, left_to_make_slow(5.0, kept="42 seconds of it")])
+def test_kills_of_servers_lose_nothing_and_show_nothing_half(
+    tmp_path: Path, minutes: float
+) -> None:
+    page = campaign(tmp_path, "servers", "--server-kill-seconds", "10", minutes=minutes)
     assert counted(page, "killed") >= 3
     assert counted(page, "Neo4j") + counted(page, "PostgreSQL") >= 1
     assert counted(page, "acknowledged") >= 1

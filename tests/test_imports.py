@@ -16,7 +16,7 @@ import typer
 from typer.main import get_group
 
 from registry import Registry
-from registry.cli.main import COMMANDS, ROOT_OPTIONS, Command, commands, root_help
+from registry.cli.commands import COMMANDS, ROOT_OPTIONS, Command, commands, root_help
 from tests import examples
 
 ENGINES = {"kglite", "neo4j"}
@@ -98,6 +98,7 @@ A, B = examples.circuit(1).id, examples.circuit(3, task="sequence/numerals").id
 READING = f"""
 status
 doctor
+measures
 list
 show {A}
 query
@@ -111,6 +112,8 @@ cypher 'MATCH (c:Circuit) RETURN c.id AS id'
 shared --task ioi --task sequence/numerals
 compare {A} {B}
 edits list
+runs
+prompts
 sync
 gc
 """

@@ -5,6 +5,7 @@ They are real ones: folders with metadata on Python's path, met by a process of 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from registry import Registry
+from registry.errors import PluginBroken
 from registry.plugin_checks import check_plugins
-from registry.plugins import GROUPS, plugins
+from registry.plugins import GROUPS, Plugin, plugins
 from tests import examples
 
 Circuits = Callable[..., subprocess.CompletedProcess[str]]
@@ -34,12 +36,12 @@ REASONS = {
     "raising": "RuntimeError: out of order",
     "exiting": "SystemExit: 3",
     "unwritten": "SyntaxError: ",
-    "mistyped": "TypeError: it is no ",
+    "mistyped": "TypeError: it is not a ",
     "empty": "AttributeError: module 'unsound_empty' has no attribute 'THING'",
 }
 SOUND = """
 from ingest.formats.base import Imported
-from ingest.formats.table import EdgeTable
+from ingest.formats.tables.table import EdgeTable
 
 class Sound(EdgeTable):
     name, summary = "sound", "tables of a package that works"
@@ -155,7 +157,7 @@ def circuits(site: Path, home: Path, tmp_path: Path) -> Circuits:
 
 def _left_out(stderr: str) -> list[str]:
     """Packages that are named as left out, in order of the warnings."""
-    warnings = [line for line in stderr.splitlines() if "left out: " in line]
+    warnings = [line for line in stderr.splitlines() if "skipped: " in line]
     return [line.partition("of the package '")[2].partition("'")[0] for line in warnings]
 
 
@@ -175,10 +177,10 @@ def test_files_of_other_formats_are_imported_and_each_broken_format_is_named_onc
     assert rows == {"one.csv": "table", "two.csv": "table", "three.sound": "sound"}
     assert sorted(_left_out(answer.stderr)) == sorted([*BROKEN, "taking", "unasked", "unasked"])
     for name, reason in REASONS.items():
-        what = f"left out: the format {name!r} of the package 'package-{name}'"
+        what = f"skipped: the format {name!r} of the package 'package-{name}'"
         assert f"{what} cannot be used: {reason}" in answer.stderr
     assert "LookupError: who knows" in answer.stderr
-    assert "sniff gives 'very'" in answer.stderr or "not supported between" in answer.stderr
+    assert "sniff returns 'very'" in answer.stderr or "not supported between" in answer.stderr
 
 
 def test_a_format_that_fails_while_it_reads_is_named_and_other_files_are_imported(
@@ -194,7 +196,7 @@ def test_a_format_that_fails_while_it_reads_is_named_and_other_files_are_importe
     }  # fmt: skip
     said = "the format 'falling' of the package 'works' cannot be used: ZeroDivisionError: fell"
     assert rows["a.falling"]["notes"][0].startswith(said)
-    assert "TypeError: read gives a NoneType, no Imported" in rows["b.silent"]["notes"][0]
+    assert "TypeError: read returns NoneType instead of Imported" in rows["b.silent"]["notes"][0]
     left = circuits("import", "a.falling", "--as", "leaving", *SAID)
     assert (left.returncode, json.loads(left.stdout)[0]["outcome"]) == (1, "refused")
 
@@ -307,3 +309,24 @@ def test_a_package_whose_metadata_is_damaged_is_named_and_the_others_are_found(
         ("file", "entry_points.txt", "odd"), ("file", "entry_points.txt", "short"),
     }  # fmt: skip
     assert "table" in {plugin.name for plugin in plugins("circuits.formats")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ingest.exporters.base", "ingest.formats.exporting"),
+        ("ingest.discovery.edge_space", "registry.models.edge_space"),
+        ("registry.score_files", "registry.files.score_files"),
+        ("registry.settings_table", "registry.settings.table"),
+    ],
+)
+def test_who_imports_a_module_by_the_name_it_once_had_is_told_the_new_one(
+    old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "old_" + old.replace(".", "_")
+    (tmp_path / f"{name}.py").write_text(f"import {old}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugin = Plugin("circuits.exporters", "old", f"{name}:THING", "old-package")
+    with pytest.raises(PluginBroken, match=rf"is now {new}\)"):
+        plugin.load()
+    importlib.import_module(new)

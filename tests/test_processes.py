@@ -12,7 +12,7 @@ import pytest
 from registry import Registry
 from tests import examples
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 RECORD_TEN = """
 import sys
@@ -72,7 +72,7 @@ def test_two_processes_recording_at_once_are_both_kept(home: Path) -> None:
         assert {entry.id for entry in registry.circuits()} == wanted
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_notebook_that_imported_transformer_lens_first_records_and_queries(home: Path) -> None:
     process = start(NOTEBOOK, str(home))
     _, errors = process.communicate(timeout=300)

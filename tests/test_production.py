@@ -17,7 +17,7 @@ from tests import examples
 from tests.environment import without_settings
 from tests.servers.neo4j import Neo4jServer
 
-pytestmark = [pytest.mark.neo4j, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.neo4j, pytest.mark.postgres, pytest.mark.seconds]
 
 CIRCUITS = Path(sys.executable).with_name("circuits")
 QUESTIONS = (

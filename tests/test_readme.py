@@ -2,8 +2,10 @@
 
 Its blocks without a language are commands of a shell, those of Python are run in one namespace,
 all in the order in which they stand there. What is done otherwise than it is written is said in
-two tables, and nothing else is: :data:`IDS` are ids that stand for the reader's own, and
-:data:`SMALLER` are commands that take longer than a test may, done with less.
+three tables, and nothing else is: :data:`IDS` are ids that stand for the reader's own,
+:data:`SMALLER` are commands that take longer than a test may, done with less, and
+:data:`ON_A_SMALL_MODEL` those whose circuits no later command asks about. At every change these are
+done on a small model in a registry beside; ``make slow`` does them on SmolLM2 as all others.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.few import left_to_make_slow
+from tests.models import WORDS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -49,6 +54,11 @@ SMALLER: tuple[tuple[str, str, str], ...] = (
     (r"python \S*/faithfulness\.py\b", r"$", " --prompts 2 --methods eap --controlled"),
 )
 """A command, what of it is replaced, and by what; all that match are done, one after the other."""
+
+ON_A_SMALL_MODEL = re.compile(
+    r"circuits discover (edge-attribution\b.* (--method|--faithfulness|--curve)|matrix\b)"
+)
+"""Commands that find circuits which nothing after them needs, beside those before them."""
 
 NOT_RUN = re.compile(r"make [a-z]+")
 """Targets of the Makefile: they install everything, and are run by continuous integration."""
@@ -95,12 +105,23 @@ def is_whole(text: str) -> bool:
 
 
 def smaller(command: str) -> str:
-    """The command as it is run here."""
+    """The command with less to do."""
     for pattern, replaced, by in SMALLER:
         if re.match(pattern, command):
             command, n = re.subn(replaced, by.replace("\\", r"\\"), command, count=1)
             assert n == 1, f"nothing to replace in {command}"
     return command
+
+
+def on_a_small_model(command: str) -> str:
+    """The command in a registry of its own below the folder, and for the model of ``words``.
+
+    A hundredth of that model's edges, or two as is usual, is one edge, which is no circuit.
+    """
+    told = command.replace("--share 1%", "--share 30%").replace("smollm2", str(WORDS))
+    if "--share" not in told and "--faithfulness" not in told:
+        told += " --edges 40"
+    return f"mkdir -p beside && cd beside && {{ [ -d .circuits ] || circuits init; }} && {told}"
 
 
 SHELL = [block for block in blocks() if block.language == ""]
@@ -131,6 +152,7 @@ def test_every_rule_and_every_id_is_of_use() -> None:
     for pattern, _, _ in SMALLER:
         used = [one for one in ALL_COMMANDS if re.match(pattern, one) or "\\S*/" in pattern]
         assert used, f"no command is like {pattern}"
+    assert len([one for one in ALL_COMMANDS if ON_A_SMALL_MODEL.match(one)]) == 4
     for id in IDS:
         assert re.search(rf"\b{id}\b", README), id
 
@@ -168,18 +190,21 @@ class Tour:
 
     folder: Path
     environment: Mapping[str, str]
+    all_on_smollm2: bool
     said: dict[str, str] = field(default_factory=dict)
     namespace: dict[str, Any] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
 
     def type(self, command: str) -> None:
         """Run a command; what it says on standard error is kept by what the README has."""
-        asked = self.with_own_ids(smaller(command))
+        asked, folder = self.with_own_ids(smaller(command)), self.folder
+        if ON_A_SMALL_MODEL.match(command) and not self.all_on_smollm2:
+            asked, folder = on_a_small_model(asked), self.folder / "beside"
         ran = self.shell(asked)
         assert ran.returncode == 0, f"$ {asked}\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
         self.said[command] = ran.stderr
         for name in re.findall(r"(?:--out|-o|>) (\S+)", asked):
-            assert (self.folder / name).stat().st_size > 0, f"{asked} did not write {name}"
+            assert (folder / name).stat().st_size > 0, f"{asked} did not write {name}"
 
     def shell(self, text: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -203,7 +228,7 @@ class Tour:
 
     def own_id(self, stands_for: str) -> str:
         if stands_for == "5d1e":
-            return str(self.rows("circuits edits list")[-1]["edit"])[:12]
+            return str(self.rows("circuits edits list")[0]["edit"])[:12]
         task = {"3f2a": "ioi", "81c0": "sequence/numerals"}[stands_for]
         rows = self.rows(f"circuits list --model smollm2 --task {task}")
         return str(rows[-1]["circuit"])[:12]  # the newest comes first
@@ -215,8 +240,13 @@ class Tour:
         return rows
 
 
-@pytest.fixture
-def tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tour:
+@pytest.fixture(
+    params=[
+        "a small model beside",
+        left_to_make_slow("all on SmolLM2", kept="what no later command needs, on a small model"),
+    ]
+)
+def tour(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tour:
     """The tool as it is installed beside this interpreter, and none of the user's settings."""
     for name in [name for name in os.environ if name.startswith("CIRCUITS_")]:
         monkeypatch.delenv(name)
@@ -225,10 +255,10 @@ def tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tour:
     assert shutil.which("circuits", path=path) == str(tools / "circuits")
     (tmp_path / "docs").mkdir()  # into which the benchmark writes, from a checkout
     monkeypatch.chdir(tmp_path)
-    return Tour(tmp_path, {**os.environ, "PATH": path})
+    return Tour(tmp_path, {**os.environ, "PATH": path}, request.param == "all on SmolLM2")
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.model
 @pytest.mark.timeout(3 * LONGEST_SECONDS)
 def test_the_readme_can_be_followed_from_top_to_bottom(tour: Tour) -> None:
@@ -240,11 +270,11 @@ def test_the_readme_can_be_followed_from_top_to_bottom(tour: Tour) -> None:
             if not NOT_RUN.fullmatch(command):
                 tour.type(command)
     # The catalogue has circuits of these tasks in GPT-2, too.
-    taken = "circuits of smollm2-135m-instruct-q4_1 are taken: those of gpt2"
+    taken = "circuits of smollm2-135m-instruct-q4_1 are used: those of gpt2"
     for name in ("compare --task", "shared", "matrix", "reuse", "stability", "report"):
         (said,) = (text for command, text in tour.said.items()
                    if command.startswith(f"circuits {name}"))  # fmt: skip
         assert taken in said, f"{name} said {said!r}"
     (said,) = (text for command, text in tour.said.items()
                if command.startswith("circuits query shared-components"))  # fmt: skip
-    assert "rows of 2 models, each counted on its own: gpt2, smollm2" in said
+    assert "rows of 2 models, each counted separately: gpt2, smollm2" in said

@@ -1,7 +1,7 @@
-"""A campaign of kills against one registry after the other; see ``benchmarks/faults.py``.
+"""A campaign of kills against a series of registries; see ``benchmarks/faults.py``.
 
-``director`` starts processes, each with a part of ``parts`` to play (``player`` is their program),
-kills them and the servers at random moments, and has ``checks`` look at what is left. What a
-process was promised it notes in a ``journal`` before it goes on; ``tally`` counts what they say,
-``report`` writes it down.
+``director`` starts processes, each with a part of ``parts`` (``player`` is their program). It kills
+them and the servers at random times, and runs ``checks`` on the result. A process writes what was
+acknowledged into a ``journal`` before it continues. ``tally`` counts the entries, and ``report``
+writes the report.
 """

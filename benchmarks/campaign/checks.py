@@ -1,7 +1,7 @@
-"""Look at what a round left: ``python -m campaign.checks FOLDER [BACKUP BEGAN_AT]``.
+"""Check the state after a round: ``python -m campaign.checks FOLDER [BACKUP BEGAN_AT]``.
 
-Prints one line of JSON: the losses and faults that were found, and what was looked at. With a
-backup, that is restored beside the round and held to what was acknowledged before it was begun.
+It prints one line of JSON: the losses and faults, and the number of checked things. A given backup
+is restored into a separate folder, and must have everything that was acknowledged before it began.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PATIENCE_SECONDS = 90.0
 _QUERY_SECONDS = 600.0
 _MAX_ROWS = 10**7
 _MADE_UP = {"type", "name"}
-"""Properties that the embedded engine makes up; and ``title``, where it is not a circuit's."""
+"""Properties that the embedded engine invents, and ``title`` on nodes other than circuits."""
 
 NODES = """
 MATCH (n) WHERE NOT n:Registry RETURN labels(n) AS labels, n.id AS id, properties(n) AS properties
@@ -44,12 +44,12 @@ RETURN a.id AS source, type(r) AS kind, properties(r) AS properties, b.id AS tar
 
 @dataclass
 class Found:
-    """What the checks found.
+    """Results of the checks.
 
     Attributes:
-        losses: What was acknowledged and is not there.
-        faults: What else is not as it should be.
-        looked_at: How many there were of each kind.
+        losses: Records that were acknowledged and are missing.
+        faults: All other faults.
+        looked_at: Number of checked things of each kind.
     """
 
     losses: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Found:
 
 
 def acknowledged(entries: Iterable[Entry], *, before: float | None = None) -> list[Entry]:
-    """What writers were promised, or what of it before a moment (seconds since 1970)."""
+    """Acknowledged records, or only those before a time (seconds since 1970)."""
     return [
         entry
         for entry in entries
@@ -67,7 +67,7 @@ def acknowledged(entries: Iterable[Entry], *, before: float | None = None) -> li
 
 
 def check_round(folder: Path, found: Found) -> None:
-    """Check a round's registry: its records, its artifacts, and the graph however it was made."""
+    """Check a round's registry: records, artifacts, and the graph after sync and rebuild."""
     entries = [*read_journals(folder)]
     with Registry.open() as registry:
         _patiently(registry.sync)
@@ -86,7 +86,7 @@ def check_round(folder: Path, found: Found) -> None:
 
 
 def check_backup(folder: Path, backup: Path, began_at: float, found: Found) -> None:
-    """Restore a backup, and check that it holds what was acknowledged before it was begun."""
+    """Restore a backup, and check that it has all that was acknowledged before it began."""
     with Registry.restore(backup, folder / f"restored-{backup.stem}") as registry:
         promised = acknowledged(read_journals(folder), before=began_at)
         _check_records(registry, promised, found)
@@ -95,7 +95,7 @@ def check_backup(folder: Path, backup: Path, began_at: float, found: Found) -> N
 
 
 def _patiently(work: Callable[[], Any]) -> None:
-    """Do it once whoever was killed last has let go of the graph."""
+    """Retry until the process that was killed last has released the graph."""
     ends_at = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
@@ -128,7 +128,7 @@ def _check_artifact(registry: Registry, address: str, found: Found) -> None:
 
 
 class _Held:
-    """What the ledger holds."""
+    """Content of the ledger."""
 
     def __init__(self, registry: Registry) -> None:
         ledger = registry.ledger
@@ -139,7 +139,7 @@ class _Held:
         self._sources = ledger.source_files()
 
     def holds(self, entry: Entry) -> bool:
-        """Whether what was acknowledged is there."""
+        """Whether an acknowledged record exists."""
         key = entry["id"]
         match entry["record"]:
             case "circuit":
@@ -164,7 +164,7 @@ class _Held:
 
 
 def _check_graph(registry: Registry, when: str, found: Found) -> None:
-    """Whether the graph has exactly the circuits that are held true, each of them whole."""
+    """Check that the graph has exactly the circuits that are not retracted, each complete."""
     rows = registry.cypher(
         LOOK_AT_ALL, timeout_seconds=_QUERY_SECONDS, max_rows=_MAX_ROWS
     ).to_dicts()
@@ -190,7 +190,7 @@ def _check_graph(registry: Registry, when: str, found: Found) -> None:
 
 
 def _contents(registry: Registry) -> Counter[str]:
-    """All nodes and relationships with their properties, but for the graph's own marker."""
+    """All nodes and relationships with their properties, except the graph's marker."""
 
     def rows(text: str) -> Iterator[dict[str, Any]]:
         answer = registry.cypher(text, timeout_seconds=_QUERY_SECONDS, max_rows=_MAX_ROWS)
@@ -234,7 +234,7 @@ def _check_files(artifacts: Path, found: Found) -> None:
 
 
 def main() -> None:
-    """Check what the command line names."""
+    """Run the checks of the command line."""
     folder, *backup = sys.argv[1:]
     found = Found()
     if backup:

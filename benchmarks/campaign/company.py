@@ -1,4 +1,4 @@
-"""The processes of a round: started, killed, and started again."""
+"""The processes of a round: start, kill, and restart."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LONGEST_STEP_SECONDS = 240.0
 
 @dataclass
 class _Place:
-    """A place in the company, and who holds it now."""
+    """A place in the company, and its current process."""
 
     part: Part
     number: int
@@ -39,7 +39,7 @@ class _Place:
     process: subprocess.Popen[bytes]
     started_at: float
     is_spared: bool
-    """Until it has done its first step: else nobody would end one where steps are slow."""
+    """It is not killed before its first step ends; else slow steps would never end."""
 
     @property
     def name(self) -> str:
@@ -50,10 +50,10 @@ class Company:
     """All processes of one round.
 
     Args:
-        folder: Where they meet; see ``campaign.stage``.
-        environment: Theirs.
-        tally: Where kills and what ended by itself are counted.
-        draw: Who is killed.
+        folder: Their common folder; see ``campaign.stage``.
+        environment: Their environment.
+        tally: Counts kills and processes that ended without a kill.
+        draw: Random choice of the process to kill.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Company:
         ]
 
     def kill_one(self) -> None:
-        """Kill one of those that are at work, or an engine of theirs, and fill the place again."""
+        """Kill one of the working processes, or one of their engines, and restart it."""
         quiet = is_quiet(self._folder)
         chances = [
             (place, place.part.kill_weight)
@@ -86,7 +86,7 @@ class Company:
             self._restart(place)
 
     def look_after(self) -> None:
-        """Note who ended without being killed, or does nothing any more, and fill the places."""
+        """Record processes that ended without a kill or are stuck, and restart them."""
         for place in self._places:
             code = place.process.poll()
             if code is not None:
@@ -114,7 +114,7 @@ class Company:
                  str(life)],
                 env=self._environment,
                 cwd=self._folder,
-                stdin=subprocess.PIPE,  # it ends with us, however we end
+                stdin=subprocess.PIPE,  # it ends when this process ends, for any reason
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
@@ -131,7 +131,7 @@ class Company:
         place.process.communicate()
 
     def _kill_engine(self, engine: psutil.Process) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):  # its owner let it go meanwhile
+        with contextlib.suppress(psutil.NoSuchProcess):  # its owner has ended it
             engine.kill()
             self._tally.kills["engine's process"] += 1
 
@@ -141,11 +141,11 @@ class Company:
                 for child in psutil.Process(place.process.pid).children():
                     if _ENGINES.intersection(child.cmdline()):
                         yield child
-            except psutil.Error:  # it has ended meanwhile
+            except psutil.Error:  # it has ended
                 continue
 
     def _is_at_work(self, place: _Place) -> bool:
-        """Whether it has begun with its first step; before that there is nothing to break."""
+        """Whether it has begun its first step; before that a kill has no effect."""
         try:
             n_steps = (self._folder / place.name).stat().st_size
         except FileNotFoundError:
@@ -166,7 +166,7 @@ class Company:
 
 
 def child_environment(variables: Mapping[str, str], seed: int) -> dict[str, str]:
-    """What a process of a campaign finds: one registry, our package, and its chance."""
+    """Environment of a process of a campaign: one registry, our package, and its seed."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("CIRCUITS_")}
     ours = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
     return {

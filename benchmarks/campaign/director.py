@@ -1,4 +1,4 @@
-"""Run a campaign: round after round, each with a new registry, kills, and checks at its end."""
+"""Run a campaign: rounds, each with a new registry, kills, and checks at the end."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ Say = Callable[[str], None]
 
 
 def direct(plan: Plan, back_end: BackEnd, say: Say) -> Tally:
-    """Run rounds until the time is up, and tell what was seen.
+    """Run rounds until the time is up, and return the tally.
 
     Args:
-        plan: What is to happen.
-        back_end: Where; its servers run.
-        say: Takes one line a minute.
+        plan: The plan.
+        back_end: The back end; its servers run.
+        say: Receives one line every minute.
     """
     total, draw, clock = Tally(), random.Random(plan.seed), _Clock()
     number = 0
@@ -70,7 +70,7 @@ def direct(plan: Plan, back_end: BackEnd, say: Say) -> Tally:
 
 
 class _Clock:
-    """Strikes once a minute."""
+    """A clock that signals once per minute."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -78,11 +78,11 @@ class _Clock:
 
     @property
     def seconds(self) -> float:
-        """Since it was made."""
+        """Seconds since it was made."""
         return time.monotonic() - self._began
 
     def has_struck(self) -> bool:
-        """Whether a minute is over since the last time this was so."""
+        """Whether a minute has passed since the last signal."""
         if self.seconds < self._strikes_at:
             return False
         self._strikes_at += _MINUTE_SECONDS
@@ -108,9 +108,9 @@ class _Round:
         self._servers = servers
 
     def play(self, seconds: float) -> Generator[None, None, None]:
-        """Let the company work and be killed for so many seconds, and yield again and again.
+        """Run the company with kills for this many seconds, and yield repeatedly.
 
-        Afterwards nobody works any more, and all servers run.
+        Afterwards all processes have ended, and all servers run.
         """
         self._run("-c", _SETUP)
         ends_at = time.monotonic() + seconds
@@ -127,13 +127,13 @@ class _Round:
             company.end()
 
     def so_far(self) -> Tally:
-        """What was seen and noted, before the checks."""
+        """The tally before the checks."""
         noted = Tally()
         noted.add_journals(read_journals(self._folder))
         return self.tally + noted
 
     def check(self) -> None:
-        """Count what was noted, and look at what is left."""
+        """Count the journals, and check the registry."""
         entries = [*read_journals(self._folder)]
         self.tally.add_journals(entries)
         self._take(self._run("-m", "campaign.checks", str(self._folder)), "")
@@ -146,9 +146,9 @@ class _Round:
             self.tally.checked["backups restored"] += 1
 
     def _run(self, *arguments: str, beside: bool = False) -> str:
-        """Run a program of ours and return its last line; its failure is a fault."""
+        """Run one of our programs and return its last line; a failure is a fault."""
         environment = dict(self._environment)
-        if beside:  # with stores of its own, whatever the round's are
+        if beside:  # with separate stores, for any back end of the round
             environment = {k: v for k, v in environment.items() if not k.startswith("CIRCUITS_")}
         try:
             done = subprocess.run(
@@ -178,7 +178,7 @@ class _Round:
 
 
 class _Killings:
-    """Kills at random moments: of the company, and of servers, which come back while all go on."""
+    """Random kills of the company and of servers; servers restart while the others work."""
 
     def __init__(
         self, servers: Mapping[str, Server], plan: Plan, draw: random.Random, tally: Tally
@@ -200,7 +200,7 @@ class _Killings:
         self._settle()
 
     def go_on(self, company: Company) -> None:
-        """Kill whoever's time has come."""
+        """Kill the processes and servers whose time has come."""
         self._settle()
         if time.monotonic() >= self._next:
             company.kill_one()
@@ -224,7 +224,7 @@ class _Killings:
     def _settle(self) -> None:
         for name, future in [*self._restarting.items()]:
             if future.done():
-                future.result()  # a server that does not come back ends the campaign
+                future.result()  # a server that does not restart ends the campaign
                 del self._restarting[name]
 
 

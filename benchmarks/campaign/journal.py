@@ -1,4 +1,4 @@
-"""What a process saw and was promised, on the disk before it does the next thing."""
+"""What a process saw and what was acknowledged, on disk before its next action."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 __all__ = ["Entry", "Journal", "read_journals"]
 
 Entry = dict[str, Any]
-"""``at`` (seconds since 1970), ``what``, and what belongs to it."""
+"""``at`` (seconds since 1970), ``what``, and its details."""
 
 _SUFFIX = ".journal"
 
 
 class Journal:
-    """One process's journal; each process begins a new one.
+    """The journal of one process; each process begins a new one.
 
     Args:
-        folder: Where the journals of a round are.
-        name: Who writes it.
+        folder: The folder of a round's journals.
+        name: Name of the process.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         self._file = (folder / f"{name}{_SUFFIX}").open("ab")
 
     def note(self, what: str, **details: Any) -> None:
-        """Add an entry; when this returns, no kill undoes it."""
+        """Add an entry; after this returns, no kill can remove it."""
         entry = {"at": time.time(), "what": what, **details}
         self._file.write(json.dumps(entry).encode() + b"\n")
         self._file.flush()
@@ -37,7 +37,7 @@ class Journal:
 
 
 def read_journals(folder: Path) -> Iterator[Entry]:
-    """All entries of a round, by process; one that a kill cut off is none."""
+    """All entries of a round, by process; incomplete entries are skipped."""
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         for line in path.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):

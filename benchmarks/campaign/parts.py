@@ -1,4 +1,4 @@
-"""What the processes of a campaign do, one step at a time, by the registry's public interface."""
+"""Work of the processes of a campaign, in steps, through the registry's public interface."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["LOOK_AT_ALL", "PLAYED", "Player", "is_whole"]
 
 _LARGEST_SEED = 2**48
 _SHARE_OF_PAUSES, _LONGEST_PAUSE_SECONDS = 0.5, 0.6
-"""Of writers: they come in bursts, and a round's registry stays small enough to be made again."""
+"""Of writers: they write in bursts, and the registry stays small enough to be rebuilt."""
 _GC_GRACE_SECONDS = 600.0
-"""Longer than a round: only what was planted as older than that is ever deleted."""
+"""Longer than a round: only artifacts with an older, faked date are ever deleted."""
 _PLANTED_AGE_SECONDS = 2 * _GC_GRACE_SECONDS
 
 _COUNTS = """
@@ -38,31 +38,31 @@ WITH c, nodes, edges, count(u) AS uses
 RETURN c.id AS id, c.n_nodes AS n_nodes, nodes, c.n_edges AS n_edges, edges, uses ORDER BY id
 """
 LOOK_AT_ALL = "MATCH (c:Circuit)" + _COUNTS
-"""How many nodes and edges each circuit has, and should have, in one statement."""
+"""Actual and expected numbers of nodes and edges of each circuit, in one statement."""
 _LOOK = "MATCH (c:Circuit) WHERE c.task = $task" + _COUNTS
-"""The same of circuits that nobody retracts.
+"""The same numbers for circuits that are never retracted.
 
-Neo4j shows a statement what is committed while it runs, so that a circuit which leaves the graph
-meanwhile may have been met before and its nodes not after.
+In Neo4j a running statement sees later commits. If a circuit is removed during the statement, its
+node may be read before and its parts after the removal.
 """
-_SAYS_REBUILDING = ("rebuil", "made again")
-"""What a warning says where it owns up to a graph that is not whole."""
+_OF_REBUILDING = ("rebuil", "made again")
+"""Text of the warning about an incomplete graph."""
 _READS_A_NOTE = 5
 _SHARE_COMPARED_WITH_LEDGER = 0.1
 _LONGEST_LOOKING_AWAY_SECONDS = 0.15
-"""Readers without a pause would leave the others no processor."""
+"""Readers without a pause would use all processors."""
 
 
 class Player(Protocol):
-    """A part, played by one process."""
+    """A part, done by one process."""
 
     def step(self, registry: Registry) -> None:
-        """Do one thing; the caller notes errors and goes on."""
+        """Do one step; the caller records errors and continues."""
         ...
 
 
 class Writer:
-    """Records, measures, labels, retracts and edits circuits, and notes what was acknowledged."""
+    """Records, measures, labels, retracts and edits circuits, and logs acknowledgements."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -79,7 +79,7 @@ class Writer:
         }
 
     def step(self, registry: Registry) -> None:
-        """Write something, unless the round is quiet."""
+        """Write one change, unless the round is quiet."""
         self._stage.wait_while_quiet()
         (way,) = self._draw.choices([*self._ways], [*self._ways.values()])
         way(registry)
@@ -114,7 +114,7 @@ class Writer:
         self._acknowledged("evaluation", id=evaluation.id)
 
     def _record_with_scores(self, registry: Registry) -> None:
-        """With scores that ``gc`` may be about to delete, as nothing referred to them so far."""
+        """Record with scores that ``gc`` could delete now: they had no references before."""
         scores = registry.store_artifact(planted_content(self._stage.n_planted))
         circuit = self._new_circuit(scores)
         registry.record(circuit)
@@ -163,28 +163,28 @@ class Writer:
 
 
 class Reader:
-    """Looks whether every circuit is whole, and whether any vanished without a word."""
+    """Checks that every circuit is complete, and that none disappears without a warning."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._most = 0
         self._reads = 0
-        self._told: list[str] = []
-        logging.getLogger("registry").addHandler(_Listener(self._told))
+        self._warnings: list[str] = []
+        logging.getLogger("registry").addHandler(_Listener(self._warnings))
 
     def step(self, registry: Registry) -> None:
         """Look once."""
         recorded = 0
         if self._stage.draw.random() < _SHARE_COMPARED_WITH_LEDGER:
             recorded = len(registry.circuits(task=LASTING))
-        self._told.clear()
+        self._warnings.clear()
         found = registry.cypher(_LOOK, {"task": LASTING}).to_dicts()
         if halves := [row for row in found if not is_whole(row)]:
-            of_rebuild = any(word in text for text in self._told for word in _SAYS_REBUILDING)
+            of_rebuild = any(word in text for text in self._warnings for word in _OF_REBUILDING)
             self._note("half", of_rebuild, n=len(halves), first=halves[0])
         expected = max(self._most, recorded)
         if len(found) < expected:
-            self._note("fall", bool(self._told), expected=expected, found=len(found))
+            self._note("fall", bool(self._warnings), expected=expected, found=len(found))
         self._most = max(self._most, len(found))
         registry.query("shared-components", tasks=[LASTING, PASSING])
         self._reads += 1
@@ -192,54 +192,54 @@ class Reader:
             self._stage.journal.note("reads", n=_READS_A_NOTE)
         self._stage.pause(0.0, _LONGEST_LOOKING_AWAY_SECONDS)
 
-    def _note(self, what: str, told: bool, **details: Any) -> None:
-        self._stage.journal.note(what, told=told, warnings=self._told, **details)
+    def _note(self, what: str, warned: bool, **details: Any) -> None:
+        self._stage.journal.note(what, warned=warned, warnings=self._warnings, **details)
 
 
 class _Listener(logging.Handler):
-    """Keeps what the registry says aloud."""
+    """Collects the warnings of the registry."""
 
-    def __init__(self, told: list[str]) -> None:
+    def __init__(self, warnings: list[str]) -> None:
         super().__init__(logging.WARNING)
-        self._told = told
+        self._warnings = warnings
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._told.append(record.getMessage())
+        self._warnings.append(record.getMessage())
 
 
 def is_whole(row: dict[str, Any]) -> bool:
-    """Whether a row of :data:`LOOK_AT_ALL` is of a circuit with all its nodes and edges."""
+    """Whether a row of :data:`LOOK_AT_ALL` has all nodes and edges of its circuit."""
     edges: int = row["n_edges"]
     return bool(row["nodes"] == row["n_nodes"] and row["edges"] == row["uses"] == edges)
 
 
 class Syncer:
-    """Projects what others left pending."""
+    """Projects pending changes."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
     def step(self, registry: Registry) -> None:
-        """Work it off."""
+        """Project all of them."""
         registry.sync()
         self._stage.pause(0.0, 1.0)
 
 
 class Rebuilder:
-    """Makes the graph again and again."""
+    """Rebuilds the graph repeatedly."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
     def step(self, registry: Registry) -> None:
-        """Make it once."""
+        """Rebuild it once."""
         registry.rebuild()
         self._stage.journal.note("rebuilt")
         self._stage.pause(0.5, 8.0)
 
 
 class BackupMaker:
-    """Writes backups, and notes which are whole."""
+    """Writes backups, and logs the complete ones."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -256,19 +256,19 @@ class BackupMaker:
 
 
 class Collector:
-    """Plants artifacts that look old, and deletes what nothing refers to."""
+    """Makes artifacts with old dates, and deletes artifacts without references."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
     def step(self, registry: Registry) -> None:
-        """Plant some, let writers find them, and collect."""
+        """Make some, let writers use them, and collect."""
         for number in range(self._stage.n_planted + 1, self._stage.n_planted + 4):
             address = registry.store_artifact(planted_content(number))
             path = registry.settings.home / "artifacts" / address[:2] / address[2:]
             old = time.time() - _PLANTED_AGE_SECONDS
             os.utime(path, (old, old))
-            # Only now does a writer store the same: what that one makes young stays young.
+            # Writers store the same content only after this, so the new dates they set are kept.
             self._stage.has_planted(number)
             self._stage.pause(0.0, 0.3)
         collected = registry.gc(apply=True, grace_seconds=_GC_GRACE_SECONDS)
@@ -276,14 +276,14 @@ class Collector:
 
 
 class Importer:
-    """Imports tables of edges by the command, and notes which were taken."""
+    """Imports tables of edges by the command, and logs which were recorded."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
     def step(self, registry: Registry) -> None:
         """Write one more file, and import it."""
-        del registry  # the command opens its own
+        del registry  # the command opens the registry itself
         self._stage.wait_while_quiet()
         number = self._stage.draw.randrange(_LARGEST_SEED)
         path = self._stage.folder / f"table-{number}.csv"

@@ -1,4 +1,4 @@
-"""How long a campaign takes, who takes part, and how often somebody is killed."""
+"""Duration of a campaign, its processes, and the rate of kills."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["PARTS", "Part", "Plan"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What some of the processes do.
+    """The work of some of the processes.
 
     Attributes:
-        name: As in ``campaign.parts``.
-        count: Processes that play it at once.
-        kill_weight: How often one of them is killed, beside the others.
-        writes: Whether it waits while the round is quiet.
+        name: Name in ``campaign.parts``.
+        count: Number of processes that do it at once.
+        kill_weight: Relative rate of kills.
+        writes: Whether it pauses while the round is quiet.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Part:
 
 PARTS = (
     Part("write", 4, 1.0, writes=True),
-    Part("read", 2, 0.0),  # it keeps what it saw last, which is what later answers are held to
+    Part("read", 2, 0.0),  # never killed: it compares answers with its last ones
     Part("sync", 1, 1.0),
     Part("rebuild", 1, 2.0),
     Part("backup", 1, 1.0),
@@ -41,15 +41,15 @@ class Plan:
 
     Attributes:
         back_end: ``local`` or ``servers``.
-        seconds: How long all of it may take, the checks between included.
-        seed: Of who is killed when. What the processes are doing then depends on the machine too.
-        kill_seconds: Mean time between the kills of our processes.
-        server_kill_seconds: Mean time between the kills of servers.
-        round_seconds: A registry is checked and given up for a new one after that, so that it
-            stays small enough for a rebuild to end now and then.
-        share_of_checks: How much of a round is kept for its checks, 0 to 1.
-        quiet_seconds: Every other period of that length nobody writes: a reader who is told at
-            every moment that changes are pending could not be deceived.
+        seconds: Maximum total time, including the checks between rounds.
+        seed: Seed of the kills. The state of the processes at a kill also depends on the machine.
+        kill_seconds: Mean time between kills of our processes.
+        server_kill_seconds: Mean time between kills of servers.
+        round_seconds: After this time a registry is checked and replaced by a new one, so that it
+            stays small enough for a rebuild to end in time.
+        share_of_checks: Share of a round reserved for its checks, 0 to 1.
+        quiet_seconds: Every second period of this length has no writes. With pending changes at all
+            times, readers would always be warned, and wrong answers would not be detected.
     """
 
     back_end: str

@@ -1,7 +1,7 @@
 """The program of a campaign's processes: ``python -m campaign.player FOLDER PART NUMBER LIFE``.
 
-It plays its part until it is killed, or until whoever started it is gone. What the stores may
-rightly refuse while others are killed, it notes as an error; anything else as a fault, and ends.
+It does its part until it is killed, or until its parent process ends. It logs errors that kills of
+other processes can cause, and continues. Any other error is logged as a fault, and ends it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from registry.errors import GraphError, LedgerError
 __all__ = ["FAULT_NOTED"]
 
 FAULT_NOTED = 3
-"""Exit code of a process whose journal says why it ended."""
+"""Exit code of a process whose journal gives the reason."""
 _EXPECTED = (GraphError, LedgerError)
 _MOST_STEPS_A_REGISTRY = 40
 
 
 def play(part: str, stage: Stage) -> None:
-    """Play a part for good, opening the registry anew now and then."""
+    """Do a part forever, and sometimes reopen the registry."""
     player = PLAYED[part](stage)
     while True:
         try:
@@ -40,7 +40,7 @@ def play(part: str, stage: Stage) -> None:
         except _EXPECTED as error:
             stage.journal.note("error", kind=type(error).__name__, text=str(error))
             stage.beat()
-            # Long enough for a server to come back, which a crowd at its door does not help.
+            # Long enough for a server to restart without many connection attempts.
             stage.pause(0.2, 2.0)
 
 
@@ -50,7 +50,7 @@ def _end_with_the_director() -> None:
 
 
 def main() -> None:
-    """Play the part that the command line names."""
+    """Do the part that the command line names."""
     folder, part, number, life = sys.argv[1:]
     threading.Thread(target=_end_with_the_director, daemon=True).start()
     name = player_name(part, int(number), int(life))

@@ -1,4 +1,4 @@
-"""A campaign on one page of Markdown."""
+"""The report of a campaign as one page of Markdown."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ _TARGETS = {part.name: f"`{part.name}`" for part in PARTS}
 
 
 def report(plan: Plan, title: str, command: str, tally: Tally, lines: Sequence[str]) -> str:
-    """What was done, what was seen, and the lines that were said on the way."""
+    """The plan, the results, and the lines printed during the campaign."""
     return "\n".join([*_head(plan, title, command), *_body(tally), *_course(lines)]) + "\n"
 
 
 def _head(plan: Plan, title: str, command: str) -> Iterator[str]:
     writers = sum(part.count for part in PARTS if part.name == "write")
     readers = sum(part.count for part in PARTS if part.name == "read")
-    yield f"# What kills leave behind: {title}"
+    yield f"# Data after kills of processes: {title}"
     yield ""
     yield f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}, with Python"
     yield f"{platform.python_version()} on {os.cpu_count()} processors."
     yield ""
-    yield f"For {plan.seconds / 60:g} minutes {writers} processes wrote, {readers} read, and one"
-    yield "each ran `sync`, `rebuild`, `backup`, `gc` and `import` without end on one registry,"
-    yield "while one of them, or a server, was killed (SIGKILL) at random moments and started"
-    yield "again. Every few minutes all were killed, the registry was checked, and a new one begun."
+    minutes = f"{plan.seconds / 60:g}"
+    yield f"For {minutes} minutes, {writers} processes wrote, {readers} read, and one process"
+    yield "each ran `sync`, `rebuild`, `backup`, `gc` and `import` continuously on one registry."
+    yield "At random times one of them, or a server, was killed (SIGKILL) and restarted. Every"
+    yield "few minutes all were killed, the registry was checked, and a new registry was started."
     yield ""
 
 
 def _body(tally: Tally) -> Iterator[str]:
-    yield "| what should not be | seen |"
+    yield "| fault | number |"
     yield "|---|---:|"
     for name, found in _wrong(tally).items():
         yield f"| {name} | {len(found)} |"
     yield ""
     yield from _table("killed", {_TARGETS.get(k, k): n for k, n in tally.kills.items()})
     yield from _table("acknowledged", tally.acknowledged)
-    yield from _table("done meanwhile", tally.done)
-    yield from _table("errors that kills may bring", _with_examples(tally))
+    yield from _table("finished steps", tally.done)
+    yield from _table("expected errors caused by kills", _with_examples(tally))
     yield from _table("checked at the ends of rounds", tally.checked)
     for name, found in _wrong(tally).items():
         yield from _texts(name, found)
@@ -55,9 +56,9 @@ def _body(tally: Tally) -> Iterator[str]:
 
 def _wrong(tally: Tally) -> dict[str, list[str]]:
     return {
-        "losses of what was acknowledged": tally.losses,
-        "answers with half circuits": tally.halves,
-        "answers with fewer circuits, untold": tally.falls,
+        "acknowledged records that are missing": tally.losses,
+        "answers with incomplete circuits": tally.halves,
+        "answers with fewer circuits, without a warning": tally.falls,
         "other faults": tally.faults,
     }
 
@@ -67,7 +68,7 @@ def _with_examples(tally: Tally) -> dict[str, int]:
 
 
 def _one_cell(text: str) -> str:
-    # Where the stores of a round were says nothing to a reader.
+    # The addresses of a round's stores are of no use to a reader.
     short = re.sub(r"\S+://\S+[^\s:;,]|/\S+/[^\s\"]+", "ADDRESS", " ".join(text.split()))
     short = short.replace("|", "/")
     return short if len(short) <= _LONGEST_CELL else short[:_LONGEST_CELL] + "..."

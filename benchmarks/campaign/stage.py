@@ -1,4 +1,4 @@
-"""What the processes of a round share: a folder with signs in it that all of them see."""
+"""What the processes of a round share: a folder with files that act as signals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 LASTING, PASSING = "synthetic/lasting", "synthetic/passing"
-"""Tasks: circuits of the one are never retracted, those of the other may be."""
+"""Tasks: circuits of the first are never retracted, those of the second may be."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Stage:
     """One process's view of a round.
 
     Attributes:
-        folder: The round's.
-        name: The process's own.
-        draw: Its own source of chance.
-        journal: Its own.
+        folder: The folder of the round.
+        name: Name of the process.
+        draw: Random generator of the process.
+        journal: Journal of the process.
     """
 
     folder: Path
@@ -41,11 +41,11 @@ class Stage:
     journal: Journal
 
     def beat(self) -> None:
-        """Show that this process is at work."""
+        """Signal that this process is working."""
         (self.folder / self.name).touch()
 
     def end_step(self) -> None:
-        """Show that it has done what it was at."""
+        """Signal that it has finished its step."""
         with (self.folder / self.name).open("ab") as sign:
             sign.write(b".")
 
@@ -61,31 +61,31 @@ class Stage:
 
     @property
     def n_planted(self) -> int:
-        """How many artifacts were planted for ``gc`` to delete; see :func:`planted_content`."""
+        """Number of artifacts made for ``gc`` to delete; see :func:`planted_content`."""
         try:
             return int((self.folder / "planted").read_text())
         except FileNotFoundError:
             return 0
 
     def has_planted(self, n: int) -> None:
-        """Tell that there are ``n`` of them now."""
+        """Set this number to ``n``."""
         unfinished = self.folder / f"planted-{os.getpid()}"
         unfinished.write_text(str(n))
         unfinished.replace(self.folder / "planted")
 
 
 def player_name(part: str, number: int, life: int) -> str:
-    """Name of a process: the ``life``-th one in that place."""
+    """Name of a process: the ``life``-th process of its place."""
     return f"{part}-{number}.{life}"
 
 
 def planted_content(number: int) -> bytes:
-    """An artifact that nothing refers to, until a writer happens to store the same bytes."""
+    """An artifact without references, until a writer stores the same bytes."""
     return f"planted {number}\n".encode() * 50
 
 
 def set_quiet(folder: Path, quiet: bool) -> None:
-    """Ask all writers of a round to wait, or to go on."""
+    """Pause all writers of a round, or let them continue."""
     if quiet:
         (folder / "quiet").touch()
     else:
@@ -93,5 +93,5 @@ def set_quiet(folder: Path, quiet: bool) -> None:
 
 
 def is_quiet(folder: Path) -> bool:
-    """Whether writers are to wait."""
+    """Whether writers must wait."""
     return (folder / "quiet").exists()

@@ -1,4 +1,4 @@
-"""What a campaign has seen so far."""
+"""Results of a campaign so far."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from campaign.journal import Entry
 __all__ = ["Tally"]
 
 _TOLD = {
-    "half": "answers with half circuits, told of a rebuild",
-    "fall": "answers with fewer circuits, told so",
+    "half": "answers with incomplete circuits, with a warning of a rebuild",
+    "fall": "answers with fewer circuits, with a warning",
 }
 
 
 @dataclass
 class Tally:
-    """Counts, and the texts of what should not be.
+    """Counts, and texts of faults.
 
     Attributes:
-        kills: By what was killed.
-        acknowledged: Records that writers were promised, by kind.
-        done: What others ended, by name: rebuilds, backups, collections, reads.
-        errors: Expected ones, by class.
-        examples: What the first error of each class said.
-        checked: What the checks looked at, by kind.
-        losses: What was acknowledged and is gone.
-        halves: Answers with a circuit that was not whole, where nobody was told of a rebuild.
-        falls: Answers with fewer circuits than before or than recorded, and no word of it.
-        faults: Whatever else should not be.
+        kills: Number of kills, by what was killed.
+        acknowledged: Number of acknowledged records, by kind.
+        done: Number of finished steps of others, by name: rebuilds, backups, collections, reads.
+        errors: Number of expected errors, by class.
+        examples: Text of the first error of each class.
+        checked: Number of checked things, by kind.
+        losses: Records that were acknowledged and are missing.
+        halves: Answers with an incomplete circuit, without a warning of a rebuild.
+        falls: Answers with fewer circuits than before or than recorded, without a warning.
+        faults: All other faults.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -46,11 +46,11 @@ class Tally:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was seen that should not be."""
+        """Whether there were no losses and no faults."""
         return not (self.losses or self.halves or self.falls or self.faults)
 
     def add_journals(self, entries: Iterable[Entry]) -> None:
-        """Count what the processes of a round noted."""
+        """Count the entries of a round's journals."""
         for entry in entries:
             match entry["what"]:
                 case "acknowledged":
@@ -66,7 +66,7 @@ class Tally:
                     self.done["backups"] += 1
                 case "collected":
                     self.done["artifacts deleted by gc"] += entry["n"]
-                case "half" | "fall" if entry["told"]:
+                case "half" | "fall" if entry["warned"]:
                     self.done[_TOLD[entry["what"]]] += 1
                 case "half":
                     self.halves.append(str(entry))
@@ -90,11 +90,11 @@ class Tally:
         )
 
     def line(self) -> str:
-        """It in one line."""
+        """The tally as one line."""
         return (
             f"{self.kills.total()} kills, {self.acknowledged.total()} acknowledged,"
             f" {self.done['rebuilds']} rebuilds, {self.done['reads']} reads,"
-            f" {len(self.losses)} losses, {len(self.halves)} half circuits,"
-            f" {len(self.falls)} untold falls, {self.errors.total()} errors,"
+            f" {len(self.losses)} losses, {len(self.halves)} incomplete circuits,"
+            f" {len(self.falls)} unreported decreases, {self.errors.total()} errors,"
             f" {len(self.faults)} faults"
         )

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ingest.catalog.entries import ENDS, Entry, Figure, RoleEdge
-from ingest.known_models import known_model
 from registry.errors import BadInput
 from registry.identifiers import Port, can_feed, node_key, parse_connection, parse_local, ports_of
+from registry.models.known_models import common_model
 from registry.records import Circuit, CircuitLabels, Edge, Evaluation, Level, Model, Node, Sign
 
 __all__ = ["METHOD", "circuit_of", "evaluations_of", "labels_of", "model_of"]
@@ -17,28 +17,28 @@ METHOD = "published"
 
 
 def model_of(entry: Entry) -> Model:
-    """The entry's model with its shape.
+    """Return the entry's model with its shape.
 
     Raises:
-        BadInput: The shape is not known, so that heads could not be checked.
+        BadInput: The shape is unknown, so heads cannot be checked.
     """
-    found = known_model(entry.model)
+    found = common_model(entry.model)
     if found is None:
-        raise BadInput(f"{entry.name} lies in {entry.model}, of which no shape is known")
+        raise BadInput(f"{entry.name} is of the model {entry.model}, whose shape is unknown")
     return found
 
 
 def circuit_of(entry: Entry) -> Circuit:
-    """The circuit, its rules expanded; without effects, as figures of single heads are none."""
+    """Return the circuit with expanded rules; it has no effects, only figures of the paper."""
     positions = {part: role.position for role in entry.roles.values() for part in role.parts}
     roles = {part: name for name, role in entry.roles.items() for part in role.parts}
-    connections = tuple(dict.fromkeys(_connections(entry)))  # rules may say one edge twice
+    connections = tuple(dict.fromkeys(_connections(entry)))  # several rules may give one edge
     ends = ENDS & {end for source, target, _ in connections for end in (source, target)}
     return Circuit(
         model=entry.model,
         task=entry.task.slug,
         method=METHOD,
-        # Part of the circuit's id, so without words that may be put better one day.
+        # This is part of the circuit's id, so it holds no words that may be improved later.
         parameters={"entry": entry.name, **({"arxiv": entry.arxiv} if entry.arxiv else {})},
         metric=entry.metric,
         higher_is_better=entry.higher_is_better,
@@ -63,12 +63,12 @@ def circuit_of(entry: Entry) -> Circuit:
 
 
 def evaluations_of(entry: Entry, circuit: str) -> tuple[Evaluation, ...]:
-    """The entry's figures as measurements of its circuit, whose id is given."""
+    """Return the entry's figures as measurements of its circuit, whose id is given."""
     return tuple(_evaluation(figure, entry, circuit) for figure in entry.figures)
 
 
 def labels_of(entry: Entry) -> CircuitLabels:
-    """Title, tag and notes of a circuit that is new."""
+    """Return the title, tag and notes of a new circuit."""
     read = (f"{one.what}: read in {one.where}" for one in entry.verified)
     return CircuitLabels(
         title=entry.title, tags=(METHOD,), notes=(entry.reference, *entry.notes, *read)
@@ -85,7 +85,7 @@ def _connections(entry: Entry) -> Iterator[tuple[str, str, Port | None]]:
 
 
 def _expanded(entry: Entry, rule: RoleEdge) -> Iterator[tuple[str, str, Port | None]]:
-    """Every pair of a rule whose layers allow it, at each of the ports that the rule names."""
+    """Yield every pair of a rule whose layers allow it, at each port that the rule names."""
     parallel = model_of(entry).parallel_attn_mlp
     for source in _named(entry, rule.sources):
         for target in _named(entry, rule.targets):

@@ -1,8 +1,9 @@
-"""What a file of the catalogue says: one published circuit, with its figures and where they stand.
+"""One published circuit as a file of the catalogue, with its figures and their sources.
 
-A file is YAML. Parts go by their local names. ``roles`` lists those that are known for a function,
-``parts`` the others; ``role_edges`` connects roles or parts as a rule does, every pair whose layers
-allow it, and ``edges`` single ones, by receiver. What a source does not say stands in no file.
+A file is YAML. It names parts by their local names. ``roles`` lists the parts whose function is
+known, ``parts`` the others. ``role_edges`` connects roles or parts by a rule: every pair whose
+layers allow it. ``edges`` lists single edges by receiver. A file omits what its source does not
+give.
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from registry.errors import BadIdentifier, BadInput, NotFound
 from registry.identifiers import Port, parse_local
 from registry.records import Ablation, Json, Level, Number, Record, Slug, Task, Text
+from registry.texts.problems import first_problem
 
 __all__ = ["ENDS", "Entry", "Figure", "Role", "RoleEdge", "Verified", "catalogue", "find_entry"]
 
 FOLDER = Path(__file__).parent
 ENDS = frozenset({"input", "logits"})
-"""Where the residual stream begins and ends; part of a circuit as soon as an edge names them."""
+"""The first and last point of the residual stream; part of a circuit if an edge names them."""
 
 ArxivId = Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")]
 
 
 class Role(Record):
-    """Parts that do one thing, at one place.
+    """Parts with one function at one position.
 
     Attributes:
         parts: Local names.
-        position: Token position at which they act (``END``), where the source says so.
+        position: Token position at which they act (``END``), if the source gives it.
     """
 
     parts: tuple[str, ...] = Field(min_length=1)
@@ -46,8 +48,8 @@ class RoleEdge(Record):
 
     Attributes:
         sources: Roles or local names; ``from`` in the file.
-        targets: The same; ``to`` in the file.
-        ports: Inputs of the receiving heads that are meant; none where the source merges them.
+        targets: Roles or local names; ``to`` in the file.
+        ports: Inputs of the receiving heads; none if the source merges them.
     """
 
     sources: tuple[str, ...] = Field(alias="from", min_length=1)
@@ -59,13 +61,13 @@ class Figure(Record):
     """A published number.
 
     Attributes:
-        measure: Short name it is stored under.
+        measure: Short name under which it is stored.
         definition: What was measured, in words or as a formula.
-        unit: Where it is not a plain number or share.
-        prompts: How many were averaged over.
-        task: Slug, where it is not the circuit's own.
-        component: Part it is about, where that is not the whole circuit.
-        removed: Parts that were taken out before measuring.
+        unit: Its unit, unless it is a plain number or share.
+        prompts: Number of prompts averaged over.
+        task: Slug of its task, if this is not the circuit's task.
+        component: Part it is about, if not the whole circuit.
+        removed: Parts that were removed before measuring.
         verified: Where it was read.
     """
 
@@ -82,7 +84,7 @@ class Figure(Record):
 
 
 class Verified(Record):
-    """A thing that was read in a primary source, and the place."""
+    """A fact that was read in a primary source, and the place."""
 
     what: Text
     where: Text
@@ -92,14 +94,14 @@ class Entry(Record):
     """A published circuit.
 
     Attributes:
-        name: Name in the catalogue, and of its file.
-        variant_of: Entry that this is another version of.
+        name: Name in the catalogue and of the file.
+        variant_of: Entry of which this is another version.
         citation: Authors and year.
-        arxiv: Numbers of the papers there.
+        arxiv: arXiv numbers of the papers.
         roles: Parts by their role.
-        parts: Parts without one.
-        edges: Senders by receiver, with its port where that is a head: ``a9.h6<k>``.
-        selection: How parts were chosen, where that is a rule.
+        parts: Parts without a role.
+        edges: Senders by receiver, with its port if it is a head: ``a9.h6<k>``.
+        selection: Rule by which the parts were chosen, if there is one.
         notes: What a user of the circuit should know.
     """
 
@@ -177,16 +179,16 @@ def catalogue() -> Mapping[str, Entry]:
 
 
 def find_entry(name: str) -> Entry:
-    """The entry of that name.
+    """Return the entry with this name.
 
     Raises:
-        NotFound: There is none; the text names the nearest, or all.
+        NotFound: No entry has this name; the text gives the nearest names, or all.
     """
     entries = catalogue()
     if name in entries:
         return entries[name]
     nearest = get_close_matches(name.casefold(), entries, n=3, cutoff=0.4)
-    hint = f"nearest: {', '.join(nearest)}" if nearest else f"there are {', '.join(entries)}"
+    hint = f"nearest: {', '.join(nearest)}" if nearest else f"the entries are {', '.join(entries)}"
     raise NotFound("published circuit", name, hint)
 
 
@@ -194,7 +196,7 @@ def read_entry(path: Path) -> Entry:
     """Read one file.
 
     Raises:
-        BadInput: It is malformed, or its name is not the entry's.
+        BadInput: It is malformed, or its name differs from the entry's name.
     """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -202,7 +204,8 @@ def read_entry(path: Path) -> Entry:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise BadInput(f"{path.name} cannot be read: {error}") from error
     except (ValidationError, BadInput) as error:
-        raise BadInput(f"{path.name} is no entry of the catalogue: {error}") from error
+        why = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise BadInput(f"{path.name} is not an entry of the catalogue: {why}") from error
     if entry.name != path.stem:
-        raise BadInput(f"{path.name} calls its circuit {entry.name!r}; both must agree")
+        raise BadInput(f"{path.name} names its circuit {entry.name!r}; both names must agree")
     return entry

@@ -1,1 +1,1 @@
-"""Other tools' files: one module per format, each with ``sniff`` and ``read``."""
+"""Formats of other tools: a folder or module per tool, with ``sniff``, ``read`` and exporters."""

@@ -1,4 +1,4 @@
-"""Subgraphs of ACDC: what its ``save_subgraph`` writes.
+"""Subgraphs of ACDC, as its ``save_subgraph`` writes them.
 
 ``torch.save`` of ``{(receiver, index, sender, index): present}``, receivers first, with names of
 hook points and indices such as ``(None, None, 6)`` for head 6 or ``(None,)``. Links inside one head
@@ -19,7 +19,7 @@ from ingest.formats.base import Context, Imported
 from ingest.formats.contraction import is_inside
 from ingest.formats.reading import check_count
 from ingest.formats.spelling import read_name
-from ingest.formats.table import read_edges, table_circuit
+from ingest.formats.tables.table import read_edges, table_circuit
 from ingest.formats.torch_files import load_tensors
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import PORTS, Kind, Port, can_feed, parse_local
@@ -42,13 +42,13 @@ class AcdcSubgraph:
     companions = ()
 
     def sniff(self, path: Path, head: bytes) -> float:  # noqa: ARG002 - any suffix will do
-        """Sure where an archive of torch begins with an ordered dictionary of hook points."""
+        """Sure if an archive of torch begins with an ordered dictionary of hook points."""
         archive = head.startswith(b"PK\x03\x04") and b"data.pkl" in head
         ordered = b"OrderedDict" in head and b"_rebuild" not in head
         return 0.9 if archive and ordered and any(hook in head for hook in _HOOKS) else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
-        """Read a subgraph; the edges that are present are the circuit, even if there are none."""
+        """Read a subgraph; the present edges are the circuit, even if there are none."""
         links = _links(load_tensors(path, context.limits), path.name, context)
         rows = (
             (f"edge {number}", {"source": source, "target": target})
@@ -61,7 +61,7 @@ class AcdcSubgraph:
             found.edges,
             context.said,
             selection={"rule": "present"},
-            # ACDC leaves out of the file what it removed, unless it marks it as not present.
+            # ACDC omits removed edges from the file, or marks them as not present.
             universe_size=_universe(links, path.name) if complete else None,
         )
         return Imported([circuit], notes=found.notes)
@@ -72,17 +72,17 @@ FORMAT = AcdcSubgraph()
 
 @lru_cache(maxsize=65_536)
 def read_hook_point(text: str) -> tuple[str, Port | None]:
-    """Read a name as :func:`read_name` does; an MLP's input also by ACDC's older name for it.
+    """Read a name as :func:`read_name` does; also ACDC's older name for an MLP's input.
 
     Raises:
-        BadIdentifier: No part is written so.
+        BadIdentifier: No part has this name.
     """
     found = _MLP_INPUT.fullmatch(text)
     return (f"m{int(found[1])}", None) if found else read_name(text)
 
 
 def _links(data: Any, name: str, context: Context) -> list[tuple[str, str, bool]]:
-    """Source, target and presence of each link, hook points with the head in brackets."""
+    """Return source, target and presence of each link, hook points with the head in brackets."""
     if not isinstance(data, Mapping):
         raise BadInput(f"{name} is no dictionary of edges: {_EXPECTED}")
     check_count(len(data), "edges", name, context.limits)
@@ -101,22 +101,22 @@ def _each_link(data: Mapping[Any, Any], name: str) -> Iterator[tuple[str, str, b
 
 
 def _hook_point(hook: Any, index: Any) -> str | None:
-    """Name and index as one text; None if they are none."""
+    """Return name and index as one text; None if they are malformed."""
     if not isinstance(hook, str) or not isinstance(index, tuple):
         return None
     if any(at is not None and (isinstance(at, bool) or not isinstance(at, int)) for at in index):
         return None
-    told = [at for at in index if at is not None]
-    if not told:
+    given = [at for at in index if at is not None]
+    if not given:
         return hook
-    return f"{hook}[{told[0]}]" if len(told) == 1 and index[-1] == told[0] else None
+    return f"{hook}[{given[0]}]" if len(given) == 1 and index[-1] == given[0] else None
 
 
 def _universe(links: list[tuple[str, str, bool]], name: str) -> int | None:
-    """How many edges there are between parts; None where the file does not list all of them.
+    """Return the number of edges between parts; None if the file does not list all of them.
 
-    Every part that the file names must be fed, at every input it has, by every part that the file
-    names and that writes before: a file of some edges, however marked, does not say of how many.
+    Every part in the file must receive, at each of its inputs, an edge from every earlier part in
+    the file. A file that lists only some edges, with any marks, does not give the number.
     """
     found: set[tuple[str, str, Port | None]] = set()
     for source, target, _ in links:

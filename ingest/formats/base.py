@@ -1,9 +1,9 @@
-"""What a foreign format is, and what a user says of files that do not say it themselves.
+"""The interface of a foreign format, and the user's statements about files.
 
-Hardly any tool writes down model, task, metric, ablation or sign. Whoever imports says what is
-known (:class:`Said`); what neither the file nor the user says stays unknown. A format's module
-turns one file into records; besides it opens at most the files beside it that it is known to come
-with (:attr:`Format.companions`), follows no path that a file names, and never unpickles.
+Few tools record model, task, metric, ablation or sign. The user gives what is known
+(:class:`Said`); what neither the file nor the user gives stays unknown. A format's module turns one
+file into records. In addition it opens only the files of the same folder that belong to it by name
+(:attr:`Format.companions`). It follows no path that a file names, and it never unpickles.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from registry import plugins
 from registry.errors import BadInput
@@ -52,22 +58,38 @@ FORMATS_GROUP = "circuits.formats"
 SignConvention = Literal["helps-positive", "hurts-positive", "unsigned", "unknown"]
 
 
+def _no_truth(value: Any) -> Any:
+    """Return a value that is not a boolean; Python treats booleans as the numbers 1 and 0.
+
+    Raises:
+        ValueError: It is a boolean; YAML reads ``yes`` and ``on`` as such.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"is {str(value).lower()}, no number")
+    return value
+
+
+_Count = Annotated[int, BeforeValidator(_no_truth)]
+_Size = Annotated[Number, BeforeValidator(_no_truth)]
+_Share = Annotated[float, BeforeValidator(_no_truth)]
+
+
 class Said(BaseModel):
-    """What a user says of a file; None: nothing.
+    """The user's statements about a file; None: not given.
 
     Attributes:
-        sign: What a positive score means in the file. ``hurts-positive`` is turned on import;
-            ``unsigned`` scores are sizes, of which none may be negative.
-        top: Take so many edges, by size, whatever the file marks as its circuit; nodes, where it
-            has no edges (:mod:`ingest.formats.choosing`).
-        threshold: Or all of at least this size.
+        sign: Meaning of a positive score in the file. ``hurts-positive`` is negated on import;
+            ``unsigned`` scores are absolute values, so none may be negative.
+        top: Select this many edges, largest first, instead of the circuit that the file marks; if
+            it has no edges, nodes (:mod:`ingest.formats.choosing`).
+        threshold: Or select all of at least this size.
         columns: For tables: our name of a column to the file's.
         node_threshold: For attribution graphs: keep the nodes that hold this share of influence.
         edge_threshold: For attribution graphs: keep the links that hold this share of influence.
-        dictionary: For features: what the transcoders or autoencoders are called, where the file
-            does not say.
-        hyperparameters: For edits: the file with what the editor was told, beside its results.
-        protocol: For edits: how the metrics were taken, where the file does not say.
+        dictionary: For features: name of the transcoders or autoencoders, if the file does not give
+            it.
+        hyperparameters: For edits: the file of the editor's hyperparameters, next to its results.
+        protocol: For edits: how the metrics were measured, if the file does not give it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -80,31 +102,37 @@ class Said(BaseModel):
     ablation: Ablation | None = None
     sign: SignConvention = "unknown"
     kv_heads: Literal["grouped", "per-query-head"] | None = None
-    top: int | None = Field(None, ge=1)
-    threshold: Number | None = None
+    top: _Count | None = Field(None, ge=1)
+    threshold: _Size | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    node_threshold: float | None = Field(None, gt=0, le=1)
-    edge_threshold: float | None = Field(None, gt=0, le=1)
+    node_threshold: _Share | None = Field(None, gt=0, le=1)
+    edge_threshold: _Share | None = Field(None, gt=0, le=1)
     dictionary: Name | None = None
     hyperparameters: Path | None = None
     protocol: Name | None = None
 
+    @model_validator(mode="after")
+    def _one_choice(self) -> Said:
+        if self.top is not None and self.threshold is not None:
+            raise ValueError("top and threshold are alternatives; give only one of them")
+        return self
+
     def need(self, name: str, *others: str) -> str:
-        """A field that a circuit cannot do without.
+        """Return a field that every circuit must have.
 
         Args:
-            name: Which one.
-            others: Fields that are needed as well, so that one error names all that lack.
+            name: The field.
+            others: Fields that are needed too, so that one error names all missing fields.
 
         Raises:
-            BadInput: It, or one of the others, was not said.
+            BadInput: The field, or one of the others, was not given.
         """
         missing = [one for one in (name, *others) if getattr(self, one) is None]
         if missing:
             them = "it" if len(missing) == 1 else "them"
-            options = " and ".join(f"--{one}" for one in missing)
+            flags = " and ".join(f"--{one}" for one in missing)
             raise BadInput(
-                f"the file does not name its {' and '.join(missing)}; say {them} with {options} or"
+                f"the file does not name its {' and '.join(missing)}; give {them} with {flags} or"
                 " in circuits-import.yaml"
             )
         return str(getattr(self, name))
@@ -118,33 +146,25 @@ class Limits:
     max_edges: int = 5_000_000
 
 
-def first_problem(error: ValidationError) -> str:
-    """Field and fault of the first thing that is wrong with a record, in a line."""
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    what = str(first["msg"]).removeprefix("Value error, ")
-    return f"{where}: {what}" if where else what
-
-
 def _nobody(_title: str) -> Callable[[int, int], None]:
     return lambda _done, _total: None
 
 
 class ModelDoubt(str):
-    """A note that a file names another model than its user; a refusal may come of it."""
+    """A note that a file names another model than the user; it may lead to a refusal."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a format reads a file with.
+    """The settings with which a format reads a file.
 
     Attributes:
-        said: What the user says of it.
-        limits: How large it may be.
-        stage: Called with a title where reading takes long; what it gives is told how much is
-            done, and of how much.
+        said: The user's statements about it.
+        limits: Its allowed size.
+        stage: Is called with a title if reading takes long; the function that it returns receives
+            the amount done and the total.
     """
 
     said: Said = field(default_factory=Said)
@@ -154,16 +174,18 @@ class Context:
 
 @dataclass(frozen=True)
 class Imported:
-    """What a file holds, without where it came from.
+    """The content of a file, without its origin.
 
     Attributes:
-        models: Shapes that the file tells.
-        outcomes: Of the edits here.
+        models: Shapes that the file gives.
+        outcomes: Outcomes of these edits.
         artifacts: Further files to keep, such as full scores, which circuits name by hash.
+        addressed: Like ``artifacts`` for large files: each with the address that it must have, in
+            pieces, which are read before the next file is requested.
         beside: Further files that were read; their originals are kept too.
-        notes: What a user should know: names read as others, what was left out.
-        batch: In place of all records: records that say themselves where they came from, as a
-            bundle's do. They are recorded as they stand, and their file is not kept.
+        notes: Notes for the user: names read as others, omitted content.
+        batch: Instead of all records: records that give their own origin, as in a bundle. They are
+            recorded unchanged, and their file is not kept.
     """
 
     circuits: Sequence[Circuit] = ()
@@ -174,13 +196,14 @@ class Imported:
     edits: Sequence[Edit] = ()
     outcomes: Sequence[Outcome] = ()
     artifacts: Iterable[bytes] = ()
+    addressed: Iterable[tuple[str, Iterable[bytes]]] = ()
     beside: Sequence[Path] = ()
     notes: Sequence[str] = ()
     batch: Batch | None = None
 
 
 class Format(Protocol):
-    """One tool's files."""
+    """The files of one tool."""
 
     @property
     def name(self) -> str:
@@ -188,20 +211,20 @@ class Format(Protocol):
 
     @property
     def summary(self) -> str:
-        """Which tool writes it, in a line."""
+        """The tool that writes it, in one line."""
 
     @property
     def companions(self) -> Sequence[str]:
-        """Names, as globs, of files beside it that it reads too: ``io.txt``, ``intkey_*.bin``."""
+        """Names, as globs, of files in the same folder that it also reads: ``io.txt``."""
 
     def sniff(self, path: Path, head: bytes) -> float:
-        """How surely a file is of this format, 0 to 1, from its name and first bytes."""
+        """Return how surely a file has this format, 0 to 1, by its name and first bytes."""
 
     def read(self, path: Path, context: Context) -> Imported:
         """Read a file.
 
         Raises:
-            BadInput: It is malformed, too large, or does not say what only it or the user can say.
+            BadInput: It is malformed, too large, or neither it nor the user gives a required fact.
         """
 
 
@@ -211,29 +234,29 @@ def formats() -> dict[str, Format]:
 
 
 def find_format(name: str) -> Format:
-    """The format of that name.
+    """Return the format with this name.
 
     Raises:
-        NotFound: There is none; the text names all there are.
-        PluginBroken: It is another package's and broken.
+        NotFound: No format has this name; the text lists all names.
+        PluginBroken: It is from another package and broken.
     """
     found: Format = plugins.find(FORMATS_GROUP, name)
     return found
 
 
 class UnknownFormat(BadInput):
-    """No format knows a file."""
+    """The format of a file is unknown."""
 
 
 class NoRecords(BadInput):
-    """A file is of a known kind that holds nothing to record; in a folder it is passed over."""
+    """A file of a known kind has nothing to record; in a folder it is skipped."""
 
 
 def recognised(path: Path) -> Format:
-    """The format that a file most surely has.
+    """Return the most likely format of a file.
 
     Raises:
-        UnknownFormat: None knows it.
+        UnknownFormat: No format recognises it.
         BadInput: It cannot be read.
     """
     try:
@@ -247,17 +270,22 @@ def recognised(path: Path) -> Format:
     }
     surest = min(sure, key=lambda one: (-sure[one], one.name), default=None)
     if surest is None or sure[surest] <= 0:
-        raise UnknownFormat(f"no format knows {path.name}; 'circuits import --formats' lists them")
+        hint = ""
+        if path.suffix.lower() == ".json" and head.lstrip().startswith(b"["):
+            hint = "; rows of a table are read as JSON Lines, one object a line in a .jsonl file"
+        raise UnknownFormat(
+            f"no format recognises {path.name}{hint}; see 'circuits import --formats'"
+        )
     found: Format = surest.load()
     return found
 
 
 def _sureness(plugin: plugins.Plugin, format: Format, path: Path, head: bytes) -> float:
-    """How surely a file is of a format; 0 where it fails to say, after which it is left out."""
+    """Return how surely a file has a format; 0 if this fails, and the format is then omitted."""
     try:
         found = format.sniff(path, head)
         if not 0 <= found <= 1:
-            raise ValueError(f"sniff gives {found!r:.40}, which is not from 0 to 1")
+            raise ValueError(f"sniff returns {found!r:.40}, which is not from 0 to 1")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - what another package raises is anything

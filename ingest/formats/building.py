@@ -1,4 +1,4 @@
-"""Records from what a file says and what its user says of it."""
+"""Records from the statements of a file and its user."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ingest.formats.base import ModelDoubt, Said
-from ingest.known_models import model_slug
-from registry.aliases import resolve_model
+from ingest.models.names import model_slug
 from registry.errors import BadInput
+from registry.models.aliases import resolve_model
 from registry.records import Circuit, Edge, Level, Node, Sign
 
 __all__ = ["also_in_file", "edge_circuit", "negative_size", "stored_sign", "with_sign"]
@@ -18,16 +18,16 @@ _LONGEST_NAME = 200
 
 
 def also_in_file(said: Said, notes: list[str], **in_file: Any) -> Said:
-    """What the user says and, where the user does not say it, what the file says.
+    """Complete the user's statements with those of the file.
 
-    Names of models and tasks are made slugs: a model's is the last part of its name on the hub, in
-    lower case. Where the file says otherwise than the user, a note says so.
+    Names of models and tasks become slugs: for a model the last part of its name on the hub, in
+    lower case. If file and user disagree, the user's statement is used, with a note.
 
     Args:
-        said: What the user says.
-        notes: Appended to.
-        in_file: Fields of :class:`Said` with the file's values; None, "" and ``unknown`` say
-            nothing, nor does what cannot be a name.
+        said: The user's statements.
+        notes: Is extended.
+        in_file: Fields of :class:`Said` with the file's values; None, "", ``unknown`` and
+            impossible names count as missing.
     """
     found: dict[str, str] = {}
     for name, value in in_file.items():
@@ -42,27 +42,27 @@ def also_in_file(said: Said, notes: list[str], **in_file: Any) -> Said:
         if ours is None:
             found[name] = text
         elif text not in (ours, resolve_model(ours)):
-            note = f"the file names the {name} {text}; taken is {ours}, as was said"
+            note = f"the file names the {name} {text}; used is {ours}, as given by the user"
             notes.append(ModelDoubt(note) if name == "model" else note)
     return said.model_copy(update=found)
 
 
 def _slug(text: str) -> str:
-    """Lower case, and ``-`` for what a slug cannot hold."""
+    """Return text in lower case, with ``-`` for characters that a slug cannot have."""
     parts = (re.sub(r"[^a-z0-9._\-]+", "-", part).strip("._-") for part in text.lower().split("/"))
     return "/".join(part for part in parts if part)
 
 
 def with_sign(score: float | None, said: Said, of: str = "a part") -> float | None:
-    """A score as it is stored: positive helps.
+    """Return a score as it is stored: positive helps.
 
     Args:
         score: As the file has it.
-        said: What the user says of the file.
-        of: Which edge or node has it, for the error.
+        said: The user's statements about the file.
+        of: The edge or node of the score, for the error.
 
     Raises:
-        BadInput: It is negative, in a file that was said to hold sizes.
+        BadInput: It is negative, in a file of unsigned scores.
     """
     if score is None:
         return None
@@ -72,32 +72,32 @@ def with_sign(score: float | None, said: Said, of: str = "a part") -> float | No
 
 
 def negative_size(score: float, of: str) -> BadInput:
-    """What is wrong with a negative score among unsigned ones.
+    """Return the error for a negative score among unsigned scores.
 
-    It says that the file has signs after all, which the absolute value would lose.
+    It says that the file has signs, which the absolute value would lose.
     """
     return BadInput(
-        f"the score of {of} is {score:g}, and unsigned scores are sizes, of which none is negative;"
+        f"the score of {of} is {score:g}, but unsigned scores cannot be negative;"
         " say what the file's signs mean with --sign helps-positive or hurts-positive, or --sign"
         " unknown"
     )
 
 
 def stored_sign(said: Said) -> Sign:
-    """The sign that is recorded."""
+    """Return the sign that is recorded."""
     return Sign.HELPS_POSITIVE if said.sign == "hurts-positive" else Sign(said.sign)
 
 
 def edge_circuit(said: Said, edges: Sequence[Edge], **more: Any) -> Circuit:
-    """A circuit of these edges and the parts they join.
+    """Return a circuit of these edges and the parts that they join.
 
     Args:
-        said: What the user says of the file.
-        edges: With their effects as stored.
-        more: Fields of the circuit that the file says, over what the user says.
+        said: The user's statements about the file.
+        edges: Edges with their effects as stored.
+        more: Fields of the circuit that the file gives, which win over the user's statements.
 
     Raises:
-        BadInput: The model or the task is not said.
+        BadInput: The model or the task is not given.
     """
     fields: dict[str, Any] = {
         "model": said.need("model", "task"),

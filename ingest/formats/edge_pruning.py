@@ -1,12 +1,13 @@
-"""Circuits of Edge Pruning: its own ``edges.json``, and what its wrapper around ACDC writes.
+"""Circuits of Edge Pruning: its own ``edges.json``, and the JSON of its wrapper around ACDC.
 
 ``edges.json`` is ``[["writer", "reader"], ...]``: writers ``tok_embeds``, ``pos_embeds``
 (``embeds`` for Llama), ``a3.h1``, ``m3``; readers ``a5.h2.q``, ``m5``, ``resid_post``. For Llama,
-keys and values carry the number of the key/value head, which only the user knows (``--kv-heads
-grouped``). The wrapper's object has lists ``original`` and ``extra`` of ``{"from", "to"}``: what it
-could not name is in ``extra``, namely links inside one component, without the head's number, and
-edges from the input. Neither has scores; neither need have an edge. The list may also be the value
-of an object, ``{"edges": [["writer", "reader"], ...]}``, as people keep it beside what they ran.
+keys and values have the number of the key/value head, which only the user knows (``--kv-heads
+grouped``). The wrapper's object has lists ``original`` and ``extra`` of ``{"from", "to"}``.
+``extra`` has the links that it could not name: links inside one component, without the head's
+number, and edges from the input. Neither file has scores, and both may have no edge. The list may
+also be the value of an object, ``{"edges": [["writer", "reader"], ...]}``, as people keep it
+together with their configuration.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from ingest.formats.base import Context, Imported, Said
 from ingest.formats.contraction import notes_on_inside
 from ingest.formats.reading import outer_keys, read_json
 from ingest.formats.spelling import Read, read_name
-from ingest.formats.table import read_edges, table_circuit
+from ingest.formats.tables.table import read_edges, table_circuit
 from registry.errors import BadInput
 from registry.identifiers import Port
+from registry.texts.words import listed
 
 __all__ = ["FORMAT", "EdgePruning"]
 
@@ -45,7 +47,7 @@ class EdgePruning:
     companions = ()
 
     def sniff(self, path: Path, head: bytes) -> float:
-        """Sure by pairs of names or the wrapper's two lists; an empty list must be so named."""
+        """Sure by pairs of names or the wrapper's two lists; an empty list needs the usual name."""
         if path.suffix.lower() != ".json":
             return 0.0
         head = head.removeprefix(b"\xef\xbb\xbf")
@@ -54,17 +56,17 @@ class EdgePruning:
             return 0.9
         if head.lstrip().startswith(b"{") and _PAIR_IN_OBJECT.search(head):
             return 0.85
-        # The second list may lie beyond what is seen of a long file.
+        # In a long file the second list may be beyond the bytes that are examined.
         wrapper = "original" in outer and b'"from"' in head and b'"to"' in head
         nothing = _NOTHING.match(head) or _NOTHING_IN_OBJECT.match(head)
         return 0.8 if wrapper or (nothing and "edges" in path.stem.lower()) else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
-        """Read either kind; every edge between components is of the circuit."""
+        """Read either kind; every edge between components belongs to the circuit."""
         data, notes = _listed(read_json(path, context.limits), path.name)
         links = list(_links(data, path.name))
         within = [f"{source} -> {target}" for _, source, target in links if _inside(source, target)]
-        inside = list(dict.fromkeys(within))  # without a head's number they repeat
+        inside = list(dict.fromkeys(within))  # they repeat, as they lack the head's number
         once: dict[tuple[str, str], str] = {}
         for where, source, target in links:
             if not _inside(source, target):
@@ -80,10 +82,10 @@ FORMAT = EdgePruning()
 
 
 def _listed(data: Any, name: str) -> tuple[Any, list[str]]:
-    """The list of edges that an object holds, with notes; the wrapper's object, or a list, itself.
+    """Return the list of edges in an object, with notes; the wrapper's object or a list is kept.
 
     Raises:
-        BadInput: Several of its values may be the list, or none.
+        BadInput: Several of its values may be the list, or none may be.
     """
     if not isinstance(data, dict) or any(key in data for key in _LISTS):
         return data, []
@@ -91,19 +93,18 @@ def _listed(data: Any, name: str) -> tuple[Any, list[str]]:
     pairs = [key for key in lists if data[key] and isinstance(data[key][0], list)]
     found = [key for key in ("edges",) if key in lists] or pairs or lists
     if len(found) != 1:
-        listed = f"lists {', '.join(map(repr, found[:5]))}" if found else "no list"
+        lists_there = f"lists {listed([*map(repr, found)], 5)}" if found else "no list"
         raise BadInput(
-            f"{name} holds {listed}; expected one list of edges, such as"
+            f"{name} holds {lists_there}; expected one list of edges, such as"
             ' {"edges": [["a3.h1", "a5.h2.q"]]}, or lists original and extra'
         )
     others = [f"{key!r:.40}" for key in data if key != found[0]]
-    more = ", ..." if len(others) > 5 else ""
-    notes = [f"left unread beside {found[0]!r}: {', '.join(others[:5])}{more}"] if others else []
+    notes = [f"not read, next to {found[0]!r}: {listed(others, 5)}"] if others else []
     return data[found[0]], notes
 
 
 def _links(data: Any, name: str) -> Iterator[_Link]:
-    """Where a link stands, its source and its target."""
+    """Yield a link's place in the file, its source and its target."""
     if isinstance(data, dict):
         for key in _LISTS:
             if not isinstance(data.get(key), list):
@@ -127,7 +128,7 @@ def _link(ends: Any, where: str, name: str) -> _Link:
 
 
 def _inside(source: str, target: str) -> bool:
-    """Whether hook points without a head's number lie in one block's attention or MLP."""
+    """Return whether hook points without a head's number are in one block's attention or MLP."""
     for pattern in (_IN_ATTENTION, _IN_MLP):
         one, other = pattern.fullmatch(source), pattern.fullmatch(target)
         if one and other:
@@ -151,6 +152,6 @@ def _notes_on_heads(links: list[_Link], said: Said) -> list[str]:
     if said.kv_heads is not None or not any(source == "embeds" for _, source, _ in links):
         return []
     return [
-        "a file for Llama: where its heads share keys and values, the number at <k> and <v> is the"
-        " key/value head's; say so with --kv-heads grouped"
+        "a file for Llama: if its heads share keys and values, the number at <k> and <v> is the"
+        " key/value head's number; state this with --kv-heads grouped"
     ]

@@ -1,12 +1,12 @@
-"""What glassbox's ``analyze()`` returns, kept as JSON.
+"""The result of glassbox's ``analyze()``, kept as JSON.
 
 ``{"circuit": [[layer, head], ...], "attributions": {"(9, 6)": x, ...}, "faithfulness": {...},
-"model_metadata": {...}}``. Facts that matter here: heads alone can be in the circuit and there are
-no edges; one prompt, which is not kept, only the corrupted one; an attribution is ``gradient *
-(clean - corrupted)`` of the difference of two logits, so a positive one helps; sufficiency is a
-first-order estimate where ``suff_is_approx``, comprehensiveness is measured. MLPs have attributions
-but are never chosen: they are kept as parameters. Since tuples are no keys of JSON, a circuit's
-keys are their text.
+"model_metadata": {...}}``. Facts that matter here: only heads can be in the circuit, and there are
+no edges. There is one prompt; only the corrupt prompt is kept. An attribution is ``gradient *
+(clean - corrupted)`` of a difference of two logits, so a positive attribution helps. Sufficiency is
+a first-order estimate if ``suff_is_approx``; comprehensiveness is measured. MLPs have attributions
+but are never selected: they are kept as parameters. JSON has no tuples as keys, so the keys are the
+tuples' text.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ingest.formats.spelling import read_head, read_name
 from ingest.formats.universe import whole_model
 from registry.errors import BadIdentifier, BadInput
 from registry.identifiers import Kind, parse_local
+from registry.measures import LOGIT_DIFFERENCE
 from registry.records import Ablation, Circuit, Evaluation, Level, Model, Node, Sign
 
 __all__ = ["FORMAT", "Glassbox"]
@@ -40,7 +41,7 @@ class Glassbox:
     companions = ()
 
     def sniff(self, path: Path, head: bytes) -> float:
-        """Sure where attributions stand beside a circuit or are keyed by pairs."""
+        """Sure if attributions come with a circuit or their keys are pairs."""
         if path.suffix.lower() != ".json":
             return 0.0
         outer = outer_keys(head)
@@ -48,7 +49,7 @@ class Glassbox:
         return 0.9 if shaped else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
-        """Read a result: its heads are the circuit, its faithfulness three evaluations."""
+        """Read a result: its heads are the circuit, its faithfulness gives three evaluations."""
         data = read_json(path, context.limits, odd=True)
         if not isinstance(data, dict) or not isinstance(data.get("circuit"), list):
             raise BadInput(f"{path.name} has no circuit: expected a list of [layer, head]")
@@ -58,16 +59,18 @@ class Glassbox:
         said = also_in_file(context.said, notes, **named)
         model = _model(said.need("model", "task"), about, path.name)
         circuit, more = _circuit(data, said, model, path.name)
-        # The file's figures are of the heads that it chose itself.
+        odd = OddScores()
+        # The file's results are about the heads that it selected itself.
         own = not is_asked(said)
         return Imported(
             [circuit],
             models=[model],
-            evaluations=_evaluations(data, circuit, path.name) if own else [],
+            evaluations=_evaluations(data, circuit, path.name, odd) if own else [],
             notes=[
                 *notes,
                 *more,
-                *([] if own else ["the figures of the file's own heads left out"]),
+                *odd.notes(),
+                *([] if own else ["the results for the file's own heads omitted"]),
             ],
         )
 
@@ -83,7 +86,7 @@ def _circuit(
     for key, value in _object(data, "attributions", name).items():
         head = _head(key, name)
         if head in scores:
-            raise BadInput(f"{name}: {key!r} is {head}, which stands there already")
+            raise BadInput(f"{name}: {key!r} is {head}, which appears before")
         score = odd.taken(as_number(value, f"{name}: the attribution of {key}"), head)
         scores[head] = with_sign(score, said, f"{name}: {head}")
     listed = [_head(pair, name) for pair in data["circuit"]]
@@ -97,8 +100,8 @@ def _circuit(
         said,
         [],
         level=Level.NODE,
-        # With sets of answers, what is measured pools them.
-        metric=said.metric or (None if "decision" in data else "logit_difference"),
+        # With sets of answers, the measured values are pooled over them.
+        metric=said.metric or (None if "decision" in data else LOGIT_DIFFERENCE.name),
         higher_is_better=True if said.higher_is_better is None else said.higher_is_better,
         ablation=said.ablation or Ablation.RESAMPLE,
         sign=Sign.UNSIGNED if said.sign == "unsigned" else Sign.HELPS_POSITIVE,
@@ -119,7 +122,7 @@ def _circuit(
 def _chosen(
     listed: Sequence[str], scores: Mapping[str, float | None], said: Said, name: str
 ) -> tuple[Sequence[str], dict[str, Any] | None, Sequence[str]]:
-    """The heads that the file lists, or those of largest attribution."""
+    """Return the heads that the file lists, or the heads of largest attribution."""
     if not is_asked(said):
         return listed, None, ()
     heads = list(dict.fromkeys((*scores, *listed)))
@@ -128,11 +131,14 @@ def _chosen(
     return [heads[at] for at in choice.places], choice.selection, choice.notes
 
 
-def _evaluations(data: Mapping[str, Any], circuit: Circuit, name: str) -> list[Evaluation]:
-    """The three figures, each with the category that the tool puts them in."""
+def _evaluations(
+    data: Mapping[str, Any], circuit: Circuit, name: str, odd: OddScores
+) -> list[Evaluation]:
+    """Return the three results, each with the tool's category."""
     figures = _object(data, "faithfulness", name)
     values = {
-        key: finite(as_number(figures.get(key), f"{name}: faithfulness.{key}")) for key in _MEASURES
+        key: odd.taken(as_number(figures.get(key), f"{name}: faithfulness.{key}"), key)
+        for key in _MEASURES
     }
     about = {"tool": "glassbox", "category": figures.get("category")}
     estimated = figures.get("suff_is_approx")
@@ -143,7 +149,7 @@ def _evaluations(data: Mapping[str, Any], circuit: Circuit, name: str) -> list[E
             measure=measure,
             value=value,
             n_prompts=1,
-            # The harmonic mean of an estimate and a measured figure is an estimate too.
+            # The harmonic mean of an estimate and a measured value is also an estimate.
             parameters={**about, "estimated": estimated and measure != "comprehensiveness"},
         )
         for measure, value in values.items()
@@ -164,7 +170,7 @@ def _model(slug: str, about: Mapping[str, Any], name: str) -> Model:
 
 
 def _head(given: Any, name: str) -> str:
-    """``a9.h6`` of ``[9, 6]``, ``"(9, 6)"`` or a head's name such as ``"L9H6"``."""
+    """Return ``a9.h6`` for ``[9, 6]``, ``"(9, 6)"`` or a head's name such as ``"L9H6"``."""
     if isinstance(given, list) and len(given) == 2:
         layer, head = given
         if all(type(one) is int and 0 <= one < 10**9 for one in given):

@@ -1,10 +1,11 @@
-"""Pickles that no format reads, and why: reading one runs whatever it says.
+"""Pickles that no format reads, and the reason: reading a pickle can run any code.
 
-Only formats of plain containers and tensors are unpickled, each by its own module. Of any other
-pickle the classes it asks for are found without loading it, by walking over its instructions, and
-the refusal says which they are and how its content can be had: ACDC's ``save_edges``, MIB's result
-files, AutoCircuit's caches, graphs of networkx. One that asks for tensors and plain containers
-alone would run nothing: it is said to hold plain tensors and no circuit of a kind that we know.
+Only formats of plain containers and tensors are unpickled, each by its own module. For any other
+pickle, the required classes are found by a walk over its instructions, without loading it. The
+refusal names them and explains how to get the content in another form: for ACDC's ``save_edges``,
+MIB's result files, AutoCircuit's caches, graphs of networkx. A pickle that requires only tensors
+and plain containers would not run code: the refusal says that it has plain tensors and no known
+kind of circuit.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from ingest.formats.base import Context, Imported, NoRecords
 from ingest.formats.reading import check_size
 from ingest.formats.torch_files import check_directory
 from registry.errors import BadInput
-from registry.words import listed
+from registry.texts.words import listed
 
 __all__ = ["FORMAT", "Pickle", "classes_and_texts"]
 
 _SCANNED_BYTES: Final = 4 * 2**20
 _PROTOCOLS = tuple(bytes((0x80, version)) for version in range(2, 6))
-_UNKNOWN = "a pickle of no format we know"
+_UNKNOWN = "a pickle of an unknown format"
 _PLAIN = re.compile(
     r"collections\.OrderedDict|torch\.Size|torch\.device|_codecs\.encode"
     r"|torch\._utils\._rebuild_(?:tensor(?:_v[23])?|parameter|sparse_tensor)"
     r"|torch\.(?:\w+Storage|storage\.(?:Typed|Untyped)Storage)|torch\.serialization\._get_layout"
     r"|torch\.(?:float|bfloat|int|uint|complex)\d+|torch\.bool"
 )
-"""What torch itself puts into an archive of tensors; its ``weights_only`` makes nothing else."""
+"""Functions that torch writes into an archive of tensors; ``weights_only`` calls nothing else."""
 _SHOWN = 6
 _MOST_PICKLES = 8
 _AS_TABLE = (
@@ -68,24 +69,24 @@ _ADVICE: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 class Pickle:
-    """The format of last resort for pickles: it reads none."""
+    """The last format that is tried for pickles: it refuses all of them."""
 
     name = "pickle"
-    summary = "any other pickle: refused, with what it asks for and what to do instead"
+    summary = "any other pickle: refused, with the classes it requires and a way to convert it"
     companions = ()
 
     def sniff(self, path: Path, head: bytes) -> float:
-        """Barely, so that every format that reads some pickles comes first."""
+        """Barely sure, so that every format that reads some pickles is tried before."""
         bare = head.startswith(_PROTOCOLS) or path.suffix.lower() in {".pkl", ".pickle"}
         archive = head.startswith(b"PK\x03\x04") and b"data.pkl" in head[:4096]
         return 0.02 if bare or archive else 0.0
 
     def read(self, path: Path, context: Context) -> Imported:
-        """Say why not.
+        """Raise the refusal.
 
         Raises:
-            NoRecords: It holds tensors and plain containers, and nothing that a format knows.
-            BadInput: Otherwise.
+            NoRecords: It holds tensors and plain containers, and nothing that a format reads.
+            BadInput: In all other cases.
         """
         check_size(path, context.limits)
         data = _instructions(path)
@@ -93,10 +94,10 @@ class Pickle:
         what, instead = _advice(classes, texts)
         if _is_plain(data, classes):
             held = "plain tensors" if classes else "plain values"
-            kind = "not a circuit of a kind we know" if what == _UNKNOWN else what
-            raise NoRecords(f"{path.name} holds {held}, {kind}; to import what is in it, {instead}")
+            kind = "not a known kind of circuit" if what == _UNKNOWN else what
+            raise NoRecords(f"{path.name} holds {held}, {kind}; to import its content, {instead}")
         raise BadInput(
-            f"{path.name} is {what}; reading it would run what it says{_asks_for(classes)}."
+            f"{path.name} is {what}; reading it could run any code{_asks_for(classes)}."
             f" Instead, {instead}"
         )
 
@@ -105,7 +106,7 @@ FORMAT = Pickle()
 
 
 def _advice(classes: list[str], texts: set[str]) -> tuple[str, str]:
-    """What a pickle is, and what to do instead of reading it."""
+    """Return the kind of a pickle, and what to do instead of reading it."""
     for marks, what, instead in _ADVICE:
         if any(_has(mark, classes, texts) for mark in marks):
             return what, instead
@@ -113,12 +114,12 @@ def _advice(classes: list[str], texts: set[str]) -> tuple[str, str]:
 
 
 def _is_plain(data: bytes, classes: list[str]) -> bool:
-    """Whether a pickle was seen to its end and asks for nothing but tensors and containers."""
+    """Return whether a pickle was read to its end and requires only tensors and containers."""
     return len(data) < _SCANNED_BYTES and all(map(_PLAIN.fullmatch, classes)) and _ends(data)
 
 
 def _ends(data: bytes) -> bool:
-    """Whether a pickle can be walked over to its end, with nothing behind it."""
+    """Return whether the walk over a pickle reaches its end, with nothing after it."""
     stream = io.BytesIO(data)
     try:
         for _ in pickletools.genops(stream):
@@ -129,14 +130,14 @@ def _ends(data: bytes) -> bool:
 
 
 def classes_and_texts(data: bytes) -> tuple[list[str], set[str]]:
-    """Classes and functions that a pickle asks for, in order, and texts in it; nothing is run.
+    """Return the required classes and functions in order, and texts; nothing is run.
 
-    A pickle that breaks off or turns into nonsense is read as far as it goes.
+    A pickle that ends early or is malformed is read up to that point.
     """
     classes: dict[str, None] = {}
     texts: set[str] = set()
     stream = io.BytesIO(data)
-    for _ in range(_MOST_PICKLES):  # older torch writes several, one behind the other
+    for _ in range(_MOST_PICKLES):  # older torch writes several, one after the other
         for found, is_class in _walk(stream):
             if is_class:
                 classes[found] = None
@@ -146,7 +147,7 @@ def classes_and_texts(data: bytes) -> tuple[list[str], set[str]]:
 
 
 def _walk(stream: io.BytesIO) -> Iterator[tuple[str, bool]]:
-    """Texts (False) and classes (True) of one pickle; the stream is left behind it."""
+    """Yield texts (False) and classes (True) of one pickle; the stream is then at its end."""
     memo: dict[int, str] = {}
     n_kept = 0
     last: list[str | None] = [None, None]
@@ -157,7 +158,7 @@ def _walk(stream: io.BytesIO) -> Iterator[tuple[str, bool]]:
                 yield str(argument).replace(" ", "."), True
             elif code.name == "STACK_GLOBAL":
                 named = last[-1] is not None and last[-2] is not None
-                yield f"{last[-2]}.{last[-1]}" if named else "a class it does not spell out", True
+                yield f"{last[-2]}.{last[-1]}" if named else "a class without a plain name", True
                 last.append(None)
             elif code.name.startswith("EXT"):
                 last.append(None)
@@ -180,7 +181,7 @@ def _walk(stream: io.BytesIO) -> Iterator[tuple[str, bool]]:
 
 
 def _instructions(path: Path) -> bytes:
-    """The beginning of a pickle, out of an archive of torch where it lies in one."""
+    """Return the beginning of a pickle, if necessary from an archive of torch."""
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
@@ -210,4 +211,4 @@ def _has(mark: str, classes: list[str], texts: set[str]) -> bool:
 def _asks_for(classes: list[str]) -> str:
     if not classes:
         return ""
-    return f" (it asks for {listed(classes, _SHOWN)})"
+    return f" (it requires {listed(classes, _SHOWN)})"

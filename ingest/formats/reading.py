@@ -1,4 +1,4 @@
-"""Files as text, JSON and numbers, within limits; what is malformed is one clear error."""
+"""Files as text, JSON and numbers, within limits; malformed content gives one clear error."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from registry.errors import BadInput
 
 __all__ = [
     "DECODER",
+    "ONCE_DECODER",
+    "NamedTwice",
     "OddScores",
+    "as_float",
     "as_number",
     "check_count",
     "check_lines",
     "check_size",
     "count_in_file",
+    "each_once",
     "finite",
     "outer_keys",
+    "parse_json",
     "read_json",
     "read_json_or_lines",
     "read_text",
@@ -38,16 +43,16 @@ _TOKEN = re.compile(
 )
 _VALUES_PER_EDGE = 8
 _FEW_VALUES = 1_000_000
-"""A file of JSON may hold so many values for each edge that is allowed, and these in any case: what
-is read of a value takes many times its bytes, and is there before an edge can be counted."""
+"""The number of values in a file of JSON per allowed edge, and the minimum: a value takes many
+times its bytes in memory, and is read before an edge can be counted."""
 _SHOWN_ODD = 3
 
 
 def check_size(path: Path, limits: Limits) -> None:
-    """Refuse a file that is too large before it is read, and what is no file: a pipe never ends.
+    """Refuse a file that is too large before it is read, and what is not a file, such as a pipe.
 
     Raises:
-        BadInput: It is too large, no file, or not there.
+        BadInput: It is too large, not a file, or does not exist.
     """
     try:
         status = path.stat()
@@ -64,13 +69,13 @@ def check_size(path: Path, limits: Limits) -> None:
 
 
 def check_count(n: int, what: str, name: str, limits: Limits) -> None:
-    """Refuse more edges, or whatever else a file is made of, than are allowed.
+    """Refuse more edges, or other items of a file, than are allowed.
 
     Args:
-        n: How many there are.
-        what: What they are called: ``edges``.
-        name: The file's.
-        limits: Says how many are allowed.
+        n: Number of items.
+        what: The term for the items: ``edges``.
+        name: The file's name.
+        limits: Gives the allowed number.
 
     Raises:
         BadInput: There are too many.
@@ -82,10 +87,10 @@ def check_count(n: int, what: str, name: str, limits: Limits) -> None:
 
 
 def read_text(path: Path, limits: Limits) -> str:
-    """A file's text.
+    """Return a file's text.
 
     Raises:
-        BadInput: It is too large, no UTF-8, or cannot be read.
+        BadInput: It is too large, not UTF-8, or cannot be read.
     """
     try:
         check_size(path, limits)
@@ -97,7 +102,7 @@ def read_text(path: Path, limits: Limits) -> str:
 
 
 def count_in_file(path: Path, mark: bytes) -> int:
-    """How often a text stands in a file, which is read piece by piece.
+    """Return how often a text occurs in a file, which is read in pieces.
 
     Raises:
         BadInput: The file cannot be read.
@@ -114,16 +119,16 @@ def count_in_file(path: Path, mark: bytes) -> int:
 
 
 def check_lines(text: str, name: str, limits: Limits, *, header: bool) -> None:
-    """Refuse a table of more rows than edges are allowed, before any of them is read.
+    """Refuse a table with more rows than allowed edges, before any of them is read.
 
     Args:
-        text: The table's, with a line for each row; empty lines do not count.
-        name: The file's.
-        limits: Says how many are allowed.
-        header: The first line is none of the rows.
+        text: The text of the table, one line per row; empty lines do not count.
+        name: The file's name.
+        limits: Gives the allowed number.
+        header: Whether the first line is a header.
 
     Raises:
-        BadInput: There are too many.
+        BadInput: There are too many rows.
     """
     if text.count("\n") >= limits.max_edges:
         n_lines = 1 + sum(1 for _ in _NEXT_LINE.finditer(text))
@@ -134,40 +139,38 @@ def read_json(
     path: Path,
     limits: Limits,
     *,
-    once: bool = False,
     each_edge: Sequence[str] = (),
     odd: bool = False,
 ) -> Any:
-    """A file's JSON; NaN and infinities, which JSON does not have, are read as missing.
+    """Return a file's JSON; NaN and infinities, which JSON does not have, are read as missing.
 
     Args:
-        path: Which file.
-        limits: How large it may be.
-        once: Refuse objects that have a name twice, of which otherwise the last counts.
-        each_edge: Texts that stand in the file once for each edge, so that too many are refused
+        path: The file.
+        limits: Its allowed size.
+        each_edge: Texts that occur in the file once per edge, so that too many edges are refused
             before any is read.
-        odd: Give NaN and infinities as they are, for who reads scores and says which are none
-            (:class:`OddScores`); what is kept as it stands goes through :func:`finite`.
+        odd: Return NaN and infinities unchanged, for callers that read scores and list such values
+            (:class:`OddScores`); for content that is kept unchanged, use :func:`finite`.
 
     Raises:
-        BadInput: It is malformed, nested too deeply, holds too many values or edges, or as
-            :func:`read_text`.
+        BadInput: It is malformed, has a repeated name in one object, is nested too deeply, or has
+            too many values or edges; or see :func:`read_text`.
     """
     text = read_text(path, limits)
     if each_edge:
         check_count(min(map(text.count, each_edge)), "edges", path.name, limits)
-    return _parsed(text, path.name, limits, once=once, odd=odd)
+    return parse_json(text, path.name, limits, odd=odd)
 
 
 @lru_cache(maxsize=4)
 def outer_keys(head: bytes) -> frozenset[str]:
-    """The names in the outermost object of JSON, as far as its beginning shows them.
+    """Return the names in the outermost object of JSON, as far as its beginning shows them.
 
-    A name further in belongs to something else: what wraps a file of another tool is not of that
-    tool's format.
+    A name at a deeper level belongs to something else: an object around another tool's file does
+    not have that tool's format.
 
     Args:
-        head: A file's first bytes. What does not begin with an object has no such names.
+        head: A file's first bytes. If they do not begin with an object, there are no names.
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text.startswith(b"{"):
@@ -184,26 +187,37 @@ def outer_keys(head: bytes) -> frozenset[str]:
     return frozenset(found)
 
 
-def read_json_or_lines(path: Path, limits: Limits) -> Any:
-    """A file's JSON, or the list of what the lines of a file of JSON Lines hold.
+def read_json_or_lines(path: Path, limits: Limits, *, odd: bool = False) -> Any:
+    """Return a file's JSON, or the list of the values in the lines of a JSON Lines file.
 
-    Objects that follow each other without a comma are no JSON, so that no file is both.
+    Consecutive objects without a comma are not JSON, so no file is both.
 
     Raises:
-        BadInput: As :func:`read_json`.
+        BadInput: See :func:`read_json`.
     """
     text = read_text(path, limits)
     lines = [(at, line) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
     several = len(lines) > 1 and lines[0][1].rstrip().endswith("}")
     if not (several and lines[1][1].lstrip().startswith("{")):
-        return _parsed(text, path.name, limits)
+        return parse_json(text, path.name, limits, odd=odd)
     check_count(len(lines), "lines", path.name, limits)
-    return [_parsed(line, f"{path.name}, line {at},", limits) for at, line in lines]
+    return [parse_json(line, f"{path.name}, line {at},", limits, odd=odd) for at, line in lines]
 
 
-def _parsed(text: str, name: str, limits: Limits, *, once: bool = False, odd: bool = False) -> Any:
+def parse_json(text: str, name: str, limits: Limits, *, odd: bool = False) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: The whole text.
+        name: Its name, for errors.
+        limits: Give the allowed number of values.
+        odd: See :func:`read_json`.
+
+    Raises:
+        BadInput: See :func:`read_json`.
+    """
     most = max(_FEW_VALUES, _VALUES_PER_EDGE * limits.max_edges)
-    # Each value is the first of its list or object, or stands behind a comma.
+    # Each value is the first of its list or object, or follows a comma.
     n_values = text.count(",") + text.count("[") + text.count("{")
     if n_values > most:
         raise BadInput(
@@ -215,10 +229,10 @@ def _parsed(text: str, name: str, limits: Limits, *, once: bool = False, odd: bo
             text,
             parse_constant=float if odd else lambda _: None,
             parse_float=float if odd else _finite,
-            object_pairs_hook=_each_once if once else None,
+            object_pairs_hook=each_once,
         )
-    except _TwiceNamed as error:
-        raise BadInput(f"{name} has {error.args[0]!r:.80} twice in one object") from error
+    except NamedTwice as error:
+        raise BadInput(f"{name} {error}") from error
     except json.JSONDecodeError as error:
         raise BadInput(f"{name} is no JSON: {error}") from error
     except RecursionError as error:
@@ -228,23 +242,28 @@ def _parsed(text: str, name: str, limits: Limits, *, once: bool = False, odd: bo
 
 
 def as_number(value: Any, where: str) -> float | None:
-    """A value of JSON as a number; None where it is missing.
+    """Return a value of JSON as a number, finite or not; None if it is missing.
 
     Args:
-        value: As :func:`read_json` gives it.
-        where: What it is in which file, for the error.
+        value: As :func:`read_json` returns it.
+        where: Its name and file, for the error.
 
     Raises:
-        BadInput: It is no number, or none that a float holds.
+        BadInput: It is not a number.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadInput(f"{where} is {str(value)[:80]!r}, no number")
+    return as_float(value)
+
+
+def as_float(value: float) -> float:
+    """Return a number as a float: whole numbers beyond all floats are infinite, like ``1e999``."""
     try:
         return float(value)
-    except OverflowError as error:
-        raise BadInput(f"{where} is too large for a number") from error
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _finite(text: str) -> float | None:
@@ -252,16 +271,37 @@ def _finite(text: str) -> float | None:
     return value if abs(value) != float("inf") else None
 
 
+class NamedTwice(ValueError):
+    """An object of JSON has a repeated name, for which a parser silently keeps the last value."""
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON from its names and values; a hook for parsers.
+
+    Raises:
+        NamedTwice: Two of the names are equal.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        times = Counter(name for name, _ in pairs)
+        twice = next(name for name, n in times.items() if n > 1)
+        raise NamedTwice(f"has {twice!r:.80} twice in one object")
+    return found
+
+
 DECODER = json.JSONDecoder(parse_constant=float)
-"""Gives NaN and infinities, which JSON does not have, as they are, for :class:`OddScores`."""
+"""Returns NaN and infinities, which JSON does not have, unchanged, for :class:`OddScores`; for a
+repeated name in one object the last value counts."""
+ONCE_DECODER = json.JSONDecoder(parse_constant=float, object_pairs_hook=each_once)
+"""Like the decoder above, but refuses a repeated name, which takes half as long again."""
 
 
 class OddScores:
-    """Scores that are no finite number, which every format reads as missing, by name.
+    """Scores that are not finite, by name; every format reads them as missing.
 
-    NaN is how torch, numpy and pandas write what was never taken; an infinity is the start value
-    of a search or an overflow. Neither is an effect that a circuit can hold, and the edge it stands
-    at is there all the same.
+    torch, numpy and pandas write NaN for values that were not computed. An infinity is the initial
+    value of a search, or an overflow. A circuit can hold neither as an effect, but the edge with
+    such a score still exists.
     """
 
     def __init__(self) -> None:
@@ -269,11 +309,11 @@ class OddScores:
         self._n = 0
 
     def taken(self, score: float | None, where: str) -> float | None:
-        """A score, or None where it is no finite number.
+        """Return a score, or None if it is not finite.
 
         Args:
-            score: As the file has it.
-            where: Which line, edge or node it stands at.
+            score: The score in the file.
+            where: The line, edge or node of the score.
         """
         if score is None or math.isfinite(score):
             return score
@@ -281,30 +321,34 @@ class OddScores:
         return None
 
     def add(self, score: float, where: str) -> None:
-        """Keep one in mind."""
+        """Add a score that is not finite."""
         self._n += 1
         if len(self._found) < _SHOWN_ODD:
             self._found.append(f"{where} ({score:g})")
 
     def notes(self) -> list[str]:
-        """What to say of them; nothing where there were none."""
+        """Return a note on these scores; empty if there were none."""
         if not self._n:
             return []
         more = f" and {self._n - len(self._found):,} more" if self._n > len(self._found) else ""
         what = "1 score that is" if self._n == 1 else f"{self._n:,} scores that are"
-        return [f"{what} no finite number read as missing: {', '.join(self._found)}{more}"]
+        return [f"{what} not finite, read as missing: {', '.join(self._found)}{more}"]
 
 
-def finite(value: Any) -> Any:
-    """A value of JSON with NaN and infinities read as missing, however deep they lie.
+def finite(value: Any, name: str = "what is kept of the file as it stands") -> Any:
+    """Return a value of JSON with NaN and infinities replaced by None, at any depth.
+
+    Args:
+        value: As :func:`read_json` returns it with ``odd``.
+        name: Its name, for errors.
 
     Raises:
-        BadInput: They lie too deep.
+        BadInput: It is nested too deeply.
     """
     try:
         return _finite_within(value)
     except RecursionError as error:
-        raise BadInput("what is kept of the file as it stands is nested too deeply") from error
+        raise BadInput(f"{name} is nested too deeply") from error
 
 
 def _finite_within(value: Any) -> Any:
@@ -315,15 +359,3 @@ def _finite_within(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite_within(inner) for inner in value]
     return value
-
-
-class _TwiceNamed(Exception):
-    """An object of JSON has a name twice; the name."""
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        times = Counter(name for name, _ in pairs)
-        raise _TwiceNamed(next(name for name, n in times.items() if n > 1))
-    return found

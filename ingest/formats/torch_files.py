@@ -1,10 +1,10 @@
-"""What ``torch.save`` wrote, as far as it is tensors and plain containers.
+"""Files of ``torch.save``, limited to tensors and plain containers.
 
-A ``.pt`` file is a pickle in a zip, with the tensors beside it. ``weights_only=True`` keeps code
-out, and these checks keep out what is small on disk and large, slow or odd in memory: members that
-unpack to more, a second directory that another reader of zips would take, archives of tar that
-torch reads otherwise, and containers that hold themselves over and over. A pickle that names one
-tuple twice in the next, sixty times in a row, has a hundred bytes, and its hash takes forever.
+A ``.pt`` file is a pickle in a zip, together with the tensors. ``weights_only=True`` excludes code.
+These checks exclude files that are small on disk but large, slow or irregular in memory: members
+that expand, a second directory that another zip reader would use, tar archives that torch reads in
+another way, and containers that contain themselves repeatedly. For example, a pickle in which each
+of sixty tuples contains the previous one twice has a hundred bytes, but its hash never ends.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ __all__ = ["check_directory", "load_tensors"]
 
 _BEGIN: Final = b"PK\x03\x04"
 _END: Final = struct.Struct("<4s4H2LH")
-"""What a zip ends with: signature, four counts, size and place of its directory, a comment's."""
+"""The end of a zip: signature, four counts, size and offset of its directory, a comment's size."""
 _LARGE_PLACE: Final = struct.Struct("<4sLQL")
-"""What stands before that in zips of the large kind: where the next is."""
+"""The structure before that end in large zips: the offset of the next structure."""
 _LARGE_END: Final = struct.Struct("<4sQ2H2L4Q")
-"""And what stands before that: the last two are size and place of the directory."""
+"""The structure before both: the last two values are size and offset of the directory."""
 _MAX_DIRECTORY_BYTES: Final = 2**24
 _UNFOLDS_TO: Final = 16
-"""How many values a file may hold for each of its bytes: naming one again takes two."""
+"""Allowed number of values per byte of a file: a reference to a value takes two bytes."""
 _CONTAINERS: Final = (dict, OrderedDict, list, tuple, set)
 
 
 def load_tensors(path: Path, limits: Limits) -> Any:
-    """What ``torch.save`` wrote, as far as that is tensors and plain containers.
+    """Return the content of a ``torch.save`` file, if it is tensors and plain containers.
 
     Raises:
-        BadInput: The file is too large, holds anything else, or is no such archive.
+        BadInput: The file is too large, has other content, or is not such an archive.
         MissingExtra: torch is not installed.
     """
     size = _check_archive(path, limits)
@@ -52,47 +52,47 @@ def load_tensors(path: Path, limits: Limits) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a pickle's bytes can make torch raise anything
+    except Exception as error:  # a pickle's bytes can make torch raise any error
         raise BadInput(f"{path.name} cannot be read: {_reason(error)}") from error
     _check_plain(found, _UNFOLDS_TO * size, path.name)
     return found
 
 
 def check_directory(file: IO[bytes], size: int, name: str) -> None:
-    """Refuse a zip whose directory is large, or not where all readers of zips look for it.
+    """Refuse a zip whose directory is large, or not at the offset where all zip readers expect it.
 
     Raises:
-        BadInput: It is, or the file does not end as a zip does.
+        BadInput: It is such a zip, or the file does not end as a zip does.
     """
     file.seek(max(0, size - _LARGE_END.size - _LARGE_PLACE.size - _END.size))
     tail = file.read()
     end, before = tail[-_END.size :], tail[: -_END.size]
     if len(end) < _END.size or not end.startswith(b"PK\x05\x06"):
         raise BadInput(
-            f"{name} is no archive as torch.save writes it, or not whole: it does not end as a zip"
+            f"{name} is no archive as torch.save writes it, or incomplete: it does not end as a zip"
         )
     n_bytes, place, _ = _END.unpack(end)[5:]
     ends_at = size - _END.size
     if before[-_LARGE_PLACE.size :].startswith(b"PK\x06\x07"):
         ends_at -= _LARGE_PLACE.size + _LARGE_END.size
         large = before[: -_LARGE_PLACE.size]
-        told = _LARGE_PLACE.unpack(before[-_LARGE_PLACE.size :])[2]
-        if told != ends_at or not large.startswith(b"PK\x06\x06"):
-            raise BadInput(f"{name} is a damaged archive: its end is not where it says")
+        stated = _LARGE_PLACE.unpack(before[-_LARGE_PLACE.size :])[2]
+        if stated != ends_at or not large.startswith(b"PK\x06\x06"):
+            raise BadInput(f"{name} is a damaged archive: its end is not at the stated offset")
         n_bytes, place = _LARGE_END.unpack(large)[-2:]
     if place + n_bytes != ends_at:
-        raise BadInput(f"{name} is a damaged archive: its directory is not where it says")
+        raise BadInput(f"{name} is a damaged archive: its directory is not at the stated offset")
     if n_bytes > _MAX_DIRECTORY_BYTES:
         raise BadInput(f"{name} is an archive of more files than any that we read")
 
 
 def _check_archive(path: Path, limits: Limits) -> int:
-    """Check what a file of torch is packed in; its size."""
+    """Check the archive of a file of torch; return its size."""
     check_size(path, limits)
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            # What begins otherwise torch reads as another kind of file.
+            # torch reads files with another beginning as another kind of file.
             if file.read(len(_BEGIN)) != _BEGIN:
                 raise BadInput(
                     f"{path.name} is no archive as torch.save writes it: bare pickles are not read"
@@ -102,7 +102,9 @@ def _check_archive(path: Path, limits: Limits) -> int:
                 members = archive.infolist()
                 _check_members(members, size, path.name)
                 for member in members:
-                    if member.filename.lower().endswith("data.pkl"):  # so does torch look for it
+                    if member.filename.lower().endswith(
+                        "data.pkl"
+                    ):  # torch searches it in this way
                         _check_tuples(archive.read(member), path.name)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
@@ -116,25 +118,25 @@ def _check_archive(path: Path, limits: Limits) -> int:
 def _check_members(members: list[zipfile.ZipInfo], size: int, name: str) -> None:
     stored = all(one.compress_type == zipfile.ZIP_STORED for one in members)
     if not stored or sum(one.file_size for one in members) > size:
-        raise BadInput(f"{name} is no archive as torch.save writes it: it unpacks to more")
+        raise BadInput(f"{name} is no archive as torch.save writes it: it expands to more")
 
 
 def _reason(error: Exception) -> str:
     text = str(error)
     if "weights_only" in text or "Unsupported" in text:
         named = re.search(r"GLOBAL ([\w.]+)", text)
-        what = f"asks for {named[1]}" if named else "holds more than that"
+        what = f"requires {named[1]}" if named else "holds more than that"
         return f"only tensors and plain containers are unpickled, and it {what}"
     return next(iter(text.splitlines()), type(error).__name__)
 
 
-# -- what unfolds ----------------------------------------------------------------------------------
+# -- content that expands --------------------------------------------------------------------------
 
 
 def _check_tuples(data: bytes, name: str) -> None:
-    """Refuse a pickle whose tuples hold each other over and over, before any of them is hashed.
+    """Refuse a pickle whose tuples contain each other repeatedly, before any of them is hashed.
 
-    Walks over its instructions with the number of values that each thing on the stack holds.
+    This walks over its instructions and counts the values of each item on the stack.
     """
     left = _UNFOLDS_TO * len(data)
     stack: list[int | None] = []  # None: a mark
@@ -143,15 +145,15 @@ def _check_tuples(data: bytes, name: str) -> None:
         for code, argument, _ in pickletools.genops(data):
             left -= _step(code, argument, stack, memo)
             if left < 0:
-                raise BadInput(f"{name} unfolds to far more than its bytes")
+                raise BadInput(f"{name} expands to far more than its bytes")
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{name} is damaged: its pickle breaks off or makes no sense") from error
+        raise BadInput(f"{name} is damaged: its pickle ends early or is malformed") from error
 
 
 def _step(code: Any, argument: Any, stack: list[int | None], memo: dict[int, int]) -> int:
-    """Do to the stack what an instruction does; how many values it has named."""
+    """Apply an instruction to the stack; return the number of values it refers to."""
     name = code.name
     if name == "MARK":
         stack.append(None)
@@ -175,9 +177,9 @@ def _step(code: Any, argument: Any, stack: list[int | None], memo: dict[int, int
 
 
 def _check_plain(data: Any, left: int, name: str) -> None:
-    """Refuse what holds more values than there are bytes for, or is not what it looks like.
+    """Refuse content with too many values for its bytes, or with replaced attributes.
 
-    An ordered dictionary or a tensor may carry attributes that take the place of its methods.
+    An ordered dictionary or a tensor may have attributes that replace its methods.
     """
     import torch
 
@@ -186,7 +188,7 @@ def _check_plain(data: Any, left: int, name: str) -> None:
         value = waiting.pop()
         left -= 1
         if left < 0:
-            raise BadInput(f"{name} unfolds to far more than its bytes")
+            raise BadInput(f"{name} expands to far more than its bytes")
         if isinstance(value, str | int | float | None):
             continue
         if isinstance(value, torch.Tensor):

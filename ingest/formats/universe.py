@@ -1,8 +1,8 @@
-"""How many parts a list was chosen from, where it can be known: the list is the whole model's.
+"""The number of parts that a list was selected from, if it is known: the whole model.
 
-A file that lists two heads of a model of 144 does not say that there were two to choose from. Only
-where what is listed is all that a model of a known shape has, of the kinds that are listed, is the
-number of it the universe.
+A file that lists two heads of a model with 144 heads does not say that there were two to select
+from. The number of listed parts is the size of the universe only if the list has all parts of the
+listed kinds in a model of known shape.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ __all__ = ["whole_model"]
 
 
 def whole_model(listed: Iterable[str], model: Model | None) -> int | None:
-    """How many parts are listed, if they are all heads, MLPs or neurons of a model.
+    """Return the number of listed parts, if they are all heads, MLPs or neurons of a model.
 
     Args:
         listed: Local names, each once.
         model: Its shape, as far as it is known.
 
     Returns:
-        None where some of them are not listed, or nobody knows how many there are.
+        None if some of the parts are not listed, or their number is unknown.
     """
     names = set(listed)
     kinds = {parse_local(name).kind for name in names}

@@ -1,4 +1,4 @@
-"""Prompts as tensors, and asking a model which answers it prefers."""
+"""Prompts as tensors, and the answers that a model prefers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PromptTensors:
         corrupt: Token ids ``[prompt, position]``.
         attention_mask: 1 at real tokens, 0 at padding, ``[prompt, position]``.
         correct: Token ids ``[prompt]``.
-        wrong: Token ids ``[prompt]``.
+        wrong: Token ids ``[prompt]``, or ``[prompt, answer]`` if some prompt has several.
     """
 
     clean: Tensor
@@ -36,15 +36,17 @@ class PromptTensors:
     wrong: Tensor
 
     def logit_difference(self, logits: Tensor, index: Tensor) -> Tensor:
-        """Correct answer minus wrong one, ``[batch]``, of the prompts ``index``."""
-        from ingest.discovery.metrics import LogitDifference
+        """Return correct minus mean wrong logits, ``[batch]``, of the prompts ``index``."""
+        from ingest.discovery.model.metrics import LogitDifference
 
         return LogitDifference(self.correct, self.wrong)(logits, index)
 
 
 def as_tensors(pairs: Sequence[TokenPair]) -> PromptTensors:
-    """Put pairs of any lengths into tensors."""
+    """Convert pairs of any lengths to tensors."""
     import torch
+
+    from ingest.discovery.model.metrics import pad_answers
 
     longest = max(len(pair.clean) for pair in pairs)
 
@@ -56,12 +58,12 @@ def as_tensors(pairs: Sequence[TokenPair]) -> PromptTensors:
         corrupt=padded([pair.corrupt for pair in pairs]),
         attention_mask=padded([[1] * len(pair.clean) for pair in pairs]),
         correct=torch.tensor([pair.correct for pair in pairs]),
-        wrong=torch.tensor([pair.wrong for pair in pairs]),
+        wrong=pad_answers([pair.all_wrong for pair in pairs]),
     )
 
 
 def judge(bridge: Any, batch_size: int | None = None) -> Judge:
-    """Ask a TransformerLens ``TransformerBridge`` for its verdicts on pairs."""
+    """Make a function that gives a TransformerLens ``TransformerBridge``'s verdicts on pairs."""
 
     def verdicts(pairs: Sequence[TokenPair]) -> list[Verdict]:
         found: dict[int, Verdict] = {}
@@ -74,7 +76,7 @@ def judge(bridge: Any, batch_size: int | None = None) -> Judge:
 
 
 def device_name(bridge: Any) -> str:
-    """The devices a bridge's weights lie on: ``cpu``, or ``cuda:0 (name of the card), ...``."""
+    """Return the devices of a bridge's weights: ``cpu``, or ``cuda:0 (name of the card), ...``."""
     import torch
 
     names = []
@@ -85,7 +87,7 @@ def device_name(bridge: Any) -> str:
 
 
 def _equal_lengths(pairs: Sequence[TokenPair], size: int) -> list[list[int]]:
-    """Places of pairs, in batches of one length: what is padded never reaches the model."""
+    """Return indices of pairs in batches of one length: the model never receives padding."""
     batches = []
     for length in sorted({len(pair.clean) for pair in pairs}):
         members = [at for at, pair in enumerate(pairs) if len(pair.clean) == length]
@@ -99,14 +101,20 @@ def _verdicts(bridge: Any, pairs: Sequence[TokenPair]) -> list[Verdict]:
     device = next(bridge.original_model.parameters()).device
     tokens = torch.tensor([pair.clean for pair in pairs], device=device)
     with torch.no_grad(), bridge.hooks(fwd_hooks=[("unembed.hook_in", _last_position)]):
-        logits = bridge(tokens, attention_mask=torch.ones_like(tokens))[:, -1]
+        mask = torch.ones_like(tokens)
+        # A cache of keys and values is of no use in one pass, and TransformerLens fills it in
+        # another dtype than the model's (CodeGen).
+        logits = bridge(tokens, attention_mask=mask, use_cache=False)[:, -1]
     best = logits.argmax(-1).tolist()
     return [
-        Verdict(correct=bool(row[pair.correct] > row[pair.wrong]), top1=first == pair.correct)
+        Verdict(
+            correct=bool((row[pair.correct] > row[list(pair.all_wrong)]).all()),
+            top1=first == pair.correct,
+        )
         for pair, row, first in zip(pairs, logits, best, strict=True)
     ]
 
 
 def _last_position(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-    # Logits of earlier positions are never asked for, and a vocabulary is wide.
+    # Logits of earlier positions are not needed, and a vocabulary is large.
     return value[:, -1:]

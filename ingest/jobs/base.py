@@ -1,9 +1,11 @@
-"""What a job is, and how any job runs so that its run is recorded however it ends.
+"""The interface of a job, and the code that runs a job and records its run in any case.
 
-A job first prepares: it reads its inputs and checks them. Input that is wrong ends here with
-nothing recorded. Then the run is recorded as running, and the job computes; what it found is
-stored in one go with the finished run, artifacts first. A job that fails is recorded as failed
-with its error, one that is stopped (Ctrl-C, SIGTERM) as interrupted, and neither leaves results.
+A job first prepares: it reads its inputs and checks them. Wrong input ends the job here, and
+nothing is recorded. Then the run is recorded as running, and the job computes. Its results are
+stored together with the finished run, artifacts first. A job that fails is recorded as failed with
+its error, a job that is stopped (Ctrl-C, SIGTERM) as interrupted, and neither leaves results. While
+it computes, a thread shows that the run is alive (:mod:`ingest.jobs.heartbeat`), so that a killed
+run is known to be dead (:mod:`registry.lives`).
 """
 
 from __future__ import annotations
@@ -21,12 +23,17 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from ingest.jobs.files import NamedFile, store_files
+from ingest.jobs.heartbeat import StageLog, beating
 from ingest.jobs.progress import Progress, Silent
 from registry import plugins
 from registry.credentials import scrubbed
 from registry.errors import BadInput, LedgerError, MissingExtra, NotFound
-from registry.ledger.base import Batch
-from registry.records import Run, RunStatus
+from registry.known_measures import refuse_values
+from registry.ledger.base import Batch, RunFilter
+from registry.lives import computed_here
+from registry.processes import this_process
+from registry.records import Annotation, Edit, Evaluation, Run, RunStatus
 
 if TYPE_CHECKING:
     from registry.registry import Registry
@@ -35,8 +42,8 @@ __all__ = [
     "JOBS_GROUP",
     "Configuration",
     "Finding",
+    "FinishedRun",
     "Job",
-    "Outcome",
     "find_job",
     "finished_runs",
     "run_job",
@@ -53,32 +60,34 @@ class Configuration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def resolved(self, registry: Registry) -> Self:  # noqa: ARG002
-        """The same with names that may change their meaning spelt out, as the run records it.
+        """Return the configuration with unambiguous names, as the run records it.
 
-        Such as the first digits of a circuit's id, which another circuit may share tomorrow.
+        For example, the first digits of a circuit's id, which another circuit may share later.
 
         Raises:
-            BadInput, NotFound: A name means nothing, or more than one thing.
+            BadInput, NotFound: A name does not exist, or is ambiguous.
         """
         return self
 
 
 C = TypeVar("C", bound=Configuration)
 P = TypeVar("P")
+R = TypeVar("R", Evaluation, Edit, Annotation)
 C_contra = TypeVar("C_contra", bound=Configuration, contravariant=True)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a job found: records, the files they refer to, and a summary for people.
+    """The results of a job: records, the files that they refer to, and a summary for people.
 
     Attributes:
-        batch: Records, without the run. Circuits in it need not name their run.
+        batch: Records, without the run. Circuits, evaluations and edits need not name their run.
         artifacts: Files to store before the records, by their content.
         summary: The result in a few fields.
-        rows: The result as a table, all rows with the same fields; () where one row, the summary,
-            says it all.
-        notes: The result in words, and what is to be known besides.
+        rows: The result as a table, all rows with the same fields; () if one row, the summary, is
+            enough.
+        notes: The result in words, and further notes.
+        files: Named files of the run, or of its results: plots, masks, tables.
     """
 
     batch: Batch
@@ -86,20 +95,21 @@ class Finding:
     summary: Mapping[str, Any] = field(default_factory=dict)
     rows: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    files: tuple[NamedFile, ...] = ()
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A finished run and what it found."""
+class FinishedRun:
+    """A finished run and its results."""
 
     run: Run
     finding: Finding
 
 
 class Job(Protocol[C_contra, P]):
-    """Something that finds circuits; see the module for the order of things.
+    """An object that finds circuits; the module describes the order of its steps.
 
-    ``version`` changes when equal configurations would give other results.
+    ``version`` changes when equal configurations would give different results.
     """
 
     @property
@@ -108,28 +118,28 @@ class Job(Protocol[C_contra, P]):
 
     @property
     def version(self) -> str:
-        """Version of the job's arithmetic."""
+        """Version of the job's computation."""
 
     def prepare(self, configuration: C_contra, registry: Registry, progress: Progress) -> P:
         """Read and check all input.
 
         Raises:
-            BadInput, NotFound, MissingExtra: Something given is wrong; nothing is recorded.
+            BadInput, NotFound, MissingExtra: An input is wrong; nothing is recorded.
         """
 
     def device(self, prepared: P) -> str:
-        """The device that will compute."""
+        """Return the device of the computation."""
 
     def compute(self, prepared: P, progress: Progress) -> Finding:
-        """Do the work; stores nothing."""
+        """Do the work; store nothing."""
 
 
 def find_job(name: str) -> Any:
-    """Return the job of that name, from the entry-point group ``circuits.jobs``.
+    """Return the job with that name, from the entry-point group ``circuits.jobs``.
 
     Raises:
-        NotFound: There is none; the text names all there are.
-        PluginBroken: It is another package's and broken.
+        NotFound: No job has this name; the text lists all names.
+        PluginBroken: It is from another package and broken.
     """
     return plugins.find(JOBS_GROUP, name)
 
@@ -140,47 +150,52 @@ def run_job(
     registry: Registry,
     *,
     progress: Progress | None = None,
-) -> Outcome:
-    """Run a job and record what it found, or how it ended.
+) -> FinishedRun:
+    """Run a job and record its results, or how it ended.
 
     Raises:
         BadInput, NotFound, MissingExtra: While preparing: nothing was recorded. Later, like any
-            other error: the run is recorded as failed.
+        other error: the run is recorded as failed.
+        MeasureOutOfRange: The job computed a value that its measure cannot have; see above.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run is recorded as interrupted.
     """
-    progress = progress or Silent()
+    registry.interrupt_dead_runs()
+    stages = StageLog(progress or Silent())
     configuration = configuration.resolved(registry)
     run = _new_run(job, configuration)
-    with _stoppable(), _recorded_end(run, registry) as ending:
-        prepared = job.prepare(configuration, registry, progress)
+    with _stoppable(), computed_here(run.id), _recorded_end(run, registry) as ending:
+        prepared = job.prepare(configuration, registry, stages)
         run = ending.started(run.model_copy(update={"device": job.device(prepared)}))
-        finding = job.compute(prepared, progress)
-        progress.stage("storing")
-        for data in finding.artifacts:
-            registry.store_artifact(data)
-        finished = _ended(run, RunStatus.FINISHED)
-        registry.record(_with_run(finding.batch, finished))
-    return Outcome(finished, finding)
+        with beating(registry.ledger, run.id, stages):
+            finding = job.compute(prepared, stages)
+            refuse_values(finding.batch.evaluations, finding.batch.outcomes)
+            stages.stage("storing")
+            for data in finding.artifacts:
+                registry.store_artifact(data)
+            finished = _ended(run, RunStatus.FINISHED)
+            batch = _with_run(finding.batch, finished)
+            attached = store_files(registry, finding.files, batch, finished)
+            registry.record(replace(batch, attachments=(*batch.attachments, *attached)))
+    return FinishedRun(finished, finding)
 
 
 def finished_runs(
     job: Job[C, Any], configuration: C, registry: Registry, *, whatever: str | None = None
 ) -> list[Run]:
-    """Finished runs of a job that were told the same, newest first.
+    """Return finished runs of a job with the same configuration, newest first.
 
     Args:
-        job: Its name and version count.
-        configuration: What they were told.
-        registry: Where they are recorded.
+        job: Only its name and version matter.
+        configuration: Their configuration.
+        registry: The registry of the runs.
         whatever: A field in which they may differ.
     """
     wanted = _new_run(job, configuration.resolved(registry))
+    which = RunFilter(status=RunStatus.FINISHED, job=wanted.job)
     return [
         run
-        for run in registry.ledger.runs()
-        if run.status is RunStatus.FINISHED
-        and (run.job, run.version) == (wanted.job, wanted.version)
-        and _told(run, whatever) == _told(wanted, whatever)
+        for run in registry.ledger.runs_page(which).items
+        if run.version == wanted.version and _told(run, whatever) == _told(wanted, whatever)
     ]
 
 
@@ -207,7 +222,7 @@ def _recorded_end(run: Run, registry: Registry) -> Iterator[_Ending]:
 
 
 class _Ending:
-    """Records how a run that did not finish ended."""
+    """Records the end of a run that did not finish."""
 
     def __init__(self, run: Run, registry: Registry) -> None:
         self._run = run
@@ -215,26 +230,26 @@ class _Ending:
         self.is_started = False
 
     def started(self, run: Run) -> Run:
-        """Record the run as running."""
+        """Record the run as running, in this process."""
         self._run = run
-        self._registry.record(run)
+        self._registry.record(Batch(runs=[run], processes={run.id: this_process()}))
         self.is_started = True
         return run
 
     def record(self, status: RunStatus, error: BaseException | None) -> None:
-        """Record the end, unless the run had finished when it came."""
+        """Record the end, unless the run had already finished."""
         with _deaf():
             try:
                 if not self._has_finished():
                     self._registry.record(_ended(self._run, status, error))
             except LedgerError as also:
-                # The error that ended the job says more than that it could not be recorded.
+                # The error that ended the job is more useful than the error of recording it.
                 if error is not None:
                     error.add_note(f"the run could not be recorded as {status}: {also}")
 
     def _has_finished(self) -> bool:
-        runs = {run.id: run for run in self._registry.ledger.runs()}
-        return self._run.id in runs and runs[self._run.id].status is RunStatus.FINISHED
+        stored = self._registry.ledger.runs([self._run.id])
+        return any(run.status is RunStatus.FINISHED for run in stored)
 
 
 def _new_run(job: Job[Any, Any], configuration: Configuration) -> Run:
@@ -267,20 +282,31 @@ def _ended(run: Run, status: RunStatus, error: BaseException | None = None) -> R
 
 
 def _with_run(batch: Batch, run: Run) -> Batch:
-    circuits = tuple(replace(new, run=new.run or run.id) for new in batch.circuits)
-    return replace(batch, runs=(*batch.runs, run), circuits=circuits)
+    """Return the batch with its run, which all records of the run then name."""
+    return replace(
+        batch,
+        runs=(*batch.runs, run),
+        circuits=tuple(replace(new, run=new.run or run.id) for new in batch.circuits),
+        evaluations=tuple(_of_run(one, run) for one in batch.evaluations),
+        edits=tuple(_of_run(edit, run) for edit in batch.edits),
+        annotations=tuple(_of_run(said, run) for said in batch.annotations),
+    )
+
+
+def _of_run(record: R, run: Run) -> R:
+    return record if record.run is not None else record.model_copy(update={"run": run.id})
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM end the work the way Ctrl-C does."""
+    """Let SIGTERM end the work in the same way as Ctrl-C."""
     with _handling((signal.SIGTERM,), _interrupt):
         yield
 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Let a second Ctrl-C not keep the end of the run from being recorded."""
+    """Keep a second Ctrl-C from preventing the record of the run's end."""
     with _handling((signal.SIGINT, signal.SIGTERM), signal.SIG_IGN):
         yield
 

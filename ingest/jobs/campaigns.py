@@ -1,11 +1,11 @@
-"""A campaign: many runs of jobs towards one end, each recorded on its own.
+"""A campaign: many runs of jobs for one purpose, each recorded separately.
 
-A job stores what it found when it is over, all or nothing: right for a minute, wrong for an hour. A
-campaign is a plan of runs. Before each it looks whether a finished run that was told the
-same is recorded already (:func:`ingest.jobs.base.finished_runs`), so a campaign that was stopped,
-however it was, goes on where it stopped when it is started again, and a complete one does nothing.
-So the configurations it makes must follow from its own and from the record alone: ids whole, lists
-in a fixed order, no time, no chance.
+A job stores its results at its end, all or nothing. This is suitable for a minute, but not for an
+hour. A campaign is a plan of runs. Before each run it checks whether a finished run with the same
+configuration is already recorded (:func:`ingest.jobs.base.finished_runs`). So a campaign that was
+stopped in any way continues when it is started again, and a complete campaign does nothing.
+Therefore its configurations must depend only on its own configuration and the record: whole ids,
+lists in a fixed order, no time, no randomness.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ C_contra = TypeVar("C_contra", bound=Configuration, contravariant=True)
 
 @dataclass(frozen=True)
 class Account:
-    """What a job or a campaign came to, for people; the record has it all.
+    """The results of a job or a campaign, for people; the record has all details.
 
     Attributes:
         rows: The result as a table, all rows with the same fields.
-        notes: What is to be known besides.
+        notes: Further notes.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -42,19 +42,19 @@ class Account:
 
 @runtime_checkable
 class Campaign(Protocol[C_contra]):
-    """Something that makes runs of jobs; see the module. Has no run of its own."""
+    """An object that makes runs of jobs; see the module. It has no run itself."""
 
     @property
     def name(self) -> str:
         """``matrix``."""
 
     def run(self, configuration: C_contra, registry: Registry, progress: Progress) -> Account:
-        """Make the runs that are not there yet.
+        """Make the runs that do not exist yet.
 
-        A run that fails for a reason of its own does not end the others.
+        A run that fails because of its own task does not end the others.
 
         Raises:
-            BadInput, NotFound, MissingExtra: What is asked for is wrong; nothing was recorded.
+            BadInput, NotFound, MissingExtra: The configuration is wrong; nothing was recorded.
             KeyboardInterrupt: Ctrl-C or SIGTERM; the runs that had finished stay.
         """
 
@@ -66,10 +66,10 @@ def discover(
     *,
     progress: Progress | None = None,
 ) -> Account:
-    """Run a job or a campaign, whichever it is.
+    """Run a job or a campaign.
 
     Raises:
-        Exception: As from :func:`ingest.jobs.base.run_job` and :meth:`Campaign.run`.
+        Exception: See :func:`ingest.jobs.base.run_job` and :meth:`Campaign.run`.
     """
     if isinstance(work, Campaign):
         return work.run(configuration, registry, progress or Silent())
@@ -78,14 +78,14 @@ def discover(
 
 
 class NumberedRuns:
-    """Progress of runs that says which of how many it is, and for how long there is work left.
+    """Progress of runs with the number of the current run and the remaining time.
 
-    The time left is known once a run of each kind that is still to come has been made.
+    The remaining time is known when a run of each remaining kind was completed.
 
     Args:
-        progress: Who is told.
-        sizes: Of all runs to come, in order: their kind, and how much work one is beside others of
-            its kind.
+        progress: Receives the progress.
+        sizes: Of all runs to come, in order: their kind, and their amount of work relative to
+            others of that kind.
     """
 
     def __init__(self, progress: Progress, sizes: Sequence[tuple[str, float]]) -> None:
@@ -97,25 +97,25 @@ class NumberedRuns:
         self._made: dict[str, float] = {}
 
     def begin(self) -> None:
-        """The next run begins, or turns out to be there already."""
+        """Note that the next run begins, or exists already."""
         self._started = time.monotonic()
         self._at += 1
 
     def made(self) -> None:
-        """The run that began was made to its end."""
+        """Note that the run that began was completed."""
         kind, size = self._sizes[self._at - 1]
         spent = time.monotonic() - self._started
         self._seconds[kind] = self._seconds.get(kind, 0.0) + spent
         self._made[kind] = self._made.get(kind, 0.0) + size
 
     def stage(self, title: str) -> Report:
-        """Begin a stage of the present run."""
+        """Begin a stage of the current run."""
         seconds = self.seconds_left()
         left = "" if seconds is None else f", about {_duration(seconds)} left"
         return self._progress.stage(f"run {self._at} of {len(self._sizes)}{left}: {title}")
 
     def seconds_left(self) -> float | None:
-        """For the present run and all that follow; None where it cannot be known."""
+        """Return the time for the current and all later runs; None if it is unknown."""
         left = 0.0
         for kind, size in self._sizes[max(self._at - 1, 0) :]:
             if kind not in self._made:

@@ -1,10 +1,12 @@
-"""Fields that the configurations of several jobs share: what each is, and its limits."""
+"""Fields that the configurations of several jobs share, with their limits."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+
+from ingest.models.names import DTYPE_HELP
 
 __all__ = [
     "DEFAULT_PROMPTS",
@@ -24,14 +26,19 @@ __all__ = [
     "MinPrompts",
     "ModelName",
     "NEdges",
+    "Names",
     "Prompts",
     "Revision",
     "Select",
     "Share",
+    "SplitBy",
+    "SplitPart",
+    "SplitSeed",
     "Steps",
     "Tags",
     "check_method",
     "check_place",
+    "check_split",
 ]
 
 DEFAULT_PROMPTS = 32
@@ -41,7 +48,7 @@ MIN_PROMPTS = 8
 
 
 def _read_share(given: Any) -> Any:
-    """``1%`` and ``0.01`` as the number."""
+    """Read ``1%`` and ``0.01`` as the number."""
     if not isinstance(given, str):
         return given
     try:
@@ -52,7 +59,7 @@ def _read_share(given: Any) -> Any:
 
 
 def _read_batch_size(given: Any) -> Any:
-    """``auto`` as None, and ``8`` as the number."""
+    """Read ``auto`` as None, and ``8`` as the number."""
     if not isinstance(given, str):
         return given
     if given != "auto" and not given.isdecimal():
@@ -60,9 +67,17 @@ def _read_batch_size(given: Any) -> Any:
     return None if given == "auto" else int(given)
 
 
+def _at_commas(given: Any) -> Any:
+    """Read ``a,b`` as ``a`` and ``b``, in a list of names without commas."""
+    several = [given] if isinstance(given, str) else given
+    if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
+        return given
+    return tuple(name.strip() for one in several for name in one.split(",") if name.strip())
+
+
 ModelName = Annotated[
     str,
-    Field(description="Model built in or its alias, a folder, a GGUF file or a name on the hub."),
+    Field(description="Built-in model or its alias, a folder, a GGUF file or a name on the hub."),
 ]
 Prompts = Annotated[
     int | None,
@@ -72,13 +87,13 @@ MinPrompts = Annotated[
     int,
     Field(
         ge=1,
-        description="Stop if the model answers fewer rightly, unless fewer are asked for.",
+        description="Stop if the model answers fewer correctly, unless fewer are requested.",
     ),
 ]
 Method = Annotated[
     Literal["eap", "eap-ig-inputs", "eap-ig-activations", "clean-corrupted", "exact"],
     Field(
-        description="Where gradients are taken: on the clean prompts; along the way from ablated "
+        description="Where gradients are taken: on the clean prompts; on the path from ablated "
         "to clean inputs or activations; on both prompts; exact patches every edge in turn, for "
         "small models.",
     ),
@@ -93,21 +108,21 @@ Steps = Annotated[
 AblationName = Annotated[
     Literal["resample", "mean", "zero"],
     Field(
-        description="What parts write in place of their own output: what they write on the corrupt "
-        "prompt, their mean over the clean prompts, nothing.",
+        description="What replaces the output of ablated parts: their output on the corrupt "
+        "prompt, their mean over the clean prompts, zero.",
     ),
 ]
 KvHeads = Annotated[
     Literal["grouped", "per-query-head"],
     Field(
-        description="Key/value heads as the model has them, or one copy for each query head.",
+        description="Key/value heads as the model has them, or one copy per query head.",
     ),
 ]
 NEdges = Annotated[
     int | None,
     Field(
         ge=1,
-        description="Edges to keep, before dangling ones are taken out; default: 2 % of all.",
+        description="Edges to keep, before dangling edges are removed; default: 2 % of all.",
     ),
 ]
 Share = Annotated[
@@ -118,48 +133,67 @@ Share = Annotated[
 Choose = Annotated[
     Literal["top", "greedy"],
     Field(
-        description="top keeps the best edges wherever they lie, greedy grows from the output.",
+        description="top keeps the best edges anywhere, greedy grows from the output.",
     ),
 ]
 # Absolute by default: a first-order estimate often has the wrong sign at the first MLP, through
-# which everything flows (SmolLM2, agreement: faithfulness 0.00 by sign, 0.75 by size).
+# which all paths go (SmolLM2, agreement: faithfulness 0.00 by sign, 0.75 by absolute value).
 Select = Annotated[
     Literal["absolute", "signed"],
     Field(
-        description="absolute keeps the edges with most effect, signed those that help most.",
+        description="absolute keeps edges with the largest effect, signed those that help most.",
     ),
 ]
 Bos = Annotated[
     bool | None,
-    Field(description="Begin prompts with a BOS token; default: the model family's habit."),
+    Field(
+        description="Put a BOS token before prompts, or nothing; default: what the model's "
+        "tokenizer puts before every text."
+    ),
 ]
 Revision = Annotated[str | None, Field(description="Branch, tag or commit of a model on the hub.")]
+SplitPart = Annotated[
+    Literal["train", "validation", "test"] | None,
+    Field(
+        description="Use only one part of the prompts: train (60 %), validation (20 %) or test "
+        "(20 %); default: all of them.",
+    ),
+]
+SplitSeed = Annotated[
+    int | None, Field(description="Determines the part of each prompt; default: 0.")
+]
+SplitBy = Annotated[
+    str | None,
+    Field(description="Label of a file; each part gets the same mix of its values."),
+]
 Device = Annotated[
-    str | None, Field(description="cpu, cuda, cuda:1 or mps; default: cuda if there is.")
+    str | None, Field(description="cpu, cuda, cuda:1 or mps; default: cuda if available.")
 ]
 DeviceMap = Annotated[
     str | None,
-    Field(description="auto spreads a model over several GPUs, in device's place."),
+    Field(description="auto spreads a model over several GPUs, instead of device."),
 ]
-Dtype = Annotated[str, Field(description="Type of the weights: float32, bfloat16, float64.")]
+Dtype = Annotated[str, Field(description=DTYPE_HELP)]
 BatchSize = Annotated[
     Annotated[int, Field(ge=1)] | None,
     BeforeValidator(_read_batch_size),
-    Field(description="Prompts run at once; default: auto, as many as memory holds."),
+    Field(description="Prompts per batch; default: auto, as many as memory allows."),
 ]
+Names = Annotated[tuple[str, ...], BeforeValidator(_at_commas)]
+"""Tasks, or ids: the option is repeated, or has several values with commas."""
 Tags = Annotated[tuple[str, ...], Field(description="Tags of the circuit, if it is new.")]
 Author = Annotated[str | None, Field(description="Author of the circuit, if it is new.")]
 
 
 def check_method(method: str, steps: int | None, ablation: str) -> None:
-    """Refuse a method with what it cannot use.
+    """Refuse a method with options that it cannot use.
 
     Raises:
         ValueError: Steps without integrated gradients; gradients on prompts that do not run.
     """
     if steps is not None and not method.startswith("eap-ig"):
         raise ValueError(
-            f"steps are those of eap-ig-inputs and eap-ig-activations; {method} has none"
+            f"steps are only for eap-ig-inputs and eap-ig-activations; {method} has none"
         )
     if method == "clean-corrupted" and ablation != "resample":
         raise ValueError(
@@ -168,8 +202,19 @@ def check_method(method: str, steps: int | None, ablation: str) -> None:
         )
 
 
+def check_split(split: str | None, seed: int | None, by: str | None = None) -> None:
+    """Refuse options for dividing prompts if no part is requested.
+
+    Raises:
+        ValueError: Such an option is given.
+    """
+    given = [name for name, one in (("split_seed", seed), ("split_by", by)) if one is not None]
+    if split is None and given:
+        raise ValueError(f"{given[0]} divides prompts; give split too: train, validation or test")
+
+
 def check_place(device: str | None, device_map: str | None) -> None:
-    """Refuse two places for one model.
+    """Refuse both a device and a device map for one model.
 
     Raises:
         ValueError: Both are given.

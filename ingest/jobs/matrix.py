@@ -1,13 +1,12 @@
 """The campaign ``matrix``: circuits of several tasks and seeds, each measured on every task.
 
-For every task and seed a run of ``edge-attribution`` finds a circuit, on prompts of its own. Then
-for every task and seed a run of ``transfer`` measures the circuits that the same seed gave for the
-other tasks on that task's prompts, and beside each of them, and of the task's own, random circuits
-with its degrees: whichever circuit stands for a task later is measured beside its own. Several
-seeds say how much two circuits of one task share, which is the most that two tasks can be expected
-to.
+For every task and seed a run of ``edge-attribution`` finds a circuit, on separate prompts. Then for
+every task and seed a run of ``transfer`` measures, on that task's prompts, the circuits that the
+same seed gave for the other tasks. Each of them, and the task's own circuit, is compared with
+random circuits with its degrees, so any circuit can represent a task later. Several seeds show how
+much two circuits of one task share, which is the most that can be expected of two tasks.
 
-All circuits have one size, so that what they share is not a matter of how many edges there are.
+All circuits have the same size, so that the overlap does not depend on the number of edges.
 """
 
 from __future__ import annotations
@@ -19,37 +18,22 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from ingest.jobs.base import Configuration, Job, Outcome, finished_runs, run_job
+from ingest.jobs.base import Configuration, FinishedRun, Job, finished_runs, run_job
 from ingest.jobs.campaigns import Account, NumberedRuns
-from ingest.jobs.edge_attribution import EdgeAttribution, read_model
-from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
-from ingest.jobs.fields import (
-    DEFAULT_PROMPTS,
-    MIN_PROMPTS,
-    AblationName,
-    Author,
-    BatchSize,
-    Bos,
-    Choose,
-    Device,
-    DeviceMap,
-    Dtype,
-    KvHeads,
-    Method,
-    MinPrompts,
-    ModelName,
-    NEdges,
-    Revision,
-    Select,
-    Share,
-    Steps,
-    Tags,
-    check_method,
-    check_place,
+from ingest.jobs.edge_attribution.configuration import EdgeAttributionConfiguration
+from ingest.jobs.edge_attribution.job import EdgeAttribution, read_model
+from ingest.jobs.fields import DEFAULT_PROMPTS, Method, ModelName, Names
+from ingest.jobs.options import (
+    AnsweredPrompts,
+    Chosen,
+    DividedPrompts,
+    Labelled,
+    PlacedModel,
+    Scored,
 )
-from ingest.jobs.model_place import KeptModel
+from ingest.jobs.places import KeptModel
 from ingest.jobs.progress import Progress
-from ingest.jobs.transfer import Transfer, TransferConfiguration
+from ingest.jobs.transfer.job import Transfer, TransferConfiguration
 from ingest.tasks.catalogue import all_tasks, find_task
 from registry.errors import BadInput, IncompatibleModel, NonFiniteScores, TooFewPrompts
 from registry.ledger.base import CircuitEntry
@@ -61,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["JOB", "Matrix", "MatrixConfiguration"]
 
 _SHARED_RUNS = 3
-"""Runs of the model that a measurement makes besides those of its circuits."""
+"""Runs of the model that a measurement makes in addition to those of its circuits."""
 _MEASURED_ALIKE = ("model", "revision", "device", "device_map", "dtype", "batch_size")
 
 C = TypeVar("C", bound=Configuration)
@@ -69,50 +53,36 @@ C = TypeVar("C", bound=Configuration)
 log = logging.getLogger(__name__)
 
 
-class MatrixConfiguration(Configuration):
-    """What the campaign is told. A model is needed, everything else has a default."""
+class MatrixConfiguration(AnsweredPrompts, DividedPrompts, Scored, Chosen, PlacedModel, Labelled):
+    """The configuration of the campaign. A model is required, all else has a default."""
 
     model: ModelName
-    tasks: tuple[str, ...] = Field(
-        (), description="Task such as ioi, repeatable; default: all of 'circuits tasks'."
+    tasks: Names = Field(
+        (),
+        description="Task such as ioi, repeatable, or several with commas; default: all of"
+        " 'circuits tasks'.",
     )
-    seed: int = Field(0, description="The first seed; decides which prompts are drawn.")
-    seeds: int = Field(3, ge=1, description="Circuits of each task, on prompts drawn anew.")
+    seed: int = Field(0, description="The first seed; determines the drawn prompts.")
+    seeds: int = Field(3, ge=1, description="Circuits per task, each on new prompts.")
     controls: int = Field(
         10,
         ge=0,
-        description="Random circuits measured beside each circuit, on every task; 0 for none.",
+        description="Random circuits measured with each circuit, on every task; 0 for none.",
     )
     prompts: int | None = Field(
-        None, ge=1, description=f"Prompts to keep of each task; default: {DEFAULT_PROMPTS}."
+        None, ge=1, description=f"Prompts to keep per task; default: {DEFAULT_PROMPTS}."
     )
-    min_prompts: MinPrompts = MIN_PROMPTS
     method: Method = "eap-ig-inputs"
-    steps: Steps = None
-    ablation: AblationName = "resample"
-    kv_heads: KvHeads = "grouped"
-    edges: NEdges = None
-    share: Share = None
-    choose: Choose = "top"
-    select: Select = "absolute"
-    bos: Bos = None
-    revision: Revision = None
-    device: Device = None
-    device_map: DeviceMap = None
-    dtype: Dtype = "float32"
-    batch_size: BatchSize = None
-    tags: Tags = ()
-    author: Author = None
 
     def attribution(self, task: str, seed: int) -> EdgeAttributionConfiguration:
-        """What the run that finds a circuit is told."""
+        """Return the configuration of the run that finds a circuit."""
         own = {"tasks", "seed", "seeds", "controls"}
         return EdgeAttributionConfiguration(task=task, seed=seed, **self.model_dump(exclude=own))
 
     def transfer(
         self, circuits: Iterable[str], prompt_set: str, seed: int
     ) -> TransferConfiguration:
-        """What the run that measures circuits is told."""
+        """Return the configuration of the run that measures circuits."""
         return TransferConfiguration(
             circuits=tuple(sorted(circuits)),
             prompt_set=prompt_set,
@@ -125,21 +95,19 @@ class MatrixConfiguration(Configuration):
     def _chooses_one_way(self) -> Self:
         if self.edges is not None and self.share is not None:
             raise ValueError("edges and share contradict each other; give one of them")
-        check_method(self.method, self.steps, self.ablation)
-        check_place(self.device, self.device_map)
         return self
 
 
 class Matrix:
     r"""Find circuits of several tasks with several seeds, and measure each on every other task.
 
-    Each circuit is a run of edge-attribution of its own, each measurement one of transfer. A run
-    that is there already is not made again, so the same command goes on where it was stopped. What
-    came of it is compared with 'circuits matrix'.
+    Each circuit is a separate run of edge-attribution, each measurement a run of transfer. Existing
+    runs are not repeated, so the same command continues after a stop. 'circuits matrix' compares
+    the results. With --split, circuits are found and measured on that part of each task's prompts.
 
     \b
     circuits discover matrix --model smollm2
-    circuits discover matrix --model smollm2 --task ioi --task sequence/months --seeds 2
+    circuits discover matrix --model smollm2 --task ioi,sequence/months --seeds 2 --split train
     circuits discover matrix --model gpt2 --task ioi --task capitals --share 1% --controls 50
     """
 
@@ -149,13 +117,13 @@ class Matrix:
     def run(
         self, configuration: MatrixConfiguration, registry: Registry, progress: Progress
     ) -> Account:
-        """Make the runs that are not there yet.
+        """Make the runs that do not exist yet.
 
         Raises:
             BadInput, NotFound, MissingExtra: The model, a task or a number is wrong; or no task
-                gave a circuit.
-            UnsupportedModel: From the algorithms; the runs that had finished stay.
-            KeyboardInterrupt: Ctrl-C or SIGTERM; the runs that had finished stay.
+            gave a circuit.
+            UnsupportedModel: Raised by the algorithms; finished runs stay.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; finished runs stay.
         """
         asked = configuration.tasks or tuple(all_tasks())
         tasks = tuple(dict.fromkeys(find_task(task).slug for task in asked))
@@ -167,12 +135,12 @@ JOB = Matrix()
 
 @dataclass
 class _Cell:
-    """What came of one task and one seed.
+    """The results of one task and one seed.
 
     Attributes:
-        attribution: How its circuit came: ``run``, ``skipped`` (it was there), ``failed``, or None.
-        transfer: How the measurements on its prompts came; the same.
-        problem: Why something failed, or was left out.
+        attribution: Origin of its circuit: ``run``, ``skipped`` (it existed), ``failed``, or None.
+        transfer: Origin of the measurements on its prompts, with the same values.
+        problem: Why something failed, or was omitted.
     """
 
     task: str
@@ -184,13 +152,13 @@ class _Cell:
 
     @property
     def active(self) -> CircuitEntry | None:
-        """Its circuit, unless it was retracted or superseded."""
+        """Return its circuit, unless it was retracted or superseded."""
         found = self.circuit
         return found if found and found.labels.state is CircuitState.ACTIVE else None
 
     @property
     def row(self) -> dict[str, Any]:
-        """As a line of the summary."""
+        """Return it as a line of the summary."""
         found = self.circuit
         return {
             "task": self.task,
@@ -225,7 +193,7 @@ class _Runs:
         self._n_made = self._n_there = self._n_failed = 0
 
     def make(self) -> Account:
-        """Make those that are not there yet, and give an account of all."""
+        """Make the runs that do not exist yet, and return the results of all."""
         try:
             for seed in self._seeds:
                 cells = [cell for cell in self._cells if cell.seed == seed]
@@ -234,7 +202,9 @@ class _Runs:
                 for cell in cells:
                     self._measure(cell, cells)
         except KeyboardInterrupt:
-            log.warning("stopped after %d runs; the same command goes on from there", self._n_made)
+            log.warning(
+                "stopped after %d runs; the same command continues from there", self._n_made
+            )
             raise
         if not any(cell.circuit for cell in self._cells):
             raise BadInput(f"no task gave a circuit; {self._cells[0].problem}")
@@ -250,20 +220,20 @@ class _Runs:
     def _find(self, cell: _Cell) -> None:
         self._progress.begin()
         if any(c.task == cell.task and c.attribution == "failed" for c in self._cells):
-            cell.problem = "left out: this task failed with another seed"
+            cell.problem = "omitted: this task failed with another seed"
             return
-        told = self._asked.attribution(cell.task, cell.seed)
-        there = finished_runs(self._finding, told, self._registry)
+        options = self._asked.attribution(cell.task, cell.seed)
+        there = finished_runs(self._finding, options, self._registry)
         if there:
             self._n_there += 1
             cell.attribution = "skipped"
             cell.circuit = self._circuit_of(there[0])
         else:
-            made = self._attempt(cell, self._finding, told)
+            made = self._attempt(cell, self._finding, options)
             cell.attribution = "run" if made else "failed"
             cell.circuit = self._circuit_of(made.run) if made else None
         if cell.circuit and not cell.active:
-            cell.problem = f"left out: its circuit is {cell.circuit.labels.state}"
+            cell.problem = f"omitted: its circuit is {cell.circuit.labels.state}"
 
     def _measure(self, cell: _Cell, cells: list[_Cell]) -> None:
         self._progress.begin()
@@ -273,39 +243,41 @@ class _Runs:
         if not there or prompt_set is None:
             return
         circuits = [entry.id for entry in there]
-        told = self._asked.transfer(circuits, prompt_set, cell.seed)
+        options = self._asked.transfer(circuits, prompt_set, cell.seed)
         # A task that is added later needs only its own circuits measured on the others' prompts.
-        alike = finished_runs(self._measuring, told, self._registry, whatever="circuits")
+        alike = finished_runs(self._measuring, options, self._registry, whatever="circuits")
         measured = {circuit for run in alike for circuit in run.configuration["circuits"]}
         missing = [circuit for circuit in circuits if circuit not in measured]
         if missing:
-            told = self._asked.transfer(missing, prompt_set, cell.seed)
-            cell.transfer = "run" if self._attempt(cell, self._measuring, told) else "failed"
+            options = self._asked.transfer(missing, prompt_set, cell.seed)
+            cell.transfer = "run" if self._attempt(cell, self._measuring, options) else "failed"
         else:
             self._n_there += 1
             cell.transfer = "skipped"
 
-    def _attempt(self, cell: _Cell, job: Job[C, Any], told: C) -> Outcome | None:
-        """Make a run; one that fails because of its task is told of, and not the end."""
+    def _attempt(self, cell: _Cell, job: Job[C, Any], options: C) -> FinishedRun | None:
+        """Make a run; if it fails because of its task, report this and continue."""
         self._require_model()
         try:
-            outcome = run_job(job, told, self._registry, progress=self._progress)
+            outcome = run_job(job, options, self._registry, progress=self._progress)
         except IncompatibleModel:
             raise
         except (BadInput, TooFewPrompts, NonFiniteScores) as error:
             cell.problem = str(error)
             self._n_failed += 1
-            log.warning("%s with seed %d failed, the others go on: %s", cell.task, cell.seed, error)
+            log.warning(
+                "%s with seed %d failed, the others continue: %s", cell.task, cell.seed, error
+            )
             return None
         self._progress.made()
         self._n_made += 1
         return outcome
 
     def _require_model(self) -> None:
-        """What is wrong with the model or the numbers is wrong for all tasks: it ends here."""
+        """End here if the model or a number is wrong, because this affects all tasks."""
         if not self._model_fits:
-            told = self._asked.attribution(self._cells[0].task, self._asked.seed)
-            read_model(told, self._load, self._progress)
+            options = self._asked.attribution(self._cells[0].task, self._asked.seed)
+            read_model(options, self._load, self._progress)
             self._model_fits = True
 
     def _circuit_of(self, run: Run) -> CircuitEntry:
@@ -313,6 +285,6 @@ class _Runs:
 
     def _note(self) -> str:
         if not (self._n_made or self._n_failed):
-            return f"all {self._n_there} runs were there already; nothing was run"
+            return f"all {self._n_there} runs exist already; nothing was run"
         failed = f", {self._n_failed} failed" if self._n_failed else ""
-        return f"{self._n_made} runs were made, {self._n_there} were there already{failed}"
+        return f"{self._n_made} runs were made, {self._n_there} existed already{failed}"

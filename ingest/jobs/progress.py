@@ -1,4 +1,4 @@
-"""How a job tells people how far it is: a bar on a terminal, otherwise lines in the log."""
+"""The progress of a job, for people: a bar on a terminal, otherwise lines in the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "Report", "Silent", "show_progress"]
 
 Report = Callable[[int, int], None]
-"""Called with how many are done and how many there are."""
+"""Called with the number of finished items and the total."""
 
 _SECONDS_BETWEEN_LINES = 5.0
 _MOST_BARS = 10
@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Somebody who is told how a job gets on."""
+    """Receives the progress of a job."""
 
     def stage(self, title: str) -> Report:
-        """Begin a stage of the work; the result is called as it advances, if it can be counted."""
+        """Begin a stage of the work; call the result as it advances, if it can be counted."""
 
 
 class Silent:
-    """Tells nobody; for notebooks and tests."""
+    """Reports nothing; for notebooks and tests."""
 
     def stage(self, title: str) -> Report:  # noqa: ARG002
-        """Begin a stage that nobody hears of."""
+        """Begin a stage that is not reported."""
         return lambda _done, _total: None
 
 
@@ -67,9 +67,9 @@ class _Lines:
 
 
 class _Bars:
-    """Progress as one bar per stage; the one before is full when the next begins.
+    """Progress as one bar per stage; a bar is full when the next one begins.
 
-    Of many stages the last ones are shown: a terminal cuts off what has no room below.
+    Of many stages the last ones are shown, because a terminal cuts off lines that do not fit.
     """
 
     def __init__(self, bars: RichProgress) -> None:
@@ -89,7 +89,7 @@ class _Bars:
 
 
 def _bars() -> RichProgress:
-    # Imported on demand: the command line's help does without.
+    # Imported on demand: the command line's help does not need it.
     from rich.console import Console
     from rich.progress import (
         BarColumn,

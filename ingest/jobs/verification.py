@@ -1,9 +1,10 @@
-"""The job ``verification``: measure by patching what a recorded circuit's attributions estimate.
+"""The job ``verification``: measure the exact effects that a circuit's attributions estimate.
 
-The circuit's own model runs on the circuit's own prompts, and each of its strongest edges and nodes
-is ablated alone, the way the circuit says (:func:`ingest.discovery.patching.patch_effects`). Stored
-beside each attributed effect is the exact one, and how well their ranks agree: Spearman's rank
-correlation, 1 where attribution orders them as patching does.
+The circuit's model runs on the circuit's prompts. Each of its strongest edges and nodes is ablated
+separately, with the circuit's ablation
+(:func:`ingest.discovery.evaluation.patching.patch_effects`). The exact effect is stored with each
+attributed effect, and so is the agreement of their ranks: Spearman's rank correlation, 1 if
+attribution and patching give the same order.
 """
 
 from __future__ import annotations
@@ -14,53 +15,47 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ingest.jobs.base import Configuration, Finding
-from ingest.jobs.edge_records import evaluation
+from ingest.jobs.base import Finding
+from ingest.jobs.edge_attribution.records import evaluation
+from ingest.jobs.options import LoadedModel
 from ingest.jobs.progress import Progress
-from ingest.jobs.stored_circuits import (
+from ingest.jobs.recorded import (
     StoredPrompts,
     load_model,
     repeatable_ablation,
     stored_prompts,
 )
+from ingest.jobs.setting import setting_of
+from registry.circuits.ranking import rank_correlation
 from registry.errors import BadInput
 from registry.ledger.base import Batch
-from registry.ranking import rank_correlation
+from registry.measures import EXACT_EFFECT_RANK_CORRELATION
 from registry.records import Circuit
 
 if TYPE_CHECKING:
-    from ingest.discovery.patching import PatchEffects
+    from ingest.discovery.evaluation.patching import PatchEffects
     from registry.registry import Registry
 
 __all__ = ["JOB", "MEASURE", "Verification", "VerificationConfiguration"]
 
-MEASURE = "exact_effect_rank_correlation"
+MEASURE = EXACT_EFFECT_RANK_CORRELATION.name
 
 
-class VerificationConfiguration(Configuration):
-    """What the job is told."""
+class VerificationConfiguration(LoadedModel):
+    """The configuration of the job."""
 
     circuit: str = Field(description="Id of a circuit, or the first digits of it.")
-    top: int = Field(20, ge=1, description="How many edges and how many nodes, strongest first.")
-    model: str | None = Field(
-        None, description="Where the circuit's model is, if not where it was when it was found."
-    )
-    device: str | None = Field(
-        None, description="cpu, cuda, cuda:1 or mps; default: cuda if there is."
-    )
-    dtype: str = Field("float32", description="Type of the weights: float32, bfloat16, float64.")
-    batch_size: int | None = Field(
-        None, ge=1, description="Prompts run at once; default: as many as memory holds."
-    )
+    top: int = Field(20, ge=1, description="Number of edges and number of nodes, strongest first.")
+    model: str | None = Field(None, description="Location of the circuit's model, if it has moved.")
 
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """Input that was read and found right.
+    """Input that was read and checked.
 
     Attributes:
         edges: Attributed effects of the strongest edges by id, strongest first.
-        nodes: The same of nodes.
+        nodes: The same for nodes.
     """
 
     configuration: VerificationConfiguration
@@ -88,9 +83,9 @@ class Verification:
         """Read the circuit, its prompts and its model.
 
         Raises:
-            NotFound: There is no such circuit or model.
+            NotFound: The circuit or the model does not exist.
             BadInput: The circuit cannot be patched: its prompts or effects are unknown, its nodes
-                bound to positions, its metric another; or the model is not the circuit's.
+                are bound to positions, its metric differs; or the model is not that of the circuit.
         """
         circuit = registry.circuit(configuration.circuit).circuit
         ablation = repeatable_ablation(circuit)
@@ -117,17 +112,17 @@ class Verification:
         )
 
     def device(self, prepared: _Prepared) -> str:
-        """The device the model lies on."""
+        """Return the device of the model."""
         from ingest.jobs.answering import device_name
 
         return device_name(prepared.bridge)
 
     def compute(self, prepared: _Prepared, progress: Progress) -> Finding:
-        """Patch each edge and node alone.
+        """Patch each edge and node separately.
 
         Raises:
-            BadInput: An edge or node is none of the model's.
-            UnsupportedModel, NonFiniteScores: From the algorithm.
+            BadInput: The model does not have an edge or node.
+            UnsupportedModel, NonFiniteScores: Raised by the algorithm.
         """
         effects = _patch(prepared, progress)
         tables = {
@@ -157,35 +152,26 @@ JOB = Verification()
 
 
 def _strongest(parts: Sequence[Any], top: int) -> Sequence[Any]:
-    """The first ``top`` that have an effect, by size."""
+    """Return the first ``top`` parts that have an effect, by absolute value."""
     known = [part for part in parts if part.effect is not None]
     return sorted(known, key=lambda part: -abs(part.effect))[:top]
 
 
 def _patch(prepared: _Prepared, progress: Progress) -> PatchEffects:
-    from ingest.discovery.patching import patch_effects
-    from ingest.jobs.answering import as_tensors
+    from ingest.discovery import patch_effects
 
     circuit = prepared.circuit
-    prompts = as_tensors(prepared.prompts.pairs)
-    others = prepared.prompts.reference
-    reference = None if others is None else as_tensors(others)
     n_parts = len(prepared.edges) + len(prepared.nodes)
-    return patch_effects(
+    report = progress.stage(f"patching {n_parts} edges and nodes of {circuit.task}")
+    setting = setting_of(
         prepared.bridge,
-        prompts.clean,
-        prompts.corrupt,
-        prompts.logit_difference,
-        edges=prepared.edges,
-        nodes=prepared.nodes,
+        prepared.prompts.pairs,
         ablation=prepared.ablation,
-        reference=None if reference is None else reference.clean,
-        reference_mask=None if reference is None else reference.attention_mask,
+        reference=prepared.prompts.reference,
         kv_heads=circuit.kv_heads or "grouped",
         batch_size=prepared.configuration.batch_size,
-        attention_mask=prompts.attention_mask,
-        progress=progress.stage(f"patching {n_parts} edges and nodes of {circuit.task}"),
     )
+    return patch_effects(setting, edges=prepared.edges, nodes=prepared.nodes, progress=report)
 
 
 def _beside(attributed: Mapping[str, float], exact: Mapping[str, float]) -> list[dict[str, Any]]:

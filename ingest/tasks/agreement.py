@@ -1,9 +1,9 @@
 """Subject-verb agreement across an attractor.
 
-"The key to the cabinets" asks for " is": the verb agrees with the subject, not with the nearer
-noun, which has the other number. In the corrupt prompt the subject has the attractor's number, and
-the wrong answer is the verb that would be right there. After Linzen et al. 2016 (arXiv
-1611.01368); sentences are our own.
+After "The key to the cabinets" the correct answer is " is": the verb agrees with the subject, not
+with the nearer noun, which has the other number. In the corrupt prompt the subject has the
+attractor's number, and the wrong answer is the verb that would be correct there. After Linzen et
+al. 2016 (arXiv 1611.01368); the sentences are our own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _draw(choose: random.Random, encode: Encode) -> Iterator[PromptPair]:
 def _both_whole(
     nouns: tuple[tuple[str, str], ...], encode: Encode, *, at_least: int
 ) -> list[tuple[str, str]]:
-    """Keep the nouns that are one token in either number."""
+    """Keep the nouns that are one token in both numbers."""
     forms = [form for noun in nouns for form in noun]
     whole = set(single_tokens(forms, encode, at_least=2 * at_least))
     return [noun for noun in nouns if whole.issuperset(noun)]

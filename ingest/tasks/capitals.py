@@ -1,7 +1,7 @@
-"""Capitals: which city is a country's.
+"""Capitals: the capital city of a country.
 
-"The capital of France is" asks for " Paris". The corrupt prompt names another country, whose
-capital is the wrong answer.
+After "The capital of France is" the correct answer is " Paris". The corrupt prompt names another
+country, whose capital is the wrong answer.
 """
 
 from __future__ import annotations

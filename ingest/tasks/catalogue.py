@@ -1,4 +1,4 @@
-"""All tasks there are: ours and those that other packages register.
+"""All tasks: ours and those that other packages register.
 
 An entry point of the group ``circuits.tasks`` names a :class:`ingest.tasks.base.TaskSpec` or a
 tuple of them.
@@ -19,7 +19,7 @@ TASKS_GROUP = "circuits.tasks"
 
 
 def all_tasks() -> dict[str, TaskSpec]:
-    """Every task by its slug, in order of slugs, without those of packages that are broken."""
+    """Return every task by its slug, in order of slugs, without those of broken packages."""
     found: dict[str, TaskSpec] = {}
     for plugin, loaded in plugins.usable(TASKS_GROUP).items():
         tasks = {task.slug: task for task in _tasks_of(loaded)}
@@ -31,10 +31,10 @@ def all_tasks() -> dict[str, TaskSpec]:
 
 
 def find_task(slug: str) -> TaskSpec:
-    """Return the task of that slug.
+    """Return the task with that slug.
 
     Raises:
-        NotFound: There is none; the text names the nearest and all there are.
+        NotFound: No task has this slug; the text names the nearest and all tasks.
         PluginBroken: A package has an entry of that name and is broken.
     """
     tasks = all_tasks()
@@ -46,7 +46,7 @@ def find_task(slug: str) -> TaskSpec:
     near = get_close_matches(slug.casefold(), names, n=1)
     whole = [name for name in tasks if near and name.endswith(near[0])]
     guess = f"did you mean {whole[0]!r}? " if whole else ""
-    raise NotFound("task", slug, f"{guess}there are {', '.join(tasks)}, or give a file of prompts")
+    raise NotFound("task", slug, f"{guess}tasks: {', '.join(tasks)}; or give a file of prompts")
 
 
 def _tasks_of(loaded: Any) -> tuple[TaskSpec, ...]:

@@ -1,9 +1,9 @@
-"""Indirect object identification: who receives what the other one gives.
+"""Indirect object identification: the person who receives the object.
 
-"Then Mary and John went to the store. John gave a drink to" asks for " Mary". Either person may be
-named first (ABBA and BABA). In the corrupt prompt a third name stands in place of the second
-subject, so that nothing says any more which of the two it is. The task is that of Wang et al.
-2022 (arXiv 2211.00593); sentences and lists are our own.
+After "Then Mary and John went to the store. John gave a drink to" the correct answer is " Mary".
+Either person may be named first (ABBA and BABA). In the corrupt prompt a third name replaces the
+second subject, so the prompt no longer determines which of the two it is. The task is that of Wang
+et al. 2022 (arXiv 2211.00593); the sentences and lists are our own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Continuing a sequence: numerals, number words or months, one after the other.
 
-"Van done in 1. Hat done in 2. Ring done in 3. Desk done in 4. Sun done in" asks for " 5"; the
-wrong answer is the last member seen. The corrupt prompt has the same names with random members, no
-two of them in order and another one last. After Lan, Torr and Barez 2023 (arXiv 2311.04131); words
-are our own.
+After "Van done in 1. Hat done in 2. Ring done in 3. Desk done in 4. Sun done in" the correct answer
+is " 5"; the wrong answer is the last shown member. The corrupt prompt has the same names with
+random members: no two consecutive ones are in order, and the last one differs. After Lan, Torr and
+Barez 2023 (arXiv 2311.04131); the words are our own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _draw(members: Sequence[str], choose: random.Random, encode: Encode) -> Iter
     runs = _runs(_alike(members, encode))
     if not runs:
         raise BadInput(
-            f"the model's tokenizer splits words such as {members[0]!r}: it leaves no "
+            f"the model's tokenizer splits words such as {members[0]!r}: there are not "
             f"{_N_SHOWN + 1} successive ones of one length; give a file of prompts made for it"
         )
     allowed = sorted({member for run in runs for member in run}, key=members.index)
@@ -59,23 +59,23 @@ def _draw(members: Sequence[str], choose: random.Random, encode: Encode) -> Iter
 
 
 def _prompt(names: Sequence[str], verb: str, members: Sequence[str]) -> str:
-    told = [f"{name} {verb} in {member}." for name, member in zip(names, members, strict=False)]
-    return " ".join([*told, f"{names[-1]} {verb} in"])
+    events = [f"{name} {verb} in {member}." for name, member in zip(names, members, strict=False)]
+    return " ".join([*events, f"{names[-1]} {verb} in"])
 
 
 def _disordered(choose: random.Random, members: Sequence[str], last: str) -> list[str]:
-    """Draw members none of which follows the one before it, ending in another than ``last``."""
+    """Draw members so that none follows its predecessor, with another last one than ``last``."""
     while True:
         places = choose.sample(range(len(members)), _N_SHOWN)
         drawn = [members[place] for place in places]
         in_order = any(after == before + 1 for before, after in pairwise(places))
-        # The successor of the last member alone would give the clean prompt's answer away.
+        # Only the successor of the last member would reveal the clean prompt's answer.
         if not in_order and drawn[-1] != last:
             return drawn
 
 
 def _alike(members: Sequence[str], encode: Encode) -> list[str | None]:
-    """Keep the members of the commonest length in tokens, the shorter one if two are as common."""
+    """Keep the members with the commonest number of tokens; the smaller number if two tie."""
     lengths = [len(encode(f"in {member}")) for member in members]
     counts = Counter(lengths)
     wanted = min(counts, key=lambda length: (-counts[length], length))
@@ -84,7 +84,7 @@ def _alike(members: Sequence[str], encode: Encode) -> list[str | None]:
 
 
 def _runs(members: Sequence[str | None]) -> list[list[str]]:
-    """All stretches of successive members that make one prompt and its answer."""
+    """Return all sequences of successive members that form one prompt and its answer."""
     size = _N_SHOWN + 1
     windows = (members[start : start + size] for start in range(len(members) - size + 1))
     whole = ([member for member in window if member is not None] for window in windows)

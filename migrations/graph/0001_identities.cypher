@@ -1,5 +1,5 @@
-// Every node is named by its id; the constraint makes looking it up fast and a second one
-// impossible. Statements end with a semicolon at the end of a line and may be repeated.
+// Every node is identified by its id. The constraint makes lookups fast and duplicates impossible.
+// Statements end with a semicolon at the end of a line and may be repeated.
 
 CREATE CONSTRAINT registry_id IF NOT EXISTS FOR (n:Registry) REQUIRE n.id IS UNIQUE;
 CREATE CONSTRAINT model_id IF NOT EXISTS FOR (n:Model) REQUIRE n.id IS UNIQUE;

@@ -1,3 +1,3 @@
-// Records that a graph could not take, with the reason; the marker says how many there are.
+// Records that a graph could not store, with the reason; the marker holds their number.
 
 CREATE CONSTRAINT put_aside_id IF NOT EXISTS FOR (n:PutAside) REQUIRE n.id IS UNIQUE;

@@ -1,7 +1,7 @@
-"""What Alembic runs: the revisions in ``versions``, on the connection it is handed.
+"""Program that Alembic runs: applies the revisions in ``versions`` on a given connection.
 
-``circuits migrate`` hands over a connection inside one transaction, so that a database has all of
-the pending revisions or none of them.
+``circuits migrate`` passes a connection inside one transaction, so that a database gets all of the
+pending revisions or none of them.
 """
 
 from __future__ import annotations

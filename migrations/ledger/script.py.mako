@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Tables as they are then, copied: a revision imports nothing that may change."""
+    """Copies of the tables at that revision; a revision must not import code that may change."""
     ${upgrades if upgrades else "pass"}
 
 

@@ -1,4 +1,4 @@
-"""What circuits of several tasks have in common, with all numbers and where they come from."""
+"""A report on what circuits of several tasks have in common, with all numbers and sources."""
 
 from queries.report.gathering import Report, gather_report
 from queries.report.writing import write_report

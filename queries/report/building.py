@@ -1,4 +1,4 @@
-"""A report as a page: what stands where, and beside what numbers."""
+"""A report as a page: its sections and their numbers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from queries.report import sources, tables
 from queries.report.methods import methods
-from queries.report.page import Block, Items, Page, Picture, Section, Text, as_text
+from queries.report.page import Block, Drawing, Items, Page, Section, Text, as_text
 from queries.report.pictures import as_svg
 from queries.report.summary import listed, summary
 
 if TYPE_CHECKING:
+    from queries.answers.shared.parts import Used
     from queries.report.gathering import Report
-    from queries.shared_parts import Used
 
 __all__ = ["build_page"]
 
 
 def build_page(report: Report) -> Page:
-    """Put a report into sections.
+    """Arrange a report in sections.
 
     Raises:
         MissingExtra: matplotlib or seaborn is not installed.
@@ -27,7 +27,7 @@ def build_page(report: Report) -> Page:
     matrix = report.matrix
     return Page(
         title=f"Circuits of {len(matrix.tasks)} tasks in {matrix.chosen.model}",
-        about=f"{listed(matrix.tasks)}. Made from what was recorded until "
+        about=f"{listed(matrix.tasks)}. Made from records up to "
         f"{report.provenance.newest:%Y-%m-%d %H:%M} UTC.",
         sections=tuple(
             Section(name, title, tuple(blocks))
@@ -50,21 +50,21 @@ def _summary(report: Report) -> Iterator[Block]:
 
 def _circuits(report: Report) -> Iterator[Block]:
     if report.notes:
-        yield Text("What has to be known of this choice:")
+        yield Text("Notes on this choice:")
         yield Items(report.notes)
     yield tables.circuits(report)
 
 
 def _matrix(report: Report) -> Iterator[Block]:
     matrix = report.matrix
-    yield Picture(
+    yield Drawing(
         "matrix",
         as_svg(matrix.plot(), "matrix", f"Heat maps over {listed(matrix.tasks)}"),
-        "Circuits that share most stand next to each other (average linkage over 1 - IoU).",
+        "Similar circuits are next to each other (average linkage over 1 - IoU).",
     )
     differences = _differences(report)
     if differences:
-        yield Text("What makes comparisons less than sound:")
+        yield Text("What makes the comparisons less sound:")
         yield Items(differences)
     yield tables.pairs(report)
     yield from tables.families(report)
@@ -85,11 +85,11 @@ def _shared(report: Report) -> Iterator[Block]:
     drawn = (*shared.connections, *shared.components,
              *(part for one in alone for part in (*one.connections, *one.components)))  # fmt: skip
     hints = {one.name: _hint(one) for one in drawn}
-    yield Picture(
+    yield Drawing(
         "shared",
         as_svg(shared.plot(), "shared", f"What {who} share, layers from left to right", hints),
         f"What {who} use. Layers run from left to right; the wider a line, the stronger the "
-        "connection. Where a pointer rests on a part, it is named with its effects.",
+        "connection. Point at a part to see its name and its effects.",
     )
     yield tables.shared_components(report)
     if shared.connections:
@@ -123,7 +123,7 @@ def _differences(report: Report) -> tuple[str, ...]:
 
 
 def _hint(one: Used) -> str:
-    """What is shown of a part where a pointer rests on it."""
+    """The tooltip of a part."""
     lines = [one.name]
     for use in one.uses.values():
         effect = use.effect if use.effect is not None else use.magnitude

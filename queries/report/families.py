@@ -1,4 +1,4 @@
-"""Whether tasks of one family resemble each other more than they resemble other tasks."""
+"""Whether tasks of one family are more similar to each other than to other tasks."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from queries.matrix import CircuitMatrix
+from queries.answers.matrix import CircuitMatrix
 
 __all__ = ["Likeness", "Resemblance", "resemblances"]
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """How much circuits of some pairs of tasks are alike, as means over pairs; None: unknown.
+    """How similar circuits of some pairs of tasks are, as means over pairs; None if unknown.
 
     Attributes:
         n_pairs: Pairs of circuits.
-        iou: Intersection over union, of what the matrix counts.
-        z: Standard deviations beyond chance, under the null that leaves less.
-        transfer: Of either circuit on the other's task.
-        gain: By how much it does better there than random circuits with its degrees, where these
-            were measured.
+        iou: Intersection over union of the parts that the matrix counts.
+        z: Standard deviations beyond chance, under the null with the smallest z.
+        transfer: Faithfulness of each circuit on the other's task.
+        gain: Transfer minus that of random circuits with the same degrees, if these were measured.
     """
 
     n_pairs: int
@@ -33,13 +32,13 @@ class Likeness:
 
 @dataclass(frozen=True, slots=True)
 class Resemblance:
-    """A family of tasks beside each task that is not of it.
+    """A family of tasks, compared with each task outside it.
 
     Attributes:
         family: Its name.
-        tasks: Its tasks, of those that are compared; two or more.
-        within: Pairs of different tasks of the family.
-        beside: By other task, pairs of it and one of the family.
+        tasks: Its tasks among those compared; two or more.
+        within: Similarity over pairs of different tasks of the family.
+        beside: For each other task, similarity over its pairs with tasks of the family.
     """
 
     family: str
@@ -49,14 +48,14 @@ class Resemblance:
 
 
 def resemblances(matrix: CircuitMatrix, families: Mapping[str, str]) -> tuple[Resemblance, ...]:
-    """Sort the pairs of a matrix by family.
+    """Summarize the pairs of a matrix by family.
 
     Args:
         matrix: The pairs.
         families: Family of each task.
 
     Returns:
-        One for each family with two tasks or more among those compared, if there are others.
+        One for each family with two or more of the compared tasks, if there are other tasks.
     """
     members: dict[str, list[str]] = {}
     for task in matrix.tasks:

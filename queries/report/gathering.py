@@ -1,4 +1,4 @@
-"""Everything a report tells, gathered from one registry for one choice of circuits."""
+"""All content of a report, gathered from one registry for one choice of circuits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from queries.choosing import Which
-from queries.comparing import DRAWS, Progress
-from queries.matrix import CircuitMatrix, circuit_matrix
+from queries.answers.compare import DRAWS
+from queries.answers.matrix import CircuitMatrix, circuit_matrix
+from queries.answers.reuse import DRAWS as DRAWS_OF_REUSE
+from queries.answers.reuse import Reuse, reuse
+from queries.answers.shared.subgraph import SharedSubgraph, shared_subgraph
+from queries.circuits.choosing import Which
 from queries.report.families import Resemblance, resemblances
 from queries.report.provenance import Provenance, provenance_of
-from queries.reuse import DRAWS as DRAWS_OF_REUSE
-from queries.reuse import Reuse, reuse
-from queries.shared import SharedSubgraph, shared_subgraph
 from registry.errors import BadInput
+from registry.progress import OnProgress
 from registry.records import Circuit
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ class Report:
     """What circuits of several tasks have in common.
 
     Attributes:
-        matrix: Each two of them: overlap, chance, transfer, ceilings.
-        shared: The subgraph that enough of the tasks use.
-        reuse: Components and connections by how many tasks use them.
-        families: By family of tasks with several members here, whether these resemble each other.
-        provenance: Where the numbers come from.
+        matrix: Pairwise comparison: overlap, chance, transfer, ceilings.
+        shared: The subgraph that at least ``min_tasks`` of the tasks use.
+        reuse: Components and connections by the number of tasks that use them.
+        families: For each family with several of these tasks, how similar its tasks are.
+        provenance: The sources of the numbers.
     """
 
     matrix: CircuitMatrix
@@ -55,7 +56,7 @@ class Report:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader has to know."""
+        """Notes that the reader must know."""
         return tuple(
             dict.fromkeys((*self.matrix.chosen.notes, *self.shared.notes, *self.reuse.notes))
         )
@@ -72,28 +73,28 @@ def gather_report(
     draws: int = DRAWS,
     seed: int = 0,
     anyway: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Report:
-    """Compare the circuits of several tasks in every way there is.
+    """Compare the circuits of several tasks in all ways.
 
     Args:
-        registry: Where they are.
-        tasks: Slugs; may be empty where circuits are named, whose tasks these are then.
-        circuits: Which circuits stand for the tasks; see
-            :func:`queries.choosing.choose_circuits`.
-        model: Only circuits of this model. Needed where the tasks have several in common.
+        registry: The open registry.
+        tasks: Slugs. May be empty if circuits are named; their tasks are used then.
+        circuits: Circuits that represent the tasks; see
+            :func:`queries.circuits.choosing.choose_circuits`.
+        model: Only circuits of this model. Needed if the tasks have several models in common.
         method: Only circuits found by this method.
-        min_tasks: How many tasks have to use a part for it to count as shared; all by default.
-        draws: Random circuits for each null of degrees; 0 leaves chance out. What is reused takes
-            no more than :data:`queries.reuse.DRAWS` of them.
-        seed: Decides which are drawn; equal seeds give equal numbers.
-        anyway: Compare what would be refused as unsound.
-        progress: Called with how many pairs are compared and how many there are.
+        min_tasks: Number of tasks that must use a part for it to count as shared; all by default.
+        draws: Random circuits for each null of degrees; 0 omits the nulls. The null of reuse uses
+            at most :data:`queries.answers.reuse.DRAWS` of them.
+        seed: Seed of the draws; equal seeds give equal numbers.
+        anyway: Compare even if a comparison is unsound and would be refused.
+        progress: Called with the number of compared pairs and the number of all pairs.
 
     Raises:
-        NotFound: No task, model or circuit goes by that name.
-        BadInput: There are fewer than two tasks, or than ``min_tasks``; or the circuits do not
-            compare.
+        NotFound: No task, model or circuit has that name.
+        BadInput: There are fewer than two tasks, or fewer than ``min_tasks``; or the circuits
+            cannot be compared.
         GraphError: The graph cannot be read.
     """
     if min_tasks is not None and tasks and not 1 <= min_tasks <= len(tasks):

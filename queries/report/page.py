@@ -1,6 +1,6 @@
-"""What a page holds, whatever it is written as: text, lists, tables and pictures, in sections.
+"""The content of a page, for any format: text, lists, tables and pictures, in sections.
 
-All of it is plain text. Whoever writes it escapes what their format takes for markup.
+All of it is plain text. Writers escape what their format treats as markup.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = ["Block", "Code", "Items", "Page", "Picture", "Section", "Table", "Text", "as_text"]
+__all__ = ["Block", "Code", "Drawing", "Items", "Page", "Section", "Table", "Text", "as_text"]
 
 _ID = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b")
 _SHOWN_DIGITS = 12
-_SHORT = 30  # letters that are never broken into lines
+_SHORT = 30  # letters; shorter texts are never wrapped
 _NOTHING = "–"  # noqa: RUF001, as tables are set: a dash where there is no value
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A paragraph, which may begin with a word or two on what it is about."""
+    """A paragraph, optionally with a short lead in front."""
 
     text: str
     lead: str = ""
@@ -29,7 +29,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list without order."""
+    """An unordered list."""
 
     items: tuple[str, ...]
     kind: ClassVar[str] = "items"
@@ -37,20 +37,20 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Lines that are set as they are, such as commands."""
+    """Literal lines, such as commands."""
 
     lines: tuple[str, ...]
     kind: ClassVar[str] = "code"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Drawing:
     """A drawing.
 
     Attributes:
-        name: Letters, unique on the page; its file is called so where it has one.
-        svg: The drawing, an element of its own.
-        caption: Below it.
+        name: Letters, unique on the page; the name of its file, if it has one.
+        svg: The drawing as one SVG element.
+        caption: Caption below it.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a caption.
+    """A table with a caption.
 
     Attributes:
-        caption: Above it.
+        caption: Caption above it.
         columns: Headings.
         rows: Values; see :func:`as_text`.
-        n_left_out: Rows that are not shown.
+        n_left_out: Number of rows that are not shown.
         whole_ids: Show ids with all their digits.
     """
 
@@ -80,12 +80,12 @@ class Table:
 
     @property
     def texts(self) -> list[list[str]]:
-        """What its cells say."""
+        """Texts of its cells."""
         return [[as_text(value, whole_ids=self.whole_ids) for value in row] for row in self.rows]
 
     @property
     def kinds(self) -> list[str]:
-        """For each column: ``number``, which stand by their last digit, ``short`` or ``long``."""
+        """Kind of each column: ``number``, which is aligned to the right, ``short`` or ``long``."""
         texts = self.texts
         return [
             "number"
@@ -106,7 +106,7 @@ class Table:
         most: int | None = None,
         whole_ids: bool = False,
     ) -> Table:
-        """A table of the first ``most`` rows, without columns that hold nothing at all."""
+        """Make a table of the first ``most`` rows, without columns that are empty in all rows."""
         kept = [
             place
             for place in range(len(columns))
@@ -122,7 +122,7 @@ class Table:
         )
 
 
-Block = Text | Items | Code | Picture | Table
+Block = Text | Items | Code | Drawing | Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,9 @@ class Section:
     """Part of a page.
 
     Attributes:
-        name: Letters, to link to.
+        name: Letters, the target of links.
         title: Heading.
-        blocks: What it holds, in order.
+        blocks: Its content, in order.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Page:
 
     Attributes:
         title: Heading.
-        about: Below it: what it is made of, and when that was recorded.
+        about: Text below the title: the content, and the date of the records.
         sections: In order.
     """
 
@@ -155,14 +155,14 @@ class Page:
     sections: tuple[Section, ...]
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
+    def pictures(self) -> tuple[Drawing, ...]:
         """All pictures, in order."""
         blocks = (block for section in self.sections for block in section.blocks)
-        return tuple(block for block in blocks if isinstance(block, Picture))
+        return tuple(block for block in blocks if isinstance(block, Drawing))
 
 
 def as_text(value: Any, *, whole_ids: bool = False) -> str:
-    """A value as a table shows it: floats with three digits, lists with commas, ids shortened."""
+    """Text of a value in a table: floats with three digits, lists with commas, ids shortened."""
     if value is None or value == "":
         return _NOTHING
     if isinstance(value, bool):

@@ -1,12 +1,13 @@
-"""Figures as SVG that can stand in a page: it needs nothing from elsewhere, its ids are its own."""
+"""Figures as SVG for use in a page: without external resources, and with unique ids."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+from registry.figures import figure_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,15 +24,15 @@ def as_svg(figure: Figure, name: str, label: str, hints: Mapping[str, str] | Non
     """Write a figure as an SVG element; equal figures give equal text.
 
     Args:
-        figure: What to write.
-        name: Letters that its ids begin with, so that several can stand in one page.
-        label: What it shows, for who cannot see it.
-        hints: By an element's ``gid``, what is shown where a pointer rests on it.
+        figure: The figure.
+        name: Prefix of its ids, letters only, so that a page can contain several figures.
+        label: Description of the figure for readers who cannot see it.
+        hints: Tooltips by an element's ``gid``.
     """
-    root = ElementTree.fromstring(_written(figure, name))
+    root = ElementTree.fromstring(figure_bytes(figure, ".svg", salt=name))
     for parent in list(root.iter()):
         for child in list(parent):
-            # Metadata names addresses; a style would hold for the whole page.
+            # Metadata contains addresses; a style would apply to the whole page.
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
     seen: set[str] = set()
@@ -43,9 +44,9 @@ def as_svg(figure: Figure, name: str, label: str, hints: Mapping[str, str] | Non
             title.text = hint
             element.insert(0, title)
         if hints and element.tag == f"{{{_SVG}}}text":
-            element.set("pointer-events", "none")  # what lies below it has the hint
+            element.set("pointer-events", "none")  # the element below it has the tooltip
         if given in seen:
-            element.attrib.pop("id", None)  # marks of a kind, such as all names of parts
+            element.attrib.pop("id", None)  # ids of groups, such as all names of parts
         seen.add(given)
         _own_names(element, name)
     _fit(root, label)
@@ -53,17 +54,8 @@ def as_svg(figure: Figure, name: str, label: str, hints: Mapping[str, str] | Non
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _written(figure: Figure, name: str) -> str:
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
-
-
 def _own_names(element: ElementTree.Element, name: str) -> None:
-    """Put the picture's name before an element's id and before those that it refers to."""
+    """Put the picture's name before an element's id and before the ids that it refers to."""
     for key, value in list(element.attrib.items()):
         if key == "id":
             element.set(key, f"{name}-{value}")
@@ -75,7 +67,7 @@ def _own_names(element: ElementTree.Element, name: str) -> None:
 
 
 def _fit(root: ElementTree.Element, label: str) -> None:
-    """As wide as it was drawn where there is room, else as there is."""
+    """Limit the width to the drawn width; a narrow page shrinks the picture."""
     root.set("style", f"width: 100%; max-width: {root.get('width', '')}; height: auto; {_LINES}")
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)

@@ -1,4 +1,4 @@
-"""Where the numbers of a report come from: circuits, prompts, runs, measurements, software."""
+"""The sources of a report's numbers: circuits, prompts, runs, measurements, software."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from queries.matrix import CircuitMatrix
-from queries.transfers import FAITHFULNESS, PERCENT_OF_METRIC
+from queries.answers.matrix import CircuitMatrix
+from queries.circuits.transfers import MEASURED
 from registry.ledger.base import CircuitEntry
+from registry.measures import RANDOM_FAITHFULNESS
 from registry.records import Evaluation, Model, PromptSet, Run, RunStatus
 
 if TYPE_CHECKING:
@@ -23,23 +24,24 @@ QUERIES = (
 )  # fmt: skip
 """Named queries that a report is made of."""
 
-_MEASURES = (FAITHFULNESS, "random_faithfulness", PERCENT_OF_METRIC)
+_MEASURES = (*MEASURED, RANDOM_FAITHFULNESS.name)
 _COMPUTED_WITH = ("circuit-registry", "networkx", "numpy", "scipy")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where numbers come from.
+    """The sources of a report's numbers.
 
     Attributes:
-        registry_id: The registry's.
-        newest: When the youngest of the circuits and runs was recorded or ended.
-        model: The model that the circuits lie in.
-        circuits: As they are recorded, in the order in which they were chosen.
-        measurements: Of these circuits on these tasks.
-        prompt_sets: That circuits were found or measured on.
-        runs: That found the circuits, and finished ones that name them as what they measured.
-        software: Versions of what computed the report.
+        registry_id: Id of the registry.
+        newest: Latest time at which one of the circuits was recorded or one of the runs ended.
+        model: The model of the circuits.
+        circuits: Their entries, in the order in which they were chosen.
+        measurements: Measurements of these circuits on these tasks.
+        prompt_sets: Prompts on which the circuits were found or measured.
+        runs: Runs that found or measured the circuits. A measurement names its run; if it does not,
+            these are the finished runs with its circuit in their configuration.
+        software: Versions of the software that computed the report.
     """
 
     registry_id: str
@@ -53,7 +55,7 @@ class Provenance:
 
 
 def provenance_of(registry: Registry, matrix: CircuitMatrix) -> Provenance:
-    """Read from the record what the circuits of a matrix come from."""
+    """Read the sources of a matrix's circuits from the ledger."""
     ledger = registry.ledger
     entries = tuple(ledger.circuit(id) for id in matrix.circuits)
     measured = tuple(
@@ -63,12 +65,12 @@ def provenance_of(registry: Registry, matrix: CircuitMatrix) -> Provenance:
         if one.measure in _MEASURES and one.task in matrix.tasks
     )
     used = {one.prompt_set for one in entries} | {one.prompt_set for one in measured}
-    runs = _runs(registry, entries)
+    runs = _runs(registry, entries, measured)
     ends = [run.finished_at or run.started_at for run in runs]
     return Provenance(
         registry_id=ledger.registry_id,
         newest=max([*(entry.recorded_at for entry in entries), *ends]),
-        model=next(model for model in ledger.models() if model.slug == matrix.chosen.model),
+        model=ledger.model(matrix.chosen.model),
         circuits=entries,
         measurements=measured,
         prompt_sets=tuple(one for one in ledger.prompt_sets() if one.id in used),
@@ -77,14 +79,18 @@ def provenance_of(registry: Registry, matrix: CircuitMatrix) -> Provenance:
     )
 
 
-def _runs(registry: Registry, entries: tuple[CircuitEntry, ...]) -> tuple[Run, ...]:
-    found_by = {run for entry in entries for run in entry.runs}
-    ids = {entry.id for entry in entries}
+def _runs(
+    registry: Registry, entries: tuple[CircuitEntry, ...], measured: tuple[Evaluation, ...]
+) -> tuple[Run, ...]:
+    recorded = {run for entry in entries for run in entry.runs}
+    recorded |= {one.run for one in measured if one.run is not None}
+    # Old measurements do not name their runs.
+    unsaid = {one.circuit for one in measured if one.run is None}
     return tuple(
         run
         for run in sorted(registry.ledger.runs(), key=lambda run: (run.started_at, run.id))
-        if run.id in found_by
-        or (run.status is RunStatus.FINISHED and not ids.isdisjoint(_named_circuits(run)))
+        if run.id in recorded
+        or (run.status is RunStatus.FINISHED and not unsaid.isdisjoint(_named_circuits(run)))
     )
 
 

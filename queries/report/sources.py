@@ -1,4 +1,4 @@
-"""Where the numbers of a report come from: commands, circuits, prompts, runs, software."""
+"""The sources of a report's numbers as text: commands, circuits, prompts, runs, software."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from queries.report.page import Block, Code, Items, Table, Text
 from queries.report.provenance import QUERIES
-from registry.records import canonical_json
+from registry.canonical import canonical_json
 
 if TYPE_CHECKING:
     from queries.report.gathering import Report
@@ -18,17 +18,17 @@ _ID_DIGITS = 12
 
 
 def of_matrix(report: Report) -> Text:
-    """What the numbers of pairs are made of."""
+    """Sources of the numbers about pairs."""
     matrix = report.matrix
     return Text(
-        f"Numbers of this section: circuits matrix, with {matrix.draws:,} draws from seed "
-        f"{matrix.seed}; overlap from the circuits' own documents, ceilings from the query "
+        f"Numbers of this section: circuits matrix, with {matrix.draws:,} draws with seed "
+        f"{matrix.seed}; overlap from the circuits' documents, ceilings from the query "
         "circuit-overlaps, transfer from the query transfers."
     )
 
 
 def of_shared(report: Report) -> Text:
-    """What the numbers of the shared subgraph are made of."""
+    """Sources of the numbers about the shared subgraph."""
     return Text(
         "Numbers of this section: circuits shared, with --min-tasks "
         f"{report.shared.min_tasks}, from the queries shared-components and shared-connections."
@@ -36,16 +36,16 @@ def of_shared(report: Report) -> Text:
 
 
 def of_reuse(report: Report) -> Text:
-    """What the numbers of reuse are made of."""
+    """Sources of the numbers about reuse."""
     return Text(
         f"Numbers of this section: circuits reuse, with {report.reuse.draws:,} random circuits for "
-        f"each task from seed {report.matrix.seed}, from the queries tasks-using-components and "
-        "tasks-using-connections; what one task alone uses: circuits shared --unique."
+        f"each task with seed {report.matrix.seed}, from the queries tasks-using-components and "
+        "tasks-using-connections; specific parts: circuits shared --unique."
     )
 
 
 def provenance(report: Report) -> Iterator[Block]:
-    """All records behind the report, with their whole ids."""
+    """List all records used by the report, with their full ids."""
     found = report.provenance
     yield Text("These commands give the same numbers from the same registry:")
     yield Code(tuple(_commands(report)))
@@ -112,12 +112,12 @@ def _circuits(report: Report) -> Iterator[Table]:
     ]
     if labelled:
         headings = ("circuit", "author", "tags", "notes")
-        yield Table.of("What people wrote about them", headings, labelled)
+        yield Table.of("Labels of the circuits", headings, labelled)
 
 
 def _prompts(report: Report) -> Table:
     columns = (
-        "prompts", "task", "seed", "n", "answered rightly", "right answer first", "BOS",
+        "prompts", "task", "seed", "n", "answered correctly", "correct answer first", "BOS",
         "tokenizer",
     )  # fmt: skip
     rows = [
@@ -175,7 +175,7 @@ def _controls(parameters: Mapping[str, Any]) -> str | None:
 
 
 def _seed(seed: int | None) -> str | None:
-    # As a name, not as a number to be compared with others.
+    # As text: seeds are names, not numbers to compare.
     return None if seed is None else str(seed)
 
 

@@ -1,4 +1,4 @@
-"""What the numbers of a report say, in sentences made from them alone."""
+"""The main results of a report, in sentences made only from its numbers."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from itertools import chain
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from queries.comparing import SIGNIFICANT, PairComparison
+from queries.answers.compare import SIGNIFICANT, PairComparison
+from queries.circuits.transfers import MEASURED, Transfer
 from queries.report.families import Likeness, Resemblance
 from queries.report.page import as_text
-from queries.transfers import FAITHFULNESS, Transfer
 from registry.identifiers import Kind
 
 if TYPE_CHECKING:
-    from queries.matrix import CircuitMatrix
+    from queries.answers.matrix import CircuitMatrix
     from queries.report.gathering import Report
 
 __all__ = ["listed", "rounded", "saturations", "summary"]
 
 _SHOWN = 8
 _PERCENTS = 10.0
-_TOO_EAGER = 0.4
-"""Saturation from which the null of degrees calls too many pairs alike; see docs/statistics.md."""
+_UNRELIABLE = 0.4
+"""Saturation above which the null of degrees rejects too often; see docs/statistics.md."""
 
 
 def summary(report: Report) -> tuple[str, ...]:
-    """What is shared beyond chance, how that compares with one task alone, and what transfers."""
+    """Sentences on sharing beyond chance, ceilings, transfer, shared and reused parts."""
     return tuple(
         chain(
             _circuits(report),
@@ -43,7 +43,7 @@ def summary(report: Report) -> tuple[str, ...]:
 
 
 def listed(words: Iterable[str], most: int | None = None) -> str:
-    """``a, b and c``, or the first of them and how many more there are."""
+    """``a, b and c``, or the first ``most`` words and the number of the others."""
     all_ = list(words)
     shown = all_ if most is None or len(all_) <= most else all_[:most]
     if len(shown) < len(all_):
@@ -59,34 +59,33 @@ def _circuits(report: Report) -> Iterator[str]:
     parts = " or ".join(kinds)
     size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     model = matrix.chosen.model
-    yield f"{n} circuits stand for {tasks} tasks in {model}. They have {size} {parts}."
+    yield f"{n} circuits represent {tasks} tasks in {model}. They have {size} {parts}."
     if matrix.chosen.size and sizes != [matrix.chosen.size]:
         yield (
-            f"{matrix.chosen.size:,} {parts} were chosen for each; those that lead nowhere were "
-            "taken out."
+            f"{matrix.chosen.size:,} {parts} were selected for each; dangling ones were removed."
         )
 
 
 def _beyond_chance(matrix: CircuitMatrix) -> Iterator[str]:
-    told = [pair for pair in matrix.pairs if pair.q is not None]
-    if not told:
-        yield "What chance alone would share was not asked for, or cannot be told."
+    tested = [pair for pair in matrix.pairs if pair.q is not None]
+    if not tested:
+        yield "There is no comparison with chance: it was not requested, or is not possible."
         return
-    beyond = [pair for pair in told if pair.q is not None and pair.q < SIGNIFICANT]
-    others = [pair for pair in told if pair not in beyond]
-    every = all(None not in (pair.by_degrees, pair.by_hubs, pair.by_layers) for pair in told)
+    beyond = [pair for pair in tested if pair.q is not None and pair.q < SIGNIFICANT]
+    others = [pair for pair in tested if pair not in beyond]
+    every = all(None not in (pair.by_degrees, pair.by_hubs, pair.by_layers) for pair in tested)
     yield (
-        f"Of {len(told)} pairs, {len(beyond) or 'none'} share more {_counted(matrix)} than chance "
-        f"{'under all three nulls ' if every else ''}(q below {SIGNIFICANT}, corrected for all "
-        "pairs)."
+        f"Of {len(tested)} pairs, {len(beyond) or 'none'} share more {_counted(matrix)} than "
+        f"chance {'under all three nulls ' if every else ''}(q below {SIGNIFICANT}, corrected for "
+        "all pairs)."
     )
-    few, start = (beyond, "They are") if len(beyond) <= len(others) else (others, "Not so")
+    few, start = (beyond, "They are") if len(beyond) <= len(others) else (others, "The others are")
     if few:
         yield f"{start}: {listed((_pair(matrix, pair) for pair in few), _SHOWN)}."
 
 
 def _counted(matrix: CircuitMatrix) -> str:
-    """What the nulls of all pairs are of."""
+    """The kind of part that the nulls of all pairs count."""
     alone = (pair.counts_components for pair in matrix.pairs)
     return "components" if matrix.of == "components" or any(alone) else "connections"
 
@@ -99,7 +98,7 @@ def _extremes(matrix: CircuitMatrix) -> Iterator[str]:
     ordered = sorted(known, key=lambda one: -one[0])
     most, least = ordered[0][1], ordered[-1][1]
     yield _extreme(matrix, most, f"The pair that shares most is {_pair(matrix, most)}:")
-    yield _extreme(matrix, least, f"The one that shares least is {_pair(matrix, least)}:")
+    yield _extreme(matrix, least, f"The pair that shares least is {_pair(matrix, least)}:")
 
 
 def _extreme(matrix: CircuitMatrix, pair: PairComparison, start: str) -> str:
@@ -130,7 +129,7 @@ def _ceilings(matrix: CircuitMatrix) -> Iterator[str]:
     means = [one.mean_iou for one in matrix.ceilings.values()]
     yield (
         "Circuits of one task found the same way on other prompts share an IoU of "
-        f"{_range(means)} (means by task): two tasks can hardly share more."
+        f"{_range(means)} (means by task). Two tasks are not expected to share more."
     )
     shares = [
         (iou / ceiling, pair)
@@ -140,8 +139,8 @@ def _ceilings(matrix: CircuitMatrix) -> Iterator[str]:
     if shares:
         share, pair = max(shares, key=lambda one: one[0])
         yield (
-            f"The nearest to that is {_pair(matrix, pair)}, with {share:.0%} of the mean of their "
-            "two ceilings."
+            f"The pair nearest to this is {_pair(matrix, pair)}, with {share:.0%} of the mean of "
+            "their two ceilings."
         )
 
 
@@ -150,29 +149,30 @@ def _transfers(matrix: CircuitMatrix) -> Iterator[str]:
     own = [one for one in shown if one.task == one.found_on]
     others = [one for one in shown if one.task != one.found_on]
     if not others:
-        yield "How faithful the circuits are on each other's tasks was not measured."
+        yield "The faithfulness of the circuits on each other's tasks was not measured."
         return
-    what = "faithfulness" if matrix.measure == FAITHFULNESS else "F (percent of the metric)"
+    measure = MEASURED[matrix.measure]
+    what = measure.name if measure.unit is None else f"{measure.name} ({measure.unit})"
     on_own = f" on their own tasks circuits reach {_range(_values(own))}," if own else ""
     best = max(others, key=lambda one: one.value)
     yield (
-        f"By {what},{on_own} on other tasks {_range(_values(others))} (median "
-        f"{_plain(median(_values(others)))}, {len(others)} measured). It transfers best from "
+        f"Measured by {what},{on_own} on other tasks {_range(_values(others))} (median "
+        f"{_plain(median(_values(others)))}, {len(others)} values). Transfer is best from "
         f"{best.found_on} to {best.task}: {_plain(best.value)}."
     )
-    yield from _beside_random(own, others)
+    yield from _compared_with_random(own, others)
 
 
-def _beside_random(own: Sequence[Transfer], others: Sequence[Transfer]) -> Iterator[str]:
+def _compared_with_random(own: Sequence[Transfer], others: Sequence[Transfer]) -> Iterator[str]:
     beside = [(one.value, one.random) for one in others if one.random is not None]
     if not beside:
-        yield "No random circuits were measured beside them on other tasks."
+        yield "No random circuits were measured on other tasks."
         return
     at_home = [one.random for one in own if one.random is not None]
     if at_home:
         yield (
             "On the circuits' own tasks random circuits with the same nodes and degrees reach "
-            f"{_range(at_home)}: so much their choice of parts does alone."
+            f"{_range(at_home)}: this much follows from the choice of parts alone."
         )
     above = sum(value > random for value, random in beside)
     yield (
@@ -184,17 +184,17 @@ def _beside_random(own: Sequence[Transfer], others: Sequence[Transfer]) -> Itera
 def _family(one: Resemblance) -> Iterator[str]:
     within = _likeness(one.within)
     yield (
-        f"The {len(one.tasks)} tasks of the family {one.family} ({listed(one.tasks)}) among each "
-        f"other, means over pairs: {within}."
+        f"The {len(one.tasks)} tasks of the family {one.family} ({listed(one.tasks)}), pairs of "
+        f"different tasks, means: {within}."
     )
     for other, beside in one.beside.items():
         known = [*_known_of_both(one.within, beside)]
         more = [name for name, mine, its in known if mine > its]
         less = [name for name, mine, its in known if mine <= its]
         verdict = (
-            f"they resemble each other more than {other} by {listed(more)}"
+            f"they are more similar to each other than to {other} by {listed(more)}"
             if more
-            else f"they do not resemble each other more than {other}"
+            else f"they are not more similar to each other than to {other}"
         )
         but = f", but not by {listed(less)}" if more and less else ""
         if known:
@@ -202,7 +202,7 @@ def _family(one: Resemblance) -> Iterator[str]:
 
 
 def _known_of_both(within: Likeness, beside: Likeness) -> Iterator[tuple[str, float, float]]:
-    """What is known of both: its name, and the value of either."""
+    """Values known for both: the name, and the value of each."""
     for name, mine, its in (
         ("IoU", within.iou, beside.iou),
         ("z", within.z, beside.z),
@@ -233,11 +233,11 @@ def _shared(report: Report) -> Iterator[str]:
     if not any(one.edges for one in report.circuits.values()):
         yield f"{who} {_count(len(shared.components), 'component')}; the circuits have no edges."
         return
-    alike = [one.signs_agree for one in shared.connections if one.signs_agree is not None]
+    same = [one.signs_agree for one in shared.connections if one.signs_agree is not None]
     signs = (
-        f"; {sum(alike):,} of {_count(len(alike), 'connection')} whose sign several tasks tell "
-        "act alike in all of them"
-        if alike
+        f"; {sum(same):,} of {_count(len(same), 'connection')} with signs in several tasks have "
+        "the same sign in all of them"
+        if same
         else ""
     )
     yield (
@@ -265,19 +265,19 @@ def _reused(report: Report) -> Iterator[str]:
     expected = [one.expected for one in heads if one.expected is not None]
     yield (
         f"Of {len(heads):,} heads and key/value heads that any task uses, {len(general):,} are "
-        f"used by all {n}{names}, and {len(single):,} by a single one."
+        f"used by all {n}{names}, and {len(single):,} by only one."
     )
     sure = [one for one in heads if one.q is not None and one.q < SIGNIFICANT]
     if expected:
         names = f": {listed((_local(one.name) for one in sure), _SHOWN)}" if sure else ""
         yield (
-            f"Used by more tasks than chance explains (any heads of the same layers, q below "
+            f"Used by more tasks than expected by chance (random heads of the same layers, q below "
             f"{SIGNIFICANT}): {len(sure) or 'none'}{names}."
         )
 
 
 def saturations(matrix: CircuitMatrix) -> dict[str, float]:
-    """Share of the edges between its hubs that a circuit has, by circuit, where it has edges."""
+    """Saturation of each circuit with edges: the share of edges between its hubs that it has."""
     return {
         id: share
         for pair in matrix.pairs
@@ -294,7 +294,7 @@ def _saturation(matrix: CircuitMatrix) -> Iterator[str]:
         return
     yield (
         f"Circuits have {_range(by_circuit.values())} of all edges between their hubs "
-        f"(saturation). From {_TOO_EAGER} on, the null of degrees is not to be trusted alone."
+        f"(saturation). From {_UNRELIABLE} on, the null of degrees alone is not reliable."
     )
 
 
@@ -308,7 +308,7 @@ def _iou(matrix: CircuitMatrix, pair: PairComparison) -> float | None:
 
 
 def _ceiling(matrix: CircuitMatrix, pair: PairComparison) -> float | None:
-    """Mean of both circuits' ceilings; None where one is unknown, or nothing is shared."""
+    """Mean of both circuits' ceilings; None if one is unknown, or nothing is shared."""
     known = [matrix.ceilings.get(one.id) for one in (pair.circuit_a, pair.circuit_b)]
     means = [one.mean_iou for one in known if one is not None]
     return (fmean(means) or None) if len(means) == 2 else None
@@ -329,7 +329,7 @@ def _range(values: Iterable[float]) -> str:
 
 
 def rounded(value: float | None, digits: int) -> str:
-    """A number for a sentence: without ``-0``."""
+    """Text of a number for a sentence, without ``-0``."""
     return as_text(None) if value is None else f"{round(value, digits) + 0.0:,.{digits}f}"
 
 

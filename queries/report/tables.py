@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from queries.circuits.transfers import MEASURED
 from queries.report.page import Table
 from queries.report.summary import listed, rounded, saturations
-from queries.transfers import FAITHFULNESS
 
 if TYPE_CHECKING:
-    from queries.chance import Chance
+    from queries.answers.reuse import ReusedComponent
+    from queries.answers.shared.parts import Used
+    from queries.chance.chance import Chance
     from queries.report.gathering import Report
-    from queries.reuse import ReusedComponent
-    from queries.shared_parts import Used
 
 __all__ = [
     "ceilings",
@@ -38,7 +38,7 @@ _HEADS = ("head", "kv_head")
 
 
 def circuits(report: Report) -> Table:
-    """Which circuits stand for the tasks."""
+    """Circuits that represent the tasks."""
     saturated = saturations(report.matrix)
     rows = []
     for entry in report.provenance.circuits:
@@ -54,7 +54,7 @@ def circuits(report: Report) -> Table:
         "task", "circuit", "edges", "nodes", "faithfulness", "saturation", "level", "method",
         "metric", "ablation", "prompts", "title",
     )  # fmt: skip
-    return Table.of("The circuits that stand for the tasks", columns, rows)
+    return Table.of("The circuits that represent the tasks", columns, rows)
 
 
 def pairs(report: Report) -> Table:
@@ -80,27 +80,26 @@ def pairs(report: Report) -> Table:
         "components expected by layers", "z by layers", "p by layers",
         "q of the largest p", "same sign", "rank correlation",
     )  # fmt: skip
-    return Table.of(f"Shared {matrix.of} of every pair, and what chance would share", columns, rows)
+    return Table.of(f"Shared {matrix.of} of every pair, and expected by chance", columns, rows)
 
 
 def transfers(report: Report) -> Table:
-    """Each circuit on each task, random circuits in brackets."""
+    """Transfer of each circuit to each task, random circuits in brackets."""
     matrix = report.matrix
     rows = [
         (matrix.labels[id], *(_transfer(report, id, task) for task in matrix.tasks))
         for id in matrix.order()
     ]
-    what = (
-        "Faithfulness of each circuit (row) on each task (column); in brackets the median of "
-        "random circuits with its degrees"
-        if matrix.measure == FAITHFULNESS
-        else "F, percent of the whole model's metric, of each circuit (row) on each task (column)"
-    )
+    measure = MEASURED[matrix.measure]
+    comma = "" if measure.unit is None else ","
+    what = f"{measure.label}{comma} of each circuit (row) on each task (column)"
+    if not measure.is_percent:
+        what += "; in brackets the median of random circuits with its degrees"
     return Table(what, ("circuit of", *matrix.tasks), tuple(rows))
 
 
 def ceilings(report: Report) -> Table:
-    """What circuits of one task share that were found on other prompts."""
+    """Overlap of circuits of one task that were found on different prompts."""
     matrix = report.matrix
     rows = [
         (matrix.labels[id], one.n_circuits, one.mean_iou, one.lowest_iou, one.highest_iou)
@@ -111,14 +110,14 @@ def ceilings(report: Report) -> Table:
 
 
 def families(report: Report) -> Iterator[Table]:
-    """Tasks of a family among each other, and beside the others."""
+    """Similarity of tasks of a family, among each other and with other tasks."""
     for one in report.families:
         rows = [
             (name, like.n_pairs, *map(_mean, (like.iou, like.z, like.transfer, like.gain)))
             for name, like in (("each other", one.within), *one.beside.items())
         ]
         yield Table.of(
-            f"Tasks of the family {one.family} beside others, means over pairs",
+            f"Tasks of the family {one.family} compared with others, means over pairs",
             (f"{one.family} and", "pairs", "IoU", "z", "transfer", "beyond random circuits"),
             rows,
         )
@@ -136,13 +135,13 @@ def shared_connections(report: Report) -> Table:
 
 
 def parts(report: Report) -> Table:
-    """What hangs together of what is shared."""
+    """Connected parts of the shared subgraph."""
     rows = [
         (len(one.components), one.n_connections, one.n_paths, _names(one.components))
         for one in report.shared.parts
     ]
     columns = ("components", "connections", "paths", "which")
-    return Table.of("What of it hangs together", columns, rows, most=_MOST_NAMES)
+    return Table.of("Connected parts of the shared subgraph", columns, rows, most=_MOST_NAMES)
 
 
 def paths(report: Report) -> Table:
@@ -172,7 +171,7 @@ def general_heads(report: Report) -> Table:
 
 
 def spread(report: Report) -> Table:
-    """How many parts one task uses, two, and so on, beside chance."""
+    """How many parts are used by one task, two, and so on, and by chance."""
     rows = [tuple(row.values()) for row in report.reuse.spread()]
     columns = (
         "tasks", "components", "by chance", "connections", "by chance",
@@ -181,14 +180,14 @@ def spread(report: Report) -> Table:
 
 
 def specific(report: Report) -> Table:
-    """What one task alone uses."""
+    """Parts that only one task uses."""
     rows = []
     for task, one in (report.shared.unique or {}).items():
         heads = [part.name for part in one.components if part.kind in _HEADS]
         links = [link.name for link in one.connections]
         rows.append((task, len(heads), _names(heads), len(links), _names(links)))
     columns = ("task", "heads", "strongest", "connections", "strongest")
-    return Table.of("What one task uses and no other, the strongest first", columns, rows)
+    return Table.of("Parts that only one task uses, the strongest first", columns, rows)
 
 
 def _mean(value: float | None) -> float | None:
@@ -211,7 +210,7 @@ def _transfer(report: Report, circuit: str, task: str) -> str | None:
     found = report.matrix.transfer(circuit, task)
     if found is None:
         return None
-    digits = 2 if found.measure == FAITHFULNESS else 1
+    digits = 1 if MEASURED[found.measure].is_percent else 2
     beside = "" if found.random is None else f" ({rounded(found.random, digits)})"
     return f"{rounded(found.value, digits)}{beside}"
 
@@ -225,7 +224,7 @@ def _shared_table(report: Report, what: str, of: Sequence[Used], name: str) -> T
     ]  # fmt: skip
     columns = (name, "roles", "tasks", "strength", "signs agree", *tasks)
     effects = "; columns of tasks hold the mean effect, positive helps" if tasks else ""
-    caption = f"Shared {what}, those of most tasks and the strongest first{effects}"
+    caption = f"Shared {what}, the most used and strongest first{effects}"
     return Table.of(caption, columns, rows, most=_MOST_ROWS)
 
 
@@ -243,7 +242,7 @@ def _reused(one: ReusedComponent, tasks: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _which(used: Sequence[str], tasks: Sequence[str]) -> str:
-    """Tasks that use a part, in as few words as will do."""
+    """Tasks that use a part, in a short form."""
     others = [task for task in tasks if task not in used]
     if len(others) < len(used):
         return f"all but {listed(others)}" if others else "all"

@@ -1,7 +1,7 @@
-"""Reports as files: one HTML page with everything in it, or Markdown with pictures beside it.
+"""Reports as files: one HTML page with all content, or Markdown with a folder of pictures.
 
-What a page says is escaped here, for each format in its own way: titles, notes and names are other
-people's. A page names no address, and its own policy forbids a browser to fetch any.
+All texts are escaped here for each format, because titles, notes and names come from other people.
+A page contains no addresses, and its content security policy forbids a browser to fetch any.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ SUFFIXES = (".html", ".md")
 TEMPLATES = Path(__file__).parent / "templates"
 
 _MARKUP = re.compile(r"([\\`*_\[\]<|~#&$])")
-# Characters that no page may hold, or that turn the direction of what follows.
+# Characters that no page may contain, or that change the direction of the following text.
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def check_report_file(path: Path) -> None:
-    """Refuse a file that could not be written, before work is done for it.
+    """Refuse a file that cannot be written, before any work is done.
 
     Raises:
-        BadInput: Its suffix is another, or its folder is not there.
-        MissingExtra: What draws or writes reports is not installed.
+        BadInput: Its suffix is not supported, or its folder does not exist.
+        MissingExtra: The packages that draw and write reports are not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise BadInput(f"cannot report to {str(path)!r}; name a file that ends in .html or .md")
@@ -49,20 +49,20 @@ def check_report_file(path: Path) -> None:
 
 
 def write_report(report: Report, path: Path) -> tuple[Path, ...]:
-    """Write a report by the suffix of ``path``; equal reports give equal files.
+    """Write a report in the format of the suffix of ``path``; equal reports give equal files.
 
-    HTML is one file. Markdown has its pictures in a folder beside it, :func:`pictures_folder`.
+    HTML is one file. Markdown has its pictures in a folder next to it, :func:`pictures_folder`.
 
     Args:
-        report: What to write.
-        path: Ends in ``.html`` or ``.md``; what is there is replaced.
+        report: The report.
+        path: Ends in ``.html`` or ``.md``; an existing file is replaced.
 
     Returns:
         All files written, ``path`` first.
 
     Raises:
-        BadInput: The suffix is another, or the folder is not there.
-        MissingExtra: What draws or writes reports is not installed.
+        BadInput: The suffix is not supported, or the folder does not exist.
+        MissingExtra: The packages that draw and write reports are not installed.
     """
     check_report_file(path)
     page = build_page(report)
@@ -80,12 +80,12 @@ def write_report(report: Report, path: Path) -> tuple[Path, ...]:
 
 
 def pictures_folder(path: Path) -> Path:
-    """Where the pictures of a Markdown report are: ``report_files`` beside ``report.md``."""
+    """Folder of a Markdown report's pictures: ``report_files`` next to ``report.md``."""
     return path.with_name(f"{path.stem}_files")
 
 
 def as_html(page: Page) -> str:
-    """A page as one HTML document, pictures and style inside."""
+    """Write a page as one HTML document that contains its pictures and style."""
     from markupsafe import Markup
 
     environment = _environment(autoescape=True, finalize=_writable)
@@ -95,11 +95,11 @@ def as_html(page: Page) -> str:
 
 
 def as_markdown(page: Page, folder: str) -> str:
-    """A page as Markdown as GitHub reads it.
+    """Write a page as Markdown in GitHub's dialect.
 
     Args:
         page: The page.
-        folder: Where its pictures are, beside it.
+        folder: Name of the folder of its pictures, next to it.
     """
     from markupsafe import Markup
 

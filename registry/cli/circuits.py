@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from registry.cli.attach import attachment_rows
 from registry.cli.output import Format, FormatOption, Section, notice, show_rows, show_sections
+from registry.cli.paging import AfterOption, LimitOption, say_how_to_go_on, why_empty
 from registry.cli.session import open_registry
 from registry.errors import BadInput
+from registry.known_measures import direction_of, unit_of
 from registry.rows import Rows
-from registry.words import faithfulness_in_words
+from registry.texts.words import faithfulness_in_words
 
 if TYPE_CHECKING:
     from registry.ledger.base import CircuitEntry
-    from registry.records import Circuit, Edge, Evaluation, Node, Run
+    from registry.records import Annotation, Circuit, Edge, Evaluation, Node, Run
 
 __all__ = ["CircuitArgument", "commands"]
 
@@ -66,19 +69,21 @@ def list_circuits(
     ] = None,
     search: Annotated[
         str | None,
-        typer.Option(help="Words that titles and notes must hold, all of them.", metavar="WORDS"),
+        typer.Option(help="Words that titles and notes contain; all of them.", metavar="WORDS"),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, newest first.", metavar="NUMBER")
-    ] = None,
+    limit: LimitOption = None,
+    after: AfterOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     r"""List circuits, by filters and words in titles and notes.
+
+    With --limit, the option for the next page is printed if there are more circuits.
 
     \b
     circuits list --task ioi --model smollm2
     circuits list --tag final --state active
     circuits list --search "name mover" --format json
+    circuits list --limit 20
     """
     from registry.ledger.base import CircuitFilter
     from registry.records import CircuitState
@@ -93,14 +98,14 @@ def list_circuits(
         author=author,
         state=CircuitState(state) if state else None,
         text=search,
-        # One more than asked for tells whether there are more.
-        limit=limit + 1 if limit else None,
     )
     with open_registry(context) as registry:
-        entries = registry.circuits(which)
-    rows = _rows([_entry_fields(entry) for entry in entries[:limit]], _ENTRY_COLUMNS)
-    cut = Rows(rows.columns, rows.values, truncated=len(rows) < len(entries))
-    show_rows(cut, format, columns=_TABLE_COLUMNS, empty="no such circuits", limit_option="--limit")
+        page = registry.circuits_page(which, limit=limit, after=after)
+        empty = why_empty("circuits", page.items, registry.circuits_page, after)
+    rows = _rows([_entry_fields(entry) for entry in page.items], _ENTRY_COLUMNS)
+    cut = Rows(rows.columns, rows.values, truncated=page.after is not None and after is None)
+    show_rows(cut, format, columns=_TABLE_COLUMNS, empty=empty, limit_option="--limit")
+    say_how_to_go_on(page.after)
 
 
 def show(
@@ -109,14 +114,14 @@ def show(
     top: Annotated[
         int,
         typer.Option(
-            min=0, help="How many nodes and edges, strongest first; 0 for all.", metavar="NUMBER"
+            min=0, help="Number of nodes and edges, strongest first; 0 for all.", metavar="NUMBER"
         ),
     ] = 20,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Show one circuit with its provenance and measurements.
+    r"""Show one circuit with its provenance, attached files and measurements.
 
-    CSV holds the edges alone, or the nodes where it has no edges.
+    CSV holds only the edges, or the nodes if the circuit has no edges.
 
     \b
     circuits show 3f9a02c41d7b
@@ -124,16 +129,22 @@ def show(
     """
     with open_registry(context) as registry:
         stored = registry.circuit(circuit)
-        runs = {run.id: run for run in registry.ledger.runs()}
+        annotations = registry.annotations(stored.id)
+        runs = {run.id: run for run in registry.ledger.runs(stored.entry.runs)}
+        attached = registry.attachments(stored.id)
     entry, content = stored.entry, stored.circuit
     sections = [
         Section("circuit", _content_fields(content, entry)),
         Section("labels", _label_fields(entry)),
         Section("runs", _run_rows(entry, runs)),
         Section("files", _file_rows(entry)),
+        Section("attachments", attachment_rows(attached)),
         Section("evaluations", _evaluation_rows(stored.evaluations, whole=format is Format.JSON)),
         Section("in words", _in_words(entry)),
-        Section("nodes", _node_rows(_strongest(content.nodes, top))),
+        Section("annotations", _annotation_rows(annotations)),
+        Section(
+            "nodes", _node_rows(_strongest(content.nodes, top), whole=format is not Format.TABLE)
+        ),
         Section("edges", _edge_rows(_strongest(content.edges, top))),
     ]
     show_sections(sections, format, csv="edges" if content.edges else "nodes")
@@ -158,7 +169,7 @@ def tag(
     circuits tag 3f9a02c41d7b draft --remove
     """
     if empty := [tag for tag in tags if not tag.strip()]:
-        raise BadInput(f"{empty[0]!r} is no tag; give one word or more")
+        raise BadInput(f"{empty[0]!r} is not a tag; give one word or more")
     with open_registry(context) as registry:
         registry.tag(circuit, **{"remove" if remove else "add": tags})
         labels = registry.circuit(circuit).entry.labels
@@ -168,7 +179,7 @@ def tag(
 def note(
     context: typer.Context,
     circuit: CircuitArgument,
-    text: Annotated[str, typer.Argument(help="What to note.", metavar="TEXT")],
+    text: Annotated[str, typer.Argument(help="Text of the note.", metavar="TEXT")],
 ) -> None:
     r"""Add a note to a circuit.
 
@@ -185,14 +196,14 @@ def note(
 def retract(
     context: typer.Context,
     circuit: CircuitArgument,
-    reason: Annotated[str, typer.Option(help="What was wrong with it.", metavar="TEXT")],
+    reason: Annotated[str, typer.Option(help="Reason for the retraction.", metavar="TEXT")],
     superseded_by: Annotated[
-        str | None, typer.Option(help="Newer circuit that takes its place.", metavar="CIRCUIT")
+        str | None, typer.Option(help="Newer circuit that replaces it.", metavar="CIRCUIT")
     ] = None,
 ) -> None:
-    r"""Mark a circuit as no longer held true.
+    r"""Mark a circuit as no longer valid.
 
-    It leaves the graph and its answers, not the record.
+    It is removed from the graph and its answers, not from the record.
 
     \b
     circuits retract 3f9a02c41d7b --reason "prompts had unequal lengths"
@@ -276,14 +287,26 @@ def _file_rows(entry: CircuitEntry) -> Rows:
 
 
 def _evaluation_rows(evaluations: Sequence[Evaluation], *, whole: bool) -> Rows:
-    """Evaluations with what else they say; unless ``whole``, without its lists, such as curves."""
-    fields = ("task", "measure", "value", "full", "empty", "ablation", "n_prompts", "parameters")
-    records = [evaluation.model_dump() for evaluation in evaluations]
+    """Evaluations; unless ``whole``, without runs and without lists such as curves."""
+    short = (
+        "task", "measure", "value", "unit", "better", "full", "empty", "ablation", "n_prompts",
+        "parameters",
+    )  # fmt: skip
+    fields = (*short, "run") if whole else short
+    records = [
+        {**one.model_dump(), "unit": unit_of(one.measure), "better": direction_of(one.measure)}
+        for one in evaluations
+    ]
     if not whole:
         for record in records:
             said = record["parameters"].items()
             record["parameters"] = {k: v for k, v in said if not isinstance(v, list | dict)}
     return _rows(records, fields)
+
+
+def _annotation_rows(annotations: Sequence[Annotation]) -> Rows:
+    fields = ("node", "role", "said_by", "run", "scores")
+    return _rows([annotation.model_dump() for annotation in annotations], fields)
 
 
 def _in_words(entry: CircuitEntry) -> dict[str, Any]:
@@ -292,8 +315,11 @@ def _in_words(entry: CircuitEntry) -> dict[str, Any]:
     return {"faithfulness": faithfulness_in_words(entry.faithfulness, entry.metric)}
 
 
-def _node_rows(nodes: Sequence[Node]) -> Rows:
-    fields = ("component", "position", "effect", "rank", "role")
+def _node_rows(nodes: Sequence[Node], *, whole: bool) -> Rows:
+    """Nodes; unless ``whole``, with a column for densities only if one is known."""
+    fields = ["component", "position", "effect", "rank", "role"]
+    if whole or any(node.density is not None for node in nodes):
+        fields.append("density")
     return _rows([node.model_dump() for node in nodes], fields)
 
 
@@ -303,7 +329,7 @@ def _edge_rows(edges: Sequence[Edge]) -> Rows:
 
 
 def _strongest(parts: Sequence[Any], top: int) -> list[Any]:
-    """The first ``top`` by rank, else by size of effect; those without either come last."""
+    """The first ``top`` by rank, else by absolute effect; parts without either come last."""
     ordered = sorted(parts, key=lambda part: (part.rank or len(parts) + 1, -abs(part.effect or 0)))
     return ordered[:top] if top else ordered
 

@@ -1,4 +1,4 @@
-"""``circuits doctor``: check every part of an installation and a registry, and say what to do."""
+"""``circuits doctor``: check every part of an installation and a registry, and suggest remedies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from registry.rows import Rows
 
 if TYPE_CHECKING:
     from registry.registry import Registry, Status
-    from registry.settings import LocalSettings, Settings
+    from registry.settings.local import LocalSettings, Settings
 
 __all__ = ["Check", "State", "commands", "examine"]
 
@@ -34,12 +34,12 @@ _EXTRAS = {
     "parquet": ("pyarrow",),
 }
 _SAMPLE = 50
-_NAMED = 3
+_NAMED, _DIGITS = 3, 12
 _LOW_BYTES, _TOO_LOW_BYTES = 2_000_000_000, 200_000_000
 
 
 class State(StrEnum):
-    """How a part is."""
+    """The state of a part."""
 
     OK = "ok"
     WARN = "warn"
@@ -48,7 +48,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found out about one part, and what to do where it is not well."""
+    """The finding about one part, and the advice if there is a problem."""
 
     part: str
     state: State
@@ -64,20 +64,21 @@ def commands(app: typer.Typer) -> None:
 def doctor(
     context: typer.Context,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help=f"Verify every artifact, not {_SAMPLE} of them.")
+        bool, typer.Option("--thorough", help=f"Verify every artifact, not only {_SAMPLE}.")
     ] = False,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Check a model instead: whether its circuits can be found, and why not. Loads it.",
+            help="Check a model instead: load it and report whether its circuits can be found.",
         ),
     ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Check every part and say what to do.
+    r"""Check every part and suggest remedies.
 
-    Changes nothing. The exit code is 1 if anything fails.
+    The only change it makes is to record dead runs as interrupted. The exit code is 1 if any check
+    fails.
 
     \b
     circuits doctor
@@ -95,10 +96,10 @@ def doctor(
 
 
 def examine(settings: Callable[[], LocalSettings], *, thorough: bool = False) -> Iterator[Check]:
-    """Check the installation, then as much of the registry as can be reached.
+    """Check the installation, then all parts of the registry that can be reached.
 
     Args:
-        settings: Gives the registry's settings, or raises why there are none.
+        settings: Returns the registry's settings, or raises the reason why there are none.
         thorough: Verify every artifact rather than a sample.
     """
     from registry.registry import Registry
@@ -126,6 +127,7 @@ def examine(settings: Callable[[], LocalSettings], *, thorough: bool = False) ->
     try:
         with Registry.open(settings=found) as registry:
             yield _pages(registry)
+            yield _runs(registry)
             if "artifacts" not in refused:
                 yield _artifacts(registry, thorough=thorough)
             if "graph" not in refused:
@@ -148,7 +150,7 @@ def _extra(name: str, modules: tuple[str, ...]) -> Check:
     absent = [module for module in modules if find_spec(module) is None]
     if not absent:
         return Check(f"extra {name}", State.OK, "installed")
-    # An extra is a choice: without it, what needs it says so.
+    # Extras are optional: a feature that needs a missing extra reports it.
     advice = f"if you need it: pip install 'circuit-registry[{name}]'"
     return Check(f"extra {name}", State.OK, f"not installed ({', '.join(absent)})", advice)
 
@@ -167,7 +169,7 @@ def _plugins() -> Iterator[Check]:
 
     n_others, faults = check_plugins()
     for fault in faults:
-        yield Check("plug-ins", State.WARN, str(fault), "until then it is left out")
+        yield Check("plug-ins", State.WARN, str(fault), "it is skipped until then")
     if not faults:
         yield Check("plug-ins", State.OK, f"{n_others} of other packages")
 
@@ -179,7 +181,7 @@ def _trust(local: LocalSettings) -> Check:
     if local.refused:
         advice = f"circuits trust {shlex.quote(str(local.settings.home))}"
         return Check("trust", State.FAIL, local.refusal(), advice)
-    return Check("trust", State.OK, "leads nowhere that you did not name or accept")
+    return Check("trust", State.OK, "leads only to places that you named or accepted")
 
 
 def _permissions(home: Path) -> Check:
@@ -187,7 +189,7 @@ def _permissions(home: Path) -> Check:
         return Check("permissions", State.OK, f"{home} is readable and writable")
     if os.access(home, os.R_OK | os.X_OK):
         advice = "to record, make the folder or its mount writable"
-        return Check("permissions", State.WARN, f"{home} can only be read", advice)
+        return Check("permissions", State.WARN, f"{home} is read-only", advice)
     advice = f"make it yours: chown -R {_user()} {home}"
     return Check("permissions", State.FAIL, f"{home} is not writable for {_user()}", advice)
 
@@ -229,6 +231,28 @@ def _pages(registry: Registry) -> Check:
     return Check("ledger pages", State.OK, "sound")
 
 
+def _runs(registry: Registry) -> Check:
+    """Whether the runs recorded as running are alive; dead runs are recorded as interrupted."""
+    from registry.lives import LONGEST_SILENCE, Standing, standing
+
+    try:
+        ended = registry.interrupt_dead_runs()
+        lives = registry.ledger.lives()
+    except CircuitsError as error:
+        return Check("runs", State.FAIL, str(error), "see --ledger and CIRCUITS_LEDGER")
+    silent = [run for run, life in lives.items() if standing(life) is Standing.SILENT]
+    finding = f"{len(lives)} running"
+    if ended:
+        named = ", ".join(run[:_DIGITS] for run in ended[:_NAMED])
+        finding += f"; {len(ended)} had died and are interrupted now: {named}"
+    if silent:
+        hours = LONGEST_SILENCE.total_seconds() / 3600
+        named = ", ".join(run[:_DIGITS] for run in silent[:_NAMED])
+        finding += f"; {len(silent)} silent for more than {hours:.0f} hours: {named}"
+        return Check("runs", State.WARN, finding, "check again later; they are interrupted then")
+    return Check("runs", State.OK, finding)
+
+
 def _artifacts(registry: Registry, *, thorough: bool) -> Check:
     n_known = len(registry.ledger.artifacts())
     n_read = n_known if thorough else min(_SAMPLE, n_known)
@@ -241,7 +265,7 @@ def _artifacts(registry: Registry, *, thorough: bool) -> Check:
         more = f" (and {len(found) - _NAMED} more)" if len(found) > _NAMED else ""
         finding = f"{len(found)} of {n_known} artifacts are bad: {first}{more}"
         return Check("artifacts", State.FAIL, finding, _MEND)
-    return Check("artifacts", State.OK, f"verified {n_read} of {n_known}, all are there")
+    return Check("artifacts", State.OK, f"verified {n_read} of {n_known}, none is missing")
 
 
 _MEND = "circuits mend BACKUP.zip, a bundle, or the original files"
@@ -252,15 +276,15 @@ _REBUILD = "circuits rebuild"
 def _graph(registry: Registry) -> Iterator[Check]:
     status = registry.status()
     if status.pending:
-        advice = _SYNC if status.sync_helps else "recording goes on; mend the graph first"
+        advice = _SYNC if status.sync_helps else "recording continues; repair the graph first"
         yield Check("pending", State.WARN, f"{status.pending} changes are not in the graph", advice)
     else:
         yield Check("pending", State.OK, "nothing is pending")
     for one in status.put_aside[:_NAMED]:
-        yield Check("put aside", State.WARN, str(one), f"mend what it says, then {_SYNC}")
+        yield Check("put aside", State.WARN, str(one), f"repair the cause, then {_SYNC}")
     if not status.graph.startswith("ready"):
-        then = f"then {_SYNC}" if status.sync_helps else "do what the finding says"
-        yield Check("graph", State.FAIL, status.graph, f"recording goes on; {then}")
+        then = f"then {_SYNC}" if status.sync_helps else "follow the finding"
+        yield Check("graph", State.FAIL, status.graph, f"recording continues; {then}")
         return
     yield _circuits_in_graph(registry, status)
     if not registry.settings.graph_is_embedded:
@@ -270,7 +294,7 @@ def _graph(registry: Registry) -> Iterator[Check]:
 def _circuits_in_graph(registry: Registry, status: Status) -> Check:
     rows = registry.cypher("MATCH (c:Circuit) RETURN c.id AS id ORDER BY id").expecting(id="string")
     in_graph = {row["id"] for row in rows}
-    # Superseded circuits stay in the graph, retracted ones leave it.
+    # Superseded circuits stay in the graph; retracted circuits are removed from it.
     kept = {entry.id for entry in registry.circuits() if entry.labels.state != "retracted"}
     kept -= {one.change.key for one in status.put_aside}
     if in_graph == kept:
@@ -286,19 +310,19 @@ _JAVA, _ENDS_WITHOUT_MEMORY = "server.jvm.additional", "-XX:+ExitOnOutOfMemoryEr
 
 
 def _graph_limits(registry: Registry) -> Check:
-    """Whether one statement can take all of the server's memory, and what happens if it does."""
+    """Whether one statement can use all of the server's memory, and the consequence if it does."""
     part, advice = "graph limits", "see 'Limits' in docs/production.md"
     try:
         limits = registry.graph_limits()
     except CircuitsError as error:
         return Check(part, State.WARN, str(error), advice)
     if not limits:
-        return Check(part, State.WARN, "the server does not let us see its memory limits", advice)
+        return Check(part, State.WARN, "the server does not show its memory limits", advice)
     open_ended = [name for name in (_OF_ALL, _OF_ONE) if limits.get(name, "0")[:1] in ("0", "")]
     if open_ended:
         return Check(part, State.WARN, f"no limit is set by {' and '.join(open_ended)}", advice)
     if _ENDS_WITHOUT_MEMORY not in limits.get(_JAVA, ""):
-        finding = f"the server goes on without memory: {_JAVA} lacks {_ENDS_WITHOUT_MEMORY}"
+        finding = f"the server runs on when out of memory: {_JAVA} lacks {_ENDS_WITHOUT_MEMORY}"
         return Check(part, State.WARN, finding, advice)
     finding = f"{limits[_OF_ONE]} of memory for a statement, {limits[_OF_ALL]} for all"
     return Check(part, State.OK, finding)

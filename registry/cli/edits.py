@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.aliases import resolve_component
-from registry.cli.failures import first_problem
+from registry.cli.attach import attachment_rows
 from registry.cli.output import (
     Format,
     FormatOption,
@@ -20,11 +19,15 @@ from registry.cli.output import (
     show_rows,
     show_sections,
 )
+from registry.cli.paging import AfterOption, LimitOption, say_how_to_go_on, why_empty
 from registry.cli.session import open_registry
 from registry.cli.values import assignments, read_json
 from registry.errors import BadInput
+from registry.known_measures import direction_of, notes_on_values, unit_of
+from registry.models.aliases import resolve_component
 from registry.names import known_model
 from registry.rows import Rows
+from registry.texts.problems import first_problem
 
 if TYPE_CHECKING:
     from registry.records import Edit, Outcome, SourceFile
@@ -66,7 +69,7 @@ def attach(
     ] = None,
     circuit: Annotated[
         list[str] | None,
-        typer.Option(help="Circuit it was aimed at; repeat for several.", metavar="CIRCUIT"),
+        typer.Option(help="Circuit that it targeted; repeat for several.", metavar="CIRCUIT"),
     ] = None,
     model: Annotated[
         str | None,
@@ -77,41 +80,39 @@ def attach(
     ] = None,
     component: Annotated[
         list[str] | None,
-        typer.Option(help="Part it modified, such as m5 or a9.h6; repeat.", metavar="COMPONENT"),
+        typer.Option(help="Modified component, such as m5 or a9.h6; repeat.", metavar="COMPONENT"),
     ] = None,
     restriction: Annotated[
         str | None,
         typer.Option(
-            help="What it was confined to: circuit, complement, random, layers, model.",
+            help="Where it was allowed: circuit, complement, random, layers, model.",
             metavar="WORD",
         ),
     ] = None,
     request: Annotated[
         list[str] | None,
         typer.Option(
-            help="What was to change, as key=value (subject=..., target_new=...).",
+            help="Intended change, as key=value (subject=..., target_new=...).",
             metavar="KEY=VALUE",
         ),
     ] = None,
     hyperparameter: Annotated[
         list[str] | None, typer.Option(help="Setting of the editor.", metavar="KEY=VALUE")
     ] = None,
-    note: Annotated[
-        str | None, typer.Option(help="Anything else worth knowing.", metavar="TEXT")
-    ] = None,
+    note: Annotated[str | None, typer.Option(help="Any other information.", metavar="TEXT")] = None,
     outcome: Annotated[
         list[str] | None,
         typer.Option(
-            help="What was measured: metric=efficacy,protocol=generation,before=0.1,after=0.9,"
+            help="A measurement: metric=efficacy,protocol=generation,before=0.1,after=0.9,"
             "task=ioi,n_prompts=50; repeat for several.",
             metavar="KEY=VALUE,...",
         ),
     ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Attach an edit and what was measured after it to stored circuits.
+    r"""Attach an edit and its measured outcomes to stored circuits.
 
-    Options go before what the file says. The same edit again changes nothing.
+    Options override the file. Attaching the same edit again changes nothing.
 
     \b
     circuits edits attach --circuit 3f9a --editor ROME --component m5 \
@@ -142,34 +143,40 @@ def attach(
     with open_registry(context) as registry:
         edit, outcomes = _records(given, registry, str(file) if file else "the edit")
         identifier = registry.attach_edit(edit, outcomes)
+    for note_ in notes_on_values((), outcomes):
+        notice(f"note: {note_}")
     show_record({"edit": identifier, "circuits": edit.circuits, "outcomes": len(outcomes)}, format)
 
 
 def list_edits(
     context: typer.Context,
     circuit: Annotated[
-        str | None, typer.Option(help="Only edits aimed at this circuit.", metavar="CIRCUIT")
+        str | None, typer.Option(help="Only edits that targeted this circuit.", metavar="CIRCUIT")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Only edits of this model.", metavar="MODEL")
     ] = None,
+    limit: LimitOption = None,
+    after: AfterOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""List edits, oldest first.
+    r"""List edits, newest first.
+
+    With --limit, the option for the next page is printed if there are more edits.
 
     \b
     circuits edits list
     circuits edits list --circuit 3f9a --format json
+    circuits edits list --limit 20
     """
+    from registry.ledger.base import EditFilter
+
     with open_registry(context) as registry:
         aimed_at = registry.ledger.circuit(circuit).id if circuit else None
         slug = known_model(registry.ledger, model) if model else None
-        chosen = {
-            edit.id: edit
-            for edit in registry.edits()
-            if (aimed_at is None or aimed_at in edit.circuits)
-            and (slug is None or edit.model == slug)
-        }
+        which = EditFilter(circuit=aimed_at, model=slug)
+        page = registry.ledger.edits_page(which, limit=limit, after=after)
+        chosen = {edit.id: edit for edit in page.items}
         outcomes = registry.ledger.outcomes_of(chosen)
         rows = [
             (
@@ -184,8 +191,10 @@ def list_edits(
             )
             for key, edit in chosen.items()
         ]
+        empty = why_empty("edits", rows, registry.ledger.edits_page, after)
     columns = ("edit", "model", "editor", "restriction", "components", "circuits", "outcomes")
-    show_rows(Rows((*columns, "note"), tuple(rows)), format, empty="no such edits")
+    show_rows(Rows((*columns, "note"), tuple(rows)), format, empty=empty)
+    say_how_to_go_on(page.after)
 
 
 def show(
@@ -195,7 +204,7 @@ def show(
     ],
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Show one edit with what was measured after it. CSV holds the outcomes alone.
+    r"""Show one edit with its outcomes. CSV holds only the outcomes.
 
     \b
     circuits edits show 9c01
@@ -204,11 +213,13 @@ def show(
         found = registry.edit(edit)
         outcomes = registry.outcomes(found.id)
         files = registry.ledger.edit_files(found.id)
+        attached = registry.attachments(found.id)
     fields = {"id": found.id, **found.model_dump()}
     sections = [
         Section("edit", fields),
         Section("files", _rows(files, _FILE_KEYS)),
-        Section("outcomes", _rows(outcomes, _OUTCOME_KEYS)),
+        Section("attachments", attachment_rows(attached)),
+        Section("outcomes", _outcome_rows(outcomes)),
     ]
     show_sections(sections, format, csv="outcomes")
 
@@ -305,12 +316,12 @@ def _model(given: Any, of_circuits: set[str], registry: Registry) -> str:
         return next(iter(of_circuits))
     model = known_model(registry.ledger, str(given))
     if foreign := of_circuits - {model}:
-        raise BadInput(f"the edit is of {model}, but aimed at a circuit of {min(foreign)}")
+        raise BadInput(f"the edit is of {model}, but it targeted a circuit of {min(foreign)}")
     return model
 
 
 def _local(name: str, model: str) -> str:
-    """A component's local name, given with its model or without."""
+    """A component's local name, from a name with or without its model."""
     from registry.identifiers import parse_component
 
     if "/" not in name:
@@ -333,12 +344,19 @@ def _validated(record: Any, fields: Mapping[str, Any], where: str) -> Any:
 
     try:
         made = record.model_validate(fields)
-        made.id  # noqa: B018 - hashing it refuses what JSON cannot hold
+        made.id  # noqa: B018 - hashing it refuses values that JSON cannot hold
     except ValidationError as error:
         raise BadInput(f"{where}: {first_problem(error)}") from error
     except (TypeError, ValueError) as error:
         raise BadInput(f"{where}: {error}") from error
     return made
+
+
+def _outcome_rows(outcomes: Sequence[Outcome]) -> Rows:
+    found = _rows(outcomes, _OUTCOME_KEYS)
+    details = ((unit_of(one.metric), direction_of(one.metric)) for one in outcomes)
+    values = tuple((*row, *more) for row, more in zip(found.values, details, strict=True))
+    return Rows((*found.columns, "unit", "better"), values)
 
 
 def _rows(records: Sequence[Outcome] | Sequence[SourceFile], keys: tuple[str, ...]) -> Rows:

@@ -1,4 +1,4 @@
-"""Commands that ask the graph: named queries and the user's own Cypher."""
+"""Commands that query the graph: named queries and the user's own Cypher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from registry.cli.output import (
 )
 from registry.cli.session import open_registry
 from registry.cli.values import assignments, split_assignment
-from registry.errors import BadInput, NotFound
+from registry.errors import BadInput
 from registry.rows import Rows
 
 if TYPE_CHECKING:
@@ -37,18 +37,18 @@ def query(
     context: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(help="Name of a query; without one, they are listed.", metavar="NAME"),
+        typer.Argument(help="Name of a query; without one, list the queries.", metavar="NAME"),
     ] = None,
     parameters: Annotated[
         list[str] | None,
-        typer.Argument(help="Its parameters. A list has commas.", metavar="KEY=VALUE"),
+        typer.Argument(help="Its parameters; list items have commas between.", metavar="KEY=VALUE"),
     ] = None,
     about: Annotated[
-        bool, typer.Option("--about", help="Say what the query takes and returns instead.")
+        bool, typer.Option("--about", help="Describe the query's parameters and columns instead.")
     ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Answer a named query; without a name, list them.
+    r"""Answer a named query; without a name, list the queries.
 
     \b
     circuits query
@@ -82,15 +82,15 @@ def cypher(
         float, typer.Option(min=0.001, help="Seconds after which it is stopped.", metavar="SECONDS")
     ] = 60.0,
     max_rows: Annotated[
-        int, typer.Option(min=1, help="At most so many rows.", metavar="NUMBER")
+        int, typer.Option(min=1, help="Maximum number of rows.", metavar="NUMBER")
     ] = 100_000,
     max_memory: Annotated[
         float,
-        typer.Option(min=0.001, help="Memory it may take here, beside the graph.", metavar="GB"),
+        typer.Option(min=0.001, help="Memory it may use here, besides the graph.", metavar="GB"),
     ] = 2.0,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Answer a Cypher statement of your own, which can only read.
+    r"""Answer your own Cypher statement, which can only read.
 
     \b
     circuits cypher "MATCH (c:Circuit) RETURN c.id AS id, c.task AS task ORDER BY id"
@@ -113,7 +113,7 @@ def cypher(
 
 
 def _given(texts: Sequence[str]) -> dict[str, Any]:
-    """Texts by key, for the catalogue to read by type; a key that comes again makes a list."""
+    """Texts by key, which the catalogue reads by type; a repeated key makes a list."""
     values: dict[str, Any] = {}
     for text in texts:
         key, value = split_assignment(text, "parameter")
@@ -127,14 +127,14 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _say_models(query: NamedQuery, given: Mapping[str, Any], rows: Rows) -> None:
-    """Tell that rows are of several models, where the query could be told to take one alone."""
+    """Note that rows are of several models, if the query has a parameter to choose one."""
     takes_model = any(p.name == "model" and not p.required for p in query.parameters)
     if not takes_model or given.get("model") or "model" not in rows.columns:
         return
     models = list(dict.fromkeys(row["model"] for row in rows))
     if len(models) > 1:
         notice(
-            f"note: rows of {len(models)} models, each counted on its own: {', '.join(models)};"
+            f"note: rows of {len(models)} models, each counted separately: {', '.join(models)};"
             " model=NAME shows one of them"
         )
 
@@ -164,12 +164,9 @@ def _describe(name: str, format: Format) -> None:
 
 
 def _known(name: str) -> NamedQuery:
-    from registry.catalogue import load_catalogue
+    from registry.catalogue import find_query
 
-    catalogue = load_catalogue()
-    if name not in catalogue:
-        raise NotFound("query", name, "known: " + ", ".join(catalogue))
-    return catalogue[name]
+    return find_query(name)
 
 
 def _signature(parameter: Parameter) -> str:

@@ -1,4 +1,4 @@
-"""Logging of one invocation: short lines on standard error, a full log to a file if asked."""
+"""Logging of one command: short lines on standard error, a full log to a file on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OURS = ("registry", "ingest", "queries")
 
 
 class LogLevel(StrEnum):
-    """How much is logged."""
+    """The level from which messages are logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -27,7 +27,7 @@ class LogLevel(StrEnum):
 
 
 class _WithoutSecrets(logging.Formatter):
-    """Blots out passwords; in what is not our own words, everything that could be one."""
+    """Removes passwords; from texts of other packages, everything that could be a password."""
 
     def formatException(self, ei: Any) -> str:
         return scrubbed(super().formatException(ei))
@@ -37,7 +37,7 @@ class _WithoutSecrets(logging.Formatter):
 
 
 class _Line(_WithoutSecrets):
-    """``warning: text`` on a line without passwords; tracebacks only where debugging asks."""
+    """``warning: text`` on one line without passwords; tracebacks only when debugging."""
 
     def __init__(self, *, tracebacks: bool) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class _Full(_WithoutSecrets):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        # A log is read on terminals, too.
+        # People read logs on terminals, too.
         return self.cleaned(record, escaped(super().format(record), keep="\n\t"))
 
 
 class _Once:
-    """Lets a warning through once: a command that asks thirty questions warns of each."""
+    """Lets each warning through once: a command with thirty queries would repeat it for each."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -78,8 +78,8 @@ class _Once:
 def start_logging(level: LogLevel, file: Path | None = None) -> None:
     """Send our log to standard error from ``level`` on, and all of it to ``file``.
 
-    Other packages are heard from when debugging, and in the file from warnings on. Called again,
-    it replaces what it set up before.
+    Messages of other packages appear when debugging; the file has their warnings and errors.
+    A second call replaces the handlers of the first.
 
     Raises:
         BadInput: The file cannot be written.

@@ -1,12 +1,12 @@
 """The only place where commands write: answers to standard output, notices to standard error.
 
-An answer is a table for people, JSON or CSV for programs. Standard output carries the answer
-alone, so that it can be piped. Tables shorten ids to the 12 digits that commands accept; JSON and
-CSV keep them whole.
+An answer is a table for people, JSON or CSV for programs. Standard output carries only the answer,
+so it can be piped. Tables shorten ids to the 12 digits that commands accept; JSON and CSV keep the
+whole ids.
 
-Much of it is other people's text: what would redraw a terminal is shown as an escape, JSON says it
-with escapes of its own, and CSV keeps it, with an apostrophe before what a spreadsheet would take
-for a formula.
+Answers contain texts of other people. Characters that would redraw a terminal are shown as escapes.
+JSON has its own escapes. CSV keeps the characters, with an apostrophe before a text that a
+spreadsheet would treat as a formula.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from shutil import get_terminal_size
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from registry.cli.printable import escaped, escaped_json, one_line
-from registry.csv_cells import guarded_cell
-from registry.rows import Rows
+from registry.rows import Rows, plain, plain_parts
+from registry.texts.csv_cells import guarded_cell
 
 __all__ = [
     "Format",
@@ -47,9 +44,9 @@ __all__ = [
 _ID = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b")
 _SHOWN_DIGITS = 12
 _SLICE = 32_768  # characters
-_GAP = 2  # columns between two of a table
+_GAP = 2  # characters between two columns of a table
 _FOLDED = 24  # a text longer than this may be folded on a terminal
-_WIDE = 100_000  # columns; a table that is piped is never folded
+_WIDE = 100_000  # characters; a table that is piped is never folded
 
 
 class Format(StrEnum):
@@ -63,7 +60,7 @@ class Format(StrEnum):
 FormatOption = Annotated[
     Format, typer.Option("--format", help="Write a table, JSON or CSV.", show_default=True)
 ]
-"""The option every reading command takes: ``format: FormatOption = Format.TABLE``."""
+"""The option of every command that reads: ``format: FormatOption = Format.TABLE``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +79,12 @@ def show_rows(
     empty: str = "nothing found",
     limit_option: str = "--max-rows",
 ) -> None:
-    """Write rows; a notice says where a table has none, and where a limit cut them.
+    """Write rows; notices report an empty table and rows that a limit omitted.
 
     Args:
         rows: What to write.
-        format: How; JSON and CSV get all columns.
-        columns: Those a table shows; all by default.
+        format: Output format; JSON and CSV get all columns.
+        columns: Columns of a table; all by default.
         empty: Notice for a table without rows.
         limit_option: Option that sets the limit, for the notice.
     """
@@ -114,12 +111,12 @@ def show_record(record: Mapping[str, Any], format: Format) -> None:
 
 
 def show_sections(sections: Sequence[Section], format: Format, *, csv: str) -> None:
-    """Write several parts: under titles, or as one JSON object; CSV holds the part ``csv`` alone.
+    """Write sections, under titles or as one JSON object; CSV holds only the section ``csv``.
 
-    A table leaves out parts that hold nothing.
+    A table omits empty sections.
     """
     if format is Format.JSON:
-        write_text(_json({section.title: _plain_section(section) for section in sections}))
+        write_text(_json(plain_parts({one.title: one.content for one in sections})))
     elif format is Format.CSV:
         chosen = next(section for section in sections if section.title == csv)
         _write(_csv(_section_rows(chosen)))
@@ -129,12 +126,12 @@ def show_sections(sections: Sequence[Section], format: Format, *, csv: str) -> N
 
 
 def notice(text: str) -> None:
-    """Tell the user something that is not the answer, on standard error."""
+    """Print a message that is not part of the answer, on standard error."""
     sys.stderr.write(f"{one_line(text)}\n")
 
 
 def progress_line(doing: str) -> Callable[[int, int], None]:
-    """A function to call with done and total: redraws one line, on a terminal only."""
+    """A function of done and total that redraws one line, only on a terminal."""
     from time import monotonic
 
     started = monotonic()
@@ -155,8 +152,8 @@ def write_text(text: str) -> None:
 
 
 def _write(text: str) -> None:
-    # In slices: where Python runs unbuffered, a reader that leaves during a single long write goes
-    # unnoticed.
+    # In slices: if Python is unbuffered and the reader closes the pipe during one long write,
+    # Python does not notice it.
     for start in range(0, len(text), _SLICE):
         sys.stdout.write(text[start : start + _SLICE])
     sys.stdout.flush()
@@ -172,8 +169,8 @@ def _section_table(section: Section) -> str:
 
 
 def _table(rows: Rows, *, header: bool = True) -> str:
-    """Draw a table; on a terminal, texts are folded to its width, short values never are."""
-    # Imported here: JSON and CSV, which scripts call in loops, do without.
+    """Draw a table; on a terminal, long texts are folded to its width, short values are not."""
+    # Imported here: JSON and CSV, which scripts request in loops, do not need it.
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
@@ -200,7 +197,7 @@ def _table(rows: Rows, *, header: bool = True) -> str:
     buffer = io.StringIO()
     console = Console(file=buffer, force_terminal=interactive, highlight=False, width=_WIDE)
     if interactive:
-        # Where even this does not fit, the terminal wraps lines: better than words cut in two.
+        # If even this does not fit, the terminal wraps lines, which is better than split words.
         console.width = max(get_terminal_size().columns, needed)
     console.print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))
@@ -208,7 +205,7 @@ def _table(rows: Rows, *, header: bool = True) -> str:
 
 def cell_text(value: Any) -> str:
     """A value as a table shows it: ids shortened, floats to four digits, lists with commas."""
-    value = _plain(value)
+    value = plain(value)
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -216,7 +213,7 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        # Maps have commas of their own.
+        # Maps contain commas.
         between = "; " if any(isinstance(item, dict) for item in value) else ", "
         return between.join(cell_text(item) for item in value)
     if isinstance(value, dict):
@@ -242,23 +239,23 @@ def _narrowed(rows: Rows, columns: Sequence[str] | None) -> Rows:
 
 
 def _json(value: Any) -> str:
-    return escaped_json(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    return escaped_json(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _csv(rows: Rows) -> str:
-    # Python puts a lone carriage return in quotes only where it belongs to the end of a line.
+    # Python quotes a lone carriage return only if the line end contains one.
     lines: list[str] = []
     writer = csv.writer(_Lines(lines.append), lineterminator="\n\r")
     writer.writerow([guarded_cell(column) for column in rows.columns])
     for row in rows.values:
-        writer.writerow([_csv_cell(_plain(value)) for value in row])
-    # A file gets the text as it is; a terminal would obey it.
+        writer.writerow([_csv_cell(plain(value)) for value in row])
+    # A file gets the text unchanged; a terminal would act on its control characters.
     text = "".join(line.removesuffix("\r") for line in lines)
     return escaped(text, keep="\n") if sys.stdout.isatty() else text
 
 
 class _Lines(NamedTuple):
-    """What the standard library takes for a file: it is given one row at a time."""
+    """A file-like object for the csv module, which receives one row at a time."""
 
     write: Callable[[str], None]
 
@@ -269,28 +266,6 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     return guarded_cell(value) if isinstance(value, str) else value
-
-
-def _plain(value: Any) -> Any:
-    """A value in JSON's types; what JSON lacks, such as NaN and dates, becomes text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, StrEnum | Path):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    return str(value)
-
-
-def _plain_section(section: Section) -> Any:
-    content = section.content
-    return content.to_dicts() if isinstance(content, Rows) else dict(content)
 
 
 def _section_rows(section: Section) -> Rows:

@@ -11,11 +11,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from registry.cli.commands import COMMANDS_GROUP, ROOT_OPTIONS, commands, find_command, root_help
 from registry.cli.logs import LogLevel, start_logging
-from registry.cli.main import COMMANDS_GROUP, ROOT_OPTIONS, commands, find_command, root_help
 from registry.cli.session import Session
 from registry.errors import BadInput
-from registry.settings_table import SETTINGS, has_password
+from registry.settings.table import SETTINGS, has_password
 
 __all__ = ["command_group", "run"]
 
@@ -30,7 +30,7 @@ class LazyGroup(TyperGroup):
         return [command.name for command in commands()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - as above
-        """Import and build one command; None if there is none of that name."""
+        """Import and build one command; None if no command has that name."""
         command = find_command(cmd_name)
         if command is None:
             return None
@@ -41,17 +41,17 @@ class LazyGroup(TyperGroup):
             return command_group(register).commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that arguments begin with.
+        """Find the command at the start of the arguments.
 
         Raises:
-            BadInput: There is none of that name; the text says which are near.
+            BadInput: No command has that name; the message lists similar names.
         """
         if args and find_command(args[0]) is None and not ctx.resilient_parsing:
             raise BadInput(_no_command(args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
     def get_help(self, ctx: Any) -> str:  # noqa: ARG002 - as above
-        """The text that :mod:`registry.cli.main` prints without loading this module."""
+        """The text that :mod:`registry.cli.commands` makes without loading this module."""
         return root_help().rstrip("\n")
 
 
@@ -61,17 +61,22 @@ def command_group(register: Any) -> TyperGroup:
     app.callback()(lambda: None)
     register(app)
     group = get_group(app)
-    _keep_examples(group)
+    _prepare(group)
     return group
 
 
-def _keep_examples(group: TyperGroup) -> None:
-    r"""Turn the two characters ``\b`` of a raw docstring into the mark against rewrapping."""
+def _prepare(group: TyperGroup) -> None:
+    r"""Make commands show their help as written.
+
+    The two characters ``\b`` of a raw docstring become the mark against rewrapping. A group without
+    a command lists its commands.
+    """
     for command in group.commands.values():
         if command.help:
             command.help = command.help.replace("\\b\n", "\b\n")
         if isinstance(command, TyperGroup):
-            _keep_examples(command)
+            command.no_args_is_help = True
+            _prepare(command)
 
 
 def _no_command(name: str, known: Sequence[str]) -> str:
@@ -83,10 +88,10 @@ def _no_command(name: str, known: Sequence[str]) -> str:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Parse and run a command line; failures come out as exceptions.
+    """Parse and run a command line; failures are raised as exceptions.
 
     Returns:
-        The exit code that the command asked for, 0 by default.
+        The exit code that the command set, 0 by default.
     """
     app = typer.Typer(
         cls=LazyGroup,
@@ -97,16 +102,28 @@ def run(arguments: Sequence[str]) -> int:
     )
     app.callback()(_root)
     group = get_group(app)
-    # Not group.main(), which ends the process or swallows Ctrl-C: failures have a place of their
-    # own, registry.cli.failures.
+    # Not group.main(), which ends the process or swallows Ctrl-C: registry.cli.failures handles
+    # failures.
     try:
         with group.make_context("circuits", list(arguments)) as context:
             group.invoke(context)
     except typer.Exit as wanted:
         return wanted.exit_code
+    except Exception as error:
+        if not _lists_commands(error):
+            raise
+        from registry.cli.output import write_text
+
+        write_text(str(error))
     finally:
         sys.stdout.flush()
     return 0
+
+
+def _lists_commands(error: Exception) -> bool:
+    """Whether it is the help of a group that was called without a command."""
+    # Compared by name: versions of typer import it from different places, and some do not have it.
+    return type(error).__name__ == "NoArgsIsHelpError"
 
 
 def _print_version(wanted: bool) -> None:
@@ -156,7 +173,7 @@ def _root(
         # Everybody on the machine can read a process's arguments.
         if has_password(overrides.get(setting.name) or ""):
             raise BadInput(
-                f"{setting.option} carries a password, which others could see in the list of "
+                f"{setting.option} contains a password, which others could see in the list of "
                 f"processes; set {setting.variable} instead"
             )
     context.obj = Session(home, overrides)

@@ -1,4 +1,4 @@
-"""What root options say, for commands: which registry to open."""
+"""The root options, which determine the registry that commands open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from registry.registry import Registry
-    from registry.settings import LocalSettings, Settings
+    from registry.settings.local import LocalSettings, Settings
 
 __all__ = ["Session", "open_registry", "session"]
 
@@ -21,7 +21,7 @@ class Session:
     """The root options of one invocation.
 
     Attributes:
-        home: What ``--home`` says.
+        home: Value of ``--home``.
         overrides: The other settings given as options, by name.
     """
 
@@ -29,23 +29,23 @@ class Session:
     overrides: Mapping[str, str | None] = field(default_factory=dict)
 
     def settings(self) -> Settings:
-        """Settings of the registry these options name.
+        """Settings of the registry that these options name.
 
         Raises:
             RegistryNotFound: There is none.
-            HomeNotTrusted: It leads where nobody accepted that it does.
+            HomeNotTrusted: Its stores are in places that nobody accepted.
         """
-        from registry.settings import load_settings
+        from registry.settings.local import load_settings
 
         return load_settings(self.home, **self.overrides)
 
     def local_settings(self) -> LocalSettings:
-        """The same, without the stores that nobody accepted.
+        """Like :meth:`settings`, without the stores that nobody accepted.
 
         Raises:
             RegistryNotFound: There is none.
         """
-        from registry.settings import local_settings
+        from registry.settings.local import local_settings
 
         return local_settings(self.home, **self.overrides)
 
@@ -58,8 +58,8 @@ def session(context: typer.Context) -> Session:
 
 @contextmanager
 def open_registry(context: typer.Context) -> Iterator[Registry]:
-    """Open the registry that the root options name, for the length of a command."""
-    # The stores behind the facade take their time to import; a help text need not wait for them.
+    """Open the registry that the root options name, for the duration of a command."""
+    # Importing the stores behind the facade takes time; help texts do not need them.
     from registry.registry import Registry
 
     with Registry.open(settings=session(context).settings()) as registry:

@@ -1,4 +1,4 @@
-"""Commands about a registry as a whole: make one, see how it stands, bring it up to date."""
+"""Commands about a whole registry: make one, show its state, bring it up to date."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from registry.cli.session import Session, session
 from registry.rows import Rows
 
 if TYPE_CHECKING:
-    from registry.settings import Settings
+    from registry.settings.local import Settings
 
 __all__ = ["commands", "init", "keep_or_tell", "migrate", "new_home", "status"]
 
@@ -47,8 +47,8 @@ FolderArgument = Annotated[
 def init(context: typer.Context, folder: FolderArgument = None) -> None:
     r"""Make a registry in this folder.
 
-    Options before the command say where its stores are, and are kept in .circuits/circuits.toml;
-    passwords are not. A registry that is there already is brought up to date.
+    Options before the command set where its stores are. They are kept in .circuits/circuits.toml,
+    except passwords. An existing registry is brought up to date.
 
     \b
     circuits init
@@ -63,15 +63,15 @@ def init(context: typer.Context, folder: FolderArgument = None) -> None:
 
 
 def keep_or_tell(home: Path, options: Session, *, names: Sequence[str], save: bool) -> None:
-    """Keep addresses given as options in ``circuits.toml``, or say that they were not kept.
+    """Keep addresses given as options in ``circuits.toml``, or report that they were not kept.
 
     Args:
-        home: Whose file.
+        home: Home folder of the file.
         options: The root options of the command.
-        names: Which of them.
-        save: Keep them; otherwise those that the file lacks are named.
+        names: Names of the settings.
+        save: Keep them; otherwise those that the file lacks are reported.
     """
-    from registry.settings import FILE_NAME, keep_settings, not_kept
+    from registry.settings.local import FILE_NAME, keep_settings, not_kept
 
     given = {name: options.overrides.get(name) for name in names}
     if save:
@@ -83,15 +83,15 @@ def keep_or_tell(home: Path, options: Session, *, names: Sequence[str], save: bo
         return
     for name, value in not_kept(home, given).items():
         notice(
-            f"{name} = {value!r} is not in {home / FILE_NAME}: commands without that option go on"
-            " using what is there; 'circuits rebuild --save' keeps a graph's address"
+            f"{name} = {value!r} is not in {home / FILE_NAME}: commands without that option still"
+            " use the address in the file; 'circuits rebuild --save' keeps a graph's address"
         )
 
 
 @contextmanager
 def new_home(context: typer.Context, folder: Path | None) -> Iterator[Settings]:
-    """Make a home folder for a command that fills it; gone again if the command fails."""
-    from registry.settings import (
+    """Make a home folder for a command that fills it; it is removed if the command fails."""
+    from registry.settings.local import (
         FILE_NAME,
         HOME_NAME,
         create_home,
@@ -101,7 +101,7 @@ def new_home(context: typer.Context, folder: Path | None) -> Iterator[Settings]:
     )
 
     options = session(context)
-    # What a "~" stands for, the shell has said: here it is part of a name.
+    # The shell has already expanded a "~"; here it is part of a name.
     home = home_path(folder.absolute() / HOME_NAME if folder else options.home)
     is_new = not (home / FILE_NAME).exists()
     create_home(home, **options.overrides)
@@ -114,7 +114,7 @@ def new_home(context: typer.Context, folder: Path | None) -> Iterator[Settings]:
 
 
 def status(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
-    r"""Say what the registry holds and how its stores are.
+    r"""Show what the registry holds and the state of its stores.
 
     \b
     circuits status
@@ -159,12 +159,12 @@ def _general(of_registry: dict[str, Any]) -> dict[str, Any]:
 def migrate(
     context: typer.Context,
     check: Annotated[
-        bool, typer.Option("--check", help="Only say what is pending; exit code 1 if anything is.")
+        bool, typer.Option("--check", help="Only show pending revisions; exit code 1 if any.")
     ] = False,
 ) -> None:
     r"""Bring the record's schema up to date.
 
-    Data stays. The graph is made from the record, so it needs no upgrade of its own.
+    All data is kept. The graph is made from the record, so it needs no upgrade.
 
     \b
     circuits migrate --check

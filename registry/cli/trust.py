@@ -1,4 +1,4 @@
-"""``circuits trust``: accept where a registry that somebody else made leads."""
+"""``circuits trust``: accept the places of the stores of a registry that somebody else made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry.errors import BadInput, NotFound
 from registry.rows import Rows
 
 if TYPE_CHECKING:
-    from registry.settings import Outside
+    from registry.settings.local import Outside
 
 __all__ = ["commands"]
 
@@ -34,18 +34,19 @@ def trust(
         ),
     ] = None,
     list_them: Annotated[
-        bool, typer.Option("--list", help="Only list what is accepted, of all registries.")
+        bool, typer.Option("--list", help="Only list the accepted places of all registries.")
     ] = False,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Accept it no longer; the folder may be gone.")
+        bool, typer.Option("--remove", help="Withdraw the acceptance; the folder need not exist.")
     ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Accept where a registry's stores are.
+    r"""Accept the places of a registry's stores.
 
-    A registry that came with a repository, or lies where others write, may name any server, bucket
-    or file. Unless you made it yourself, it is used with the stores in its own folder alone, until
-    you accept the others here. What is accepted is shown; another address needs your consent anew.
+    A registry that came with a repository, or is in a folder where others write, may name any
+    server, bucket or file. Unless you made it yourself, only the stores in its own folder are used,
+    until you accept the others with this command. It shows what it accepts. If an address changes,
+    you are asked again.
 
     \b
     circuits trust
@@ -54,7 +55,7 @@ def trust(
     circuits trust --remove ~/shared-circuits
     """
     if list_them and remove:
-        raise BadInput("--list and --remove are two things; give one of them")
+        raise BadInput("--list and --remove exclude each other; give only one of them")
     if list_them:
         _list(format)
     elif remove:
@@ -64,19 +65,19 @@ def trust(
 
 
 def _accept(context: typer.Context, folder: Path | None, format: Format) -> None:
-    from registry.homes import existing_home
-    from registry.settings import trust
+    from registry.settings.homes import existing_home
+    from registry.settings.local import trust
 
     home = existing_home(_named(context, folder))
     places = trust(home)
     rows = Rows(("setting", "place"), tuple((one.setting, one.place) for one in places))
-    show_rows(rows, format, empty="it keeps to its own folder, which needs no acceptance")
+    show_rows(rows, format, empty="all its stores are in its own folder; nothing to accept")
     if places:
         notice(f"accepted for {home}")
 
 
 def _list(format: Format) -> None:
-    from registry.trusted_homes import trusted_homes
+    from registry.settings.trusted_homes import trusted_homes
 
     found = trusted_homes()
     values = tuple((str(home), *one) for home, places in found.items() for one in _sorted(places))
@@ -84,13 +85,13 @@ def _list(format: Format) -> None:
 
 
 def _remove(context: typer.Context, folder: Path | None) -> None:
-    from registry.homes import find_home
-    from registry.settings import untrust
+    from registry.settings.homes import find_home
+    from registry.settings.local import untrust
 
     home = _named(context, folder) or os.environ.get("CIRCUITS_HOME") or find_home()
     if not untrust(home):
         raise NotFound("accepted registry", str(home), "'circuits trust --list' shows them")
-    notice(f"{home} is accepted no longer")
+    notice(f"{home} is no longer accepted")
 
 
 def _named(context: typer.Context, folder: Path | None) -> Path | str | None:

@@ -26,9 +26,9 @@ def commands(app: typer.Typer) -> None:
 def sync(context: typer.Context) -> None:
     r"""Bring the graph up to date with the record.
 
-    Needed only after the graph was out of reach or locked while something was recorded, or where a
-    registry has several graphs: each is brought up to date by itself. A graph that is ahead of the
-    record, which was put back to an older state, is made again.
+    Needed only if the graph was unavailable or locked while something was recorded, or if a
+    registry has several graphs; each of these is synced separately. A graph that is ahead of the
+    record, because the record was restored to an older state, is rebuilt.
 
     \b
     circuits sync
@@ -51,14 +51,14 @@ def rebuild(
         bool,
         typer.Option(
             "--overwrite-graph",
-            help="Also a graph that was made from another copy of this registry.",
+            help="Also rebuild a graph that was made from another copy of this registry.",
         ),
     ] = False,
 ) -> None:
-    r"""Make the graph again from the record.
+    r"""Rebuild the graph from the record.
 
-    The record is not touched, and the new graph gives the same answers. With another --graph, this
-    is how to move to another engine; --save makes commands without --graph use it from then on.
+    The record is not changed, and the new graph gives the same answers. With another --graph, this
+    moves the graph to another engine; with --save, commands without --graph use it from then on.
 
     \b
     circuits rebuild
@@ -79,13 +79,13 @@ def backup(
     skip_damaged: Annotated[
         bool,
         typer.Option(
-            "--skip-damaged", help="Leave out artifacts that are missing or damaged, and name them."
+            "--skip-damaged", help="Skip artifacts that are missing or damaged, and list them."
         ),
     ] = False,
 ) -> None:
     r"""Write record and artifacts into one file.
 
-    Safe while others record. The graph is not in it: a restore makes it again.
+    It is safe while others record. The graph is not included: a restore rebuilds it.
 
     \b
     circuits backup circuits-2026-01-31.zip
@@ -94,7 +94,7 @@ def backup(
     with open_registry(context) as registry:
         report = registry.backup(file, skip_damaged=skip_damaged)
     for damage in report.left_out:
-        notice(f"left out: {damage}")
+        notice(f"skipped: {damage}")
     notice(
         f"wrote {report.path}: {report.n_rows} rows, {report.n_artifacts} artifacts, "
         f"{_size(report.size_bytes)}"
@@ -108,10 +108,11 @@ def mend(
         typer.Argument(help="Backups, bundles, original files, or folders.", metavar="FILE..."),
     ],
 ) -> None:
-    r"""Put back damaged or missing artifacts from files that hold them.
+    r"""Replace damaged or missing artifacts from files that contain them.
 
-    An artifact is named by the hash of its content, so a backup, a bundle, an original that was
-    imported, or a copy of the artifacts' folder will do. 'circuits doctor --thorough' finds damage.
+    An artifact is named by the hash of its content. Therefore a backup, a bundle, an original that
+    was imported, or a copy of the artifacts' folder can be used. 'circuits doctor --thorough' finds
+    damage.
 
     \b
     circuits mend circuits-2026-01-31.zip
@@ -146,8 +147,8 @@ def restore(
 ) -> None:
     r"""Fill a new registry from a backup.
 
-    The stores may be others than those the backup was made from. A graph that is not empty is left
-    alone unless --overwrite-graph is given. A restore that was broken off goes on where it was.
+    The stores may differ from those that the backup was made from. A graph that is not empty is
+    kept unless --overwrite-graph is given. An interrupted restore continues where it stopped.
 
     \b
     circuits restore circuits-2026-01-31.zip
@@ -171,7 +172,7 @@ def gc(
     grace_minutes: Annotated[
         float,
         typer.Option(
-            min=0, help="Leave younger files alone: a running job may need them.", metavar="MINUTES"
+            min=0, help="Keep younger files: a running job may need them.", metavar="MINUTES"
         ),
     ] = 60.0,
     sole_copy: Annotated[
@@ -183,7 +184,7 @@ def gc(
     ] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""Delete artifacts that nothing refers to; first only lists them.
+    r"""Delete artifacts that nothing refers to; lists them by default.
 
     \b
     circuits gc

@@ -1,4 +1,4 @@
-"""Values given as text on the command line: JSON where it is JSON, otherwise the text itself."""
+"""Values given as text on the command line: read as JSON if they are JSON, otherwise as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def assignments(texts: Sequence[str] | None, what: str) -> dict[str, Any]:
     """Read ``key=value`` texts.
 
     Raises:
-        BadInput: One has no ``=``, or a key comes twice; ``what`` says where.
+        BadInput: A text has no ``=``, or a key is repeated; ``what`` names the option.
     """
     values: dict[str, Any] = {}
     for text in texts or ():
@@ -35,7 +35,7 @@ def split_assignment(text: str, what: str) -> tuple[str, str]:
 
 
 def value_of(text: str) -> Any:
-    """The value that a text stands for: ``3``, ``[1, 2]`` and ``"3"`` are JSON, ``ioi`` is text.
+    """The value of a text: ``3``, ``[1, 2]`` and ``"3"`` are read as JSON, ``ioi`` as text.
 
     Raises:
         BadInput: NaN or an infinite number.
@@ -50,7 +50,7 @@ def read_json(text: str, where: str) -> Any:
     """Read a JSON document.
 
     Raises:
-        BadInput: It is not JSON, or holds NaN; ``where`` and the position are named.
+        BadInput: It is not JSON, or contains NaN; the message gives ``where`` and the position.
     """
     try:
         return json.loads(text, parse_constant=_refuse)
@@ -59,4 +59,4 @@ def read_json(text: str, where: str) -> Any:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise BadInput(f"{constant} is no value: numbers are finite")
+    raise BadInput(f"{constant} is not a valid value: numbers are finite")

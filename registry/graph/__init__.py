@@ -1,1 +1,1 @@
-"""Graph stores: a projection of the ledger, made for questions."""
+"""Graph stores: a projection of the ledger, made for queries."""

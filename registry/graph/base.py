@@ -1,13 +1,13 @@
-"""What every graph store owes.
+"""What every graph store must do.
 
 A store is a connection to one graph database that holds a projection of the ledger. It runs Cypher
-and knows nothing of records; what is written is decided in ``registry.graph.projection``, which
-database is opened in ``registry.graph.open``.
+and does not know records. ``registry.graph.projection`` decides what is written, and
+``registry.graph.open`` which database is opened.
 
-Errors: whatever the engine or driver raises comes out as a :class:`registry.errors.GraphError`:
+Errors: every error of the engine or driver is raised as a :class:`registry.errors.GraphError`:
 ``GraphUnavailable`` (no answer), ``GraphRefused`` (credentials, another registry's data),
 ``GraphBusy`` (another writer holds the embedded file), ``QueryFailed`` (statement not accepted),
-``QueryTimeout`` and ``QueryTooLarge`` (stopped at a limit). Passwords appear in none of them.
+``QueryTimeout`` and ``QueryTooLarge`` (stopped at a limit). None of them contains a password.
 
 Threads: a store may be used by one thread at a time.
 """
@@ -27,7 +27,7 @@ __all__ = ["GraphStore", "Statement"]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Cypher text and its parameters; never text glued from values."""
+    """Cypher text and its parameters; values are never part of the text."""
 
     text: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -40,17 +40,17 @@ class GraphStore(Closing):
     """``kglite`` or ``neo4j``."""
 
     reads_one_moment: bool = False
-    """Whether a statement sees the graph as it was at one moment, whatever is written meanwhile."""
+    """Whether a statement sees the graph at one moment, even if others write at the same time."""
 
     before_writing: Callable[[], None] | None = None
-    """Called before each transaction that writes; what it raises stops that. An engine that has one
-    writer by itself need not."""
+    """Called before each transaction that writes; an exception stops it. An engine with only one
+    writer does not need it."""
 
     rows_per_transaction: int = 5_000
-    """How many nodes and edges of circuits one transaction had best write."""
+    """Best number of nodes and edges of circuits for one transaction."""
 
     largest_transaction: int | None = None
-    """How many it can write at most, where it is not for this process's memory to say."""
+    """Maximum number for one transaction, if it does not depend on this process's memory."""
 
     @abc.abstractmethod
     def read(
@@ -62,31 +62,33 @@ class GraphStore(Closing):
         max_rows: int | None = None,
         memory_bytes: int | None = None,
     ) -> Rows:
-        """Answer a statement without changing anything, whatever its text says.
+        """Answer a statement; never changes anything, for any text.
 
         Args:
             text: One Cypher statement.
             parameters: Values for its ``$names``.
-            timeout_seconds: The whole call ends after that, a second of grace included in which the
-                engine may stop by itself; it is not repeated. None means no limit.
-            max_rows: Further rows are left out and ``Rows.truncated`` is set.
-            memory_bytes: What a process on this machine may take for the statement and its answer,
-                beside the graph. A server's own memory is limited by its settings.
+            timeout_seconds: Limit of the whole call, including one second of grace in which the
+                engine may stop by itself; there is no second attempt. None means no limit.
+            max_rows: Further rows are omitted and ``Rows.truncated`` is set.
+            memory_bytes: Memory limit of a process on this machine for the statement and its
+                answer, in addition to the graph. A server's memory is limited by its settings.
 
         Raises:
-            QueryFailed: Not accepted: syntax, types, an attempt to write, or ``LOAD CSV`` and
-                other ways to files and addresses.
+            QueryFailed: The engine does not accept it: syntax, types, an attempt to write, or
+                ``LOAD CSV`` and other access to files and addresses.
             QueryTimeout: Stopped at its limit. The store stays usable.
-            QueryTooLarge: It took too much memory, or its answer is too large. So it does then.
-            GraphUnavailable: A server does not answer, or not as one does.
+            QueryTooLarge: It used too much memory, or its answer is too large. The store stays
+                usable.
+            GraphUnavailable: A server does not answer, or its answer is not valid.
         """
 
     @abc.abstractmethod
     def write(self, statements: Iterable[Statement]) -> None:
         """Run statements in one transaction: all of them take effect, or none.
 
-        Neo4j retries transient failures, so statements must be idempotent, and can be gone through
-        again. They are run as they come: whoever has millions of rows makes them some at a time.
+        Neo4j retries transient failures, so statements must be idempotent, and it must be possible
+        to iterate over them again. They are run one by one; a caller with millions of rows makes
+        the rows in chunks.
 
         Raises:
             GraphError: Nothing was written.
@@ -94,20 +96,20 @@ class GraphStore(Closing):
 
     @abc.abstractmethod
     def clear(self) -> None:
-        """Delete every node, relationship, index and constraint, in batches where needed."""
+        """Delete every node, relationship, index and constraint, in batches if necessary."""
 
     @abc.abstractmethod
     def checkpoint(self) -> None:
-        """Make what was written visible to other readers and durable."""
+        """Make all writes visible to other readers and durable."""
 
     @abc.abstractmethod
     def version(self) -> str:
         """Engine and version, for people: ``Neo4j 5.26.28 community``."""
 
     def limits(self) -> Mapping[str, str]:
-        """Settings by which a server limits what a statement may take of its memory, by its names.
+        """Settings of a server that limit the memory of a statement, with the server's names.
 
-        Empty where there is no server, and where it does not let us see them.
+        Empty if there is no server, or if the server does not show them.
         """
         return {}
 

@@ -1,11 +1,11 @@
-"""The embedded graph: kglite in a process of its own, spoken to over its pipes.
+"""The embedded graph: kglite in a separate process, connected by pipes.
 
-The engine runs elsewhere because ``import kglite`` fails in a process that has imported
-TransformerLens, because a fault in a native engine must not take a job down, and because a query
-that does not stop can be stopped for good by ending its process.
+The engine runs in another process for three reasons: ``import kglite`` fails in a process that has
+imported TransformerLens; a fault in a native engine must not end a job; and a query that does not
+stop can be stopped reliably by ending its process.
 
-One process writes at a time and works in memory until :meth:`EmbeddedGraph.checkpoint`; readers see
-the last checkpoint.
+Only one process can write at a time. It works in memory until :meth:`EmbeddedGraph.checkpoint`;
+readers see the last checkpoint.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from registry.rows import Rows
 __all__ = ["EmbeddedGraph"]
 
 _GRACE_SECONDS = 1.0
-"""How long the engine may take to notice its own time limit before its process is ended."""
+"""Time for the engine to stop at its own time limit before its process is ended."""
 
 
 class EmbeddedGraph(GraphStore):
@@ -52,8 +52,9 @@ class EmbeddedGraph(GraphStore):
 
     engine = "kglite"
     reads_one_moment = True  # the last checkpoint
-    # The engine copies what it holds of a label when a transaction first writes to it, so few large
-    # transactions are quicker: measured with 400 circuits, by half from 5,000 rows to 40,000.
+    # The engine copies its data of a label when a transaction first writes to the label, so a few
+    # large transactions are faster: measured with 400 circuits, twice as fast with 40,000 rows as
+    # with 5,000.
     rows_per_transaction = 50_000
 
     def __init__(self, path: Path, *, writing: bool) -> None:
@@ -131,9 +132,9 @@ class EmbeddedGraph(GraphStore):
             raise GraphError(f"the graph {self._path} is open for reading only")
 
     def _most_bytes(self, memory_bytes: int | None, ends_at: float | None) -> int | None:
-        """What the process may hold while it answers: the graph, and ``memory_bytes`` more."""
+        """Memory limit of the process while it answers: the graph, and ``memory_bytes`` more."""
         if self._ask("refresh", ends_at=ends_at)["loaded"] and self._worker is not None:
-            # Only then: what a query has freed may stay with the process, and is used again.
+            # Only then: memory that a query has freed may stay with the process for the next one.
             self._loaded_bytes = self._worker.resident_bytes()
         return None if memory_bytes is None else self._loaded_bytes + memory_bytes
 
@@ -152,7 +153,7 @@ class EmbeddedGraph(GraphStore):
         late = None if ends_at is None else ends_at + _GRACE_SECONDS
         try:
             reply = self._worker.ask({"do": do, **request}, ends_at=late, most_bytes=most_bytes)
-        except BaseException as error:  # an interrupted wait ends the process as well
+        except BaseException as error:  # an interrupted wait also ends the process
             self._drop_dead_worker(str(error) or type(error).__name__)
             raise
         return self._answer(reply)
@@ -163,7 +164,7 @@ class EmbeddedGraph(GraphStore):
             opening = {"do": "open", "path": str(self._path), "writing": self._writing}
             self._answer(worker.ask(opening))
         except BaseException:
-            # Kept only once it has opened the file; a refused one is ended.
+            # Kept only after it has opened the file; after a refusal it is ended.
             worker.stop()
             raise
         return worker
@@ -173,8 +174,8 @@ class EmbeddedGraph(GraphStore):
             self._worker.stop()
             self._worker = None
             if self._unsaved:
-                # A new process would start from the checkpoint, silently without these writes.
-                self._lost = f"{why}; what was written since the last checkpoint is lost"
+                # A new process would start from the checkpoint and silently lose these writes.
+                self._lost = f"{why}; changes since the last checkpoint are lost"
 
     def _answer(self, reply: dict[str, Any]) -> dict[str, Any]:
         if "error" not in reply:
@@ -190,12 +191,12 @@ class EmbeddedGraph(GraphStore):
             case "outdated":
                 raise GraphOutdated(
                     f"the graph {self._path} is not readable by this version of the embedded"
-                    f" engine ({text}); it is made again by 'circuits rebuild'"
+                    f" engine ({text}); 'circuits rebuild' makes it again"
                 )
             case "foreign":
                 raise GraphRefused(
-                    f"{self._path} is left alone, as {text}; move it away, then 'circuits sync'"
-                    " makes the graph again"
+                    f"{self._path} is not changed, because {text}; move it away, then 'circuits"
+                    " sync' makes the graph again"
                 )
             case "file":
                 raise GraphError(f"the graph {self._path} could not be read or written: {text}")
@@ -204,5 +205,5 @@ class EmbeddedGraph(GraphStore):
 
 
 def _milliseconds(left: float | None) -> int:
-    """What the engine is told of a time limit; 0 means none to it."""
+    """A time limit in the engine's form; 0 means no limit."""
     return 0 if left is None else max(1, round(left * 1000))

@@ -1,9 +1,9 @@
-"""What passes between a graph store and the process that holds its engine or driver.
+"""Messages between a graph store and the process that holds its engine or driver.
 
-Requests and replies are frames: four bytes (length, big-endian) and that much JSON. A reply with
-``error`` tells of a failure: its kind, which the store turns into one of our errors, and a line.
+Requests and replies are frames: four bytes (length, big-endian) and JSON of that length. A reply
+with ``error`` reports a failure: its kind, which the store turns into one of our errors, and text.
 
-The processes import nothing of ours but this, so that they start at once.
+The processes import only this module of ours, so they start quickly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["HEADER", "MOST_REPLY_BYTES", "Failure", "Reply", "serve"]
 
 HEADER = struct.Struct(">I")
 MOST_REPLY_BYTES = 256_000_000
-"""An answer is held whole by whoever asks, several times as large as it is written."""
+"""The caller holds the whole answer in memory, several times as large as in the frame."""
 Reply = dict[str, Any]
 
 
@@ -36,20 +36,20 @@ def serve(
     explain: Callable[[BaseException], Failure],
     plain: Callable[[Any], Any],
 ) -> None:
-    """Answer requests from standard input on standard output until there are no more.
+    """Answer requests from standard input on standard output until the input ends.
 
     Args:
-        answer: Does what a request asks.
-        explain: Says what went wrong where it did not.
+        answer: Carries out a request.
+        explain: Turns an exception into a failure.
         plain: Turns a value that JSON lacks into one that it has.
     """
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    # Whatever else prints must not break a frame.
+    # Other output to standard output must not break a frame.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     while (request := _receive(sys.stdin.buffer)) is not None:
         try:
             body = _encoded(answer(request), plain)
-        # A panic of native code is no Exception; whatever happened is the answer.
+        # A panic of native code is not an Exception; any failure is an answer.
         except BaseException as error:  # noqa: BLE001
             failure = error if isinstance(error, Failure) else explain(error)
             body = _encoded({"error": failure.kind, "text": failure.text}, str)
@@ -67,7 +67,7 @@ def _encoded(reply: Reply, plain: Callable[[Any], Any]) -> bytes:
         raise Failure(
             "large",
             f"the answer has {len(body) / 1e6:,.0f} MB and {MOST_REPLY_BYTES / 1e6:,.0f} MB are"
-            f" allowed; ask for less, or with LIMIT",
+            f" allowed; request less, or use LIMIT",
         )
     return body
 

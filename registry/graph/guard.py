@@ -1,18 +1,19 @@
-"""Refuse, before an engine sees it, a statement that reaches out of the graph or is built to harm.
+"""Refuse statements that access anything outside the graph, or that would crash an engine.
 
-Engines enforce that reading statements do not write. They do not all enforce that a statement
-stays within the database: the embedded engine's ``LOAD CSV`` opens any local file, and a Neo4j
-server answers about its settings and users, changes over to other databases, and may carry
-procedures that open addresses or run further Cypher. :func:`guarded` therefore reads a statement's
-words itself and knows what may be asked, rather than what may not.
+Engines ensure that reading statements do not write. Not all of them ensure that a statement stays
+within the database: the embedded engine's ``LOAD CSV`` opens any local file, and a Neo4j server
+gives its settings and users, switches to other databases, and may have procedures that open
+addresses or run further Cypher. Therefore :func:`guarded` reads a statement's tokens itself, and
+has a list of what is allowed instead of a list of what is forbidden.
 
-So that nothing hides in a place where two lexers disagree, comments are blanked out before the
-text goes on, and the few forms on which engines differ (unicode escapes, doubled backticks) are
-refused.
+Two lexers may disagree about some texts, and something could be hidden there. Therefore comments
+are blanked out before the text is passed on, and the few forms on which engines differ (unicode
+escapes, doubled backticks) are refused.
 
-Neo4j's planner overflows its stack at some 200 levels or 400 operators in a row, and the connection
-is never answered; the embedded engine is ended by 400 ``CALL`` or ``UNION``. What is deeper or
-longer than both bear is refused here. All of this takes time in proportion to the text.
+Neo4j's planner overflows its stack at about 200 levels or 400 consecutive operators, and the
+connection is never answered; 400 ``CALL`` or ``UNION`` end the embedded engine. Statements that are
+deeper or longer than both engines can handle are refused here. All of this takes time proportional
+to the length of the text.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _FUNCTION_NAMESPACES = frozenset(
     {"date", "datetime", "duration", "localdatetime", "localtime", "point", "time"}
 )
 
-# What SHOW may be followed by: the schema of the graph, in all its forms.
+# What may follow SHOW: the schema of the graph, in all its forms.
 _SHOWN = frozenset({"INDEX", "INDEXES", "CONSTRAINT", "CONSTRAINTS"})
 _SORTS_SHOWN = frozenset(
     {
@@ -72,7 +73,7 @@ _SORTS_SHOWN = frozenset(
         "UNIQUE", "UNIQUENESS",
     }
 )  # fmt: skip
-# SHOW and USE are free as names of variables, after which comes one of these or a sign.
+# SHOW and USE may be names of variables; then one of these or a sign follows.
 _AFTER_A_VARIABLE = frozenset(
     {
         "AND", "AS", "ASC", "ASCENDING", "CALL", "CONTAINS", "DESC", "DESCENDING", "ELSE", "END",
@@ -85,7 +86,7 @@ _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 _OPERATOR_SIGNS = frozenset("+-*/%^=<>|&!.:")
 _OPERATOR_WORDS = frozenset({"AND", "CONTAINS", "ENDS", "IN", "IS", "NOT", "OR", "STARTS", "XOR"})
 _TOGETHER = "operators in a row or within each other"
-# An expression ends at one of these, so that operators of two are not counted together.
+# An expression ends at one of these, so operators of two expressions are not counted together.
 _BETWEEN_EXPRESSIONS = frozenset(
     {
         "BY", "CALL", "ELSE", "LIMIT", "MATCH", "OPTIONAL", "RETURN", "SKIP", "THEN", "UNION",
@@ -97,8 +98,8 @@ _BETWEEN_EXPRESSIONS = frozenset(
 class _Token(NamedTuple):
     """A word, a name in backticks, a string or a sign of the statement.
 
-    ``keyword`` is the word in capitals, as an engine may read it, and empty for the rest; for a
-    name in backticks as well, as the embedded engine takes `LOAD` CSV for the clause.
+    ``keyword`` is the word in capitals, as an engine may read it, and empty for other tokens. It is
+    also set for a name in backticks, because the embedded engine reads `LOAD` CSV as the clause.
     """
 
     kind: str
@@ -113,16 +114,16 @@ def guarded(text: str) -> str:
     """Return ``text`` without its comments if it stays within the graph.
 
     Raises:
-        QueryFailed: It loads files or addresses, calls something that is not known to stay within
-            the graph, asks about the server, is more than one statement, does not begin as a
-            reading statement does, or is larger or nested deeper than engines bear.
+        QueryFailed: It loads files or addresses, calls something that may leave the graph, asks
+            about the server, is more than one statement, does not begin like a reading statement,
+            or is larger or more deeply nested than engines can handle.
     """
     if len(text) > _MOST_CHARACTERS:
         raise QueryFailed(
             f"the statement has {len(text):,} characters and {_MOST_CHARACTERS:,} are allowed; pass"
             f" values as parameters"
         )
-    # One kind of line end: a lone carriage return ends a comment for one engine only.
+    # One kind of line end: a lone carriage return ends a comment only in one engine.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _UNICODE_ESCAPE.search(text):
         raise QueryFailed(
@@ -144,7 +145,7 @@ def _tokens(text: str) -> Iterator[_Token]:
             raise QueryFailed(f"a {said} is opened and not closed")
         if kind == "quoted":
             if text[found.end() : found.end() + 1] == "`":
-                raise QueryFailed("a name in backticks may not itself hold a backtick")
+                raise QueryFailed("a name in backticks must not contain a backtick")
             yield _Token(kind, said[1:-1], _keyword(said[1:-1]))
         elif kind == "word":
             yield _Token(kind, said, _keyword(said))
@@ -169,11 +170,11 @@ def _refuse_other_beginnings(tokens: list[_Token]) -> None:
     if first.keyword not in _FIRST_WORDS:
         raise QueryFailed(
             f"a reading statement begins with MATCH, OPTIONAL MATCH, WITH, UNWIND, CALL, RETURN or"
-            f" SHOW, not with {first.text[:40]!r}; the graph is written by the registry alone"
+            f" SHOW, not with {first.text[:40]!r}; only the registry writes to the graph"
         )
 
 
-# -- what lies outside the graph -------------------------------------------------------------------
+# -- outside the graph -----------------------------------------------------------------------------
 
 
 def _refuse_ways_out(tokens: list[_Token]) -> None:
@@ -192,13 +193,13 @@ def _refuse_ways_out(tokens: list[_Token]) -> None:
 def _refuse_clause(tokens: list[_Token], place: int, token: _Token, after: _Token) -> None:
     match token.keyword:
         case "LOAD" if after.keyword == "CSV":
-            raise QueryFailed("LOAD CSV is not allowed: a query may not load files or addresses")
+            raise QueryFailed("LOAD CSV is not allowed: a query must not load files or addresses")
         case "TERMINATE" if after.keyword.startswith("TRANSACTION"):
             raise QueryFailed("TERMINATE is not allowed: a query may only read")
         case "SHOW" if _is_clause(place, after) and not _shows_schema(tokens, place + 1):
             raise QueryFailed(
-                f"SHOW {after.text[:40]} is not allowed: a query may read the graph and nothing"
-                f" else of the server. Allowed are SHOW INDEXES and SHOW CONSTRAINTS"
+                f"SHOW {after.text[:40]} is not allowed: a query may read only the graph, and"
+                f" nothing else of the server. Allowed are SHOW INDEXES and SHOW CONSTRAINTS"
             )
         case "USE" if _is_clause(place, after):
             raise QueryFailed(
@@ -209,7 +210,7 @@ def _refuse_clause(tokens: list[_Token], place: int, token: _Token, after: _Toke
 
 
 def _is_clause(place: int, after: _Token) -> bool:
-    """Whether SHOW or USE begins a clause, rather than being somebody's variable."""
+    """Whether SHOW or USE begins a clause; otherwise it is a variable."""
     if place == 0:
         return True
     return after.kind == "quoted" or bool(after.keyword and after.keyword not in _AFTER_A_VARIABLE)
@@ -230,7 +231,7 @@ def _in_transactions(tokens: list[_Token], place: int) -> bool:
 def _refuse_unknown_procedure(name: str) -> None:
     if name not in _PROCEDURES:
         raise QueryFailed(
-            f"CALL {name[:100]} is not allowed: a query may not reach out of the graph. Allowed are"
+            f"CALL {name[:100]} is not allowed: a query must stay within the graph. Allowed are"
             f" subqueries and {', '.join(sorted(_PROCEDURES))}"
         )
 
@@ -241,7 +242,7 @@ def _refuse_unknown_function(tokens: list[_Token], place: int) -> None:
     called = following < len(tokens) and tokens[following].text == "("
     if called and tokens[place].text.lower() not in _FUNCTION_NAMESPACES:
         raise QueryFailed(
-            f"the function {name[:100]} is not allowed: a query may not reach out of the graph"
+            f"the function {name[:100]} is not allowed: a query must stay within the graph"
         )
 
 
@@ -253,20 +254,20 @@ def _dotted_name(tokens: list[_Token], place: int) -> str:
     return ".".join(parts)
 
 
-# -- what engines do not bear ----------------------------------------------------------------------
+# -- what engines cannot handle --------------------------------------------------------------------
 
 
 def _refuse_what_engines_do_not_bear(tokens: list[_Token]) -> None:
     levels = [_Level("")]
     unions, after_operator = 0, False
     for token in tokens:
-        # After a dot or an operator, a word is a name, whatever it says.
+        # After a dot or an operator, a word is a name, even if it is a keyword.
         keyword = token.keyword if token.kind == "word" and not after_operator else ""
         after_operator = token.text in _OPERATOR_SIGNS or token.keyword in _OPERATOR_WORDS
         if after_operator:
             levels[-1].add_operator(token.text)
         elif token.text in _OPENING or keyword == "CASE":
-            # What is indexed or called in a row, a[0][0] or (a)-[]->(b), nests as operators do.
+            # Consecutive indices or calls, a[0][0] or (a)-[]->(b), nest like operators.
             levels[-1].add_operator("")
             levels.append(_Level(token.text.upper()))
             _refuse_more(len(levels) - 1, _MOST_LEVELS, "levels of brackets, CASE and CALL")
@@ -282,12 +283,12 @@ def _refuse_what_engines_do_not_bear(tokens: list[_Token]) -> None:
 
 @dataclass(slots=True)
 class _Level:
-    """What a bracket or CASE has opened: how deep a tree its expressions make at most.
+    """The content of a bracket or CASE: the maximum depth of its expressions.
 
     Attributes:
         opened_by: The bracket, or CASE.
-        operators: Of the present expression.
-        dots: In a row, of the present expression.
+        operators: Number in the present expression.
+        dots: Consecutive dots in the present expression.
         inside: Depth of the deepest brackets of the present expression.
         deepest: Depth of the deepest expression before it.
     """
@@ -303,7 +304,7 @@ class _Level:
         return max(self.deepest, self.operators + self.inside)
 
     def add_operator(self, sign: str) -> None:
-        """Count an operator; dots, of which engines bear fewer, apart."""
+        """Count an operator; dots are counted separately, because engines can handle fewer."""
         if sign == ".":
             self.dots += 1
             _refuse_more(self.dots, _MOST_LEVELS, "names with dots between them")
@@ -332,8 +333,8 @@ def _leave(levels: list[_Level]) -> _Level:
 def _refuse_more(found: int, allowed: int, what: str) -> None:
     if found > allowed:
         raise QueryFailed(
-            f"the statement has more than {allowed} {what}, which engines do not bear; pass a list"
-            f" as a parameter, or ask in several statements"
+            f"the statement has more than {allowed} {what}, which engines cannot handle; pass a"
+            f" list as a parameter, or use several statements"
         )
 
 

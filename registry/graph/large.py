@@ -1,9 +1,10 @@
-"""Circuits that one transaction of a server cannot hold, written and removed in several.
+"""Circuits that are too large for one transaction of a server, written and removed in several.
 
-A server keeps what a transaction has written in its memory, some 7 kB for an edge with what belongs
-to it, and refuses one that takes too much. A circuit of which only a part is there is marked by a
-node ``Unfinished`` with its id, which comes with the first part and goes with the last. Whoever
-projects next removes what was left so. Readers are told meanwhile that the graph is being written.
+A server holds the writes of a transaction in memory, about 7 kB for an edge with its related data,
+and refuses a transaction that takes too much. An incomplete circuit is marked by a node
+``Unfinished`` with its id, which is written with the first part and removed with the last. The next
+process that projects removes incomplete circuits. Until then, readers get the message that the
+graph is being written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["add_in_parts", "remove_most", "unfinished"]
 
 
 def unfinished(writer: GraphWriter) -> list[str]:
-    """Ids of circuits of which somebody who was stopped left a part."""
+    """Ids of circuits that an interrupted process left incomplete."""
     if writer.largest_transaction is None:
         return []
     return [row["id"] for row in writer.answer(statements.UNFINISHED, id="string")]
@@ -33,15 +34,15 @@ def add_in_parts(
     """Add circuits in as many transactions as they need.
 
     Args:
-        writer: The graph, which has none of them.
+        writer: The graph, which has none of the circuits.
         circuits: Ids and rows.
-        first: What the first transaction writes: the circuits' own nodes.
-        last: What the last one writes: what is said about them.
+        first: Parts of the first transaction: the circuits' own nodes.
+        last: Parts of the last transaction: facts about the circuits.
     """
     ids = [id for id, _ in circuits]
     writer.write((statements.MARK_UNFINISHED, ids), *first)
     for _, rows in circuits:
-        # A part of the reference layer comes with what uses it: it is never there alone.
+        # A part of the reference layer is written with its first use: it never exists alone.
         for nodes in chunks(rows.nodes, writer.rows_per_transaction):
             names = {row.component: row.component.partition("/") for row in nodes}
             wanted = {key: (model, local) for key, (model, _, local) in names.items()}
@@ -59,9 +60,9 @@ def add_in_parts(
 
 
 def remove_most(writer: GraphWriter, ids: Sequence[str]) -> None:
-    """Remove edges, uses and nodes of those circuits that are large.
+    """Remove edges, uses and nodes of the large ones among those circuits.
 
-    What is left of them fits one transaction, which is to take their marks away too.
+    The rest fits into one transaction, which must also remove their marks.
     """
     most = writer.largest_transaction
     if most is None:

@@ -1,10 +1,10 @@
-"""The production graph: Neo4j 5.26 or later through the official driver, in a process of its own.
+"""The production graph: Neo4j 5.26 or later through the official driver, in a separate process.
 
-What a server does is not ours to trust: it may be frozen, answer slowly, without end, or with what
-no Neo4j sends. So the driver runs in a process that is ended when a call has lasted too long or has
-taken too much memory (:mod:`registry.graph.neo4j_worker`); its connections go with it, and the
-server stops what was asked on them. A call without a time limit, such as the projection's, goes on
-for as long as the server shows on another connection that it lives.
+A server cannot be trusted: it may be frozen, answer slowly or without end, or send something that
+Neo4j never sends. Therefore the driver runs in a process that is ended if a call takes too long or
+too much memory (:mod:`registry.graph.neo4j_worker`). Its connections are closed with it, and the
+server stops their queries. A call without a time limit, such as the projection's, continues as long
+as the server answers on another connection.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ __all__ = ["Neo4jGraph"]
 _OPEN_SECONDS = 20.0
 _CLOSE_SECONDS = 2.0
 _GRACE_SECONDS = 1.0
-"""How long the server may take to notice a time limit before the connection to it is ended."""
+"""Time for the server to stop at a time limit before the connection to it is ended."""
 _LONGEST_SECONDS = 900.0
-"""A call without a limit of its own ends then; the server ends such a transaction before."""
+"""Limit of a call without its own limit; the server ends such a transaction earlier."""
 _DRIVER_BYTES = 100_000_000
 _ANSWER_BYTES = 2_000_000_000
-"""Memory for an answer, where the caller sets no limit, beside the driver's own."""
+"""Memory for an answer if the caller sets no limit, in addition to the driver's own."""
 _CLEAR_BATCH = 10_000
 _RETRY_SECONDS = 10.0
 _RETRY_PAUSE_SECONDS = 0.2
 _SCHEMA = {
     "CONSTRAINT": "SHOW CONSTRAINTS YIELD name RETURN name",
-    # A constraint's index goes with it, and token lookup indexes belong to the server.
+    # A constraint's index is removed with it, and token lookup indexes belong to the server.
     "INDEX": "SHOW INDEXES YIELD name, type, owningConstraint"
     " WHERE type <> 'LOOKUP' AND owningConstraint IS NULL RETURN name",
 }
@@ -68,18 +68,18 @@ class Neo4jGraph(GraphStore):
 
     Args:
         url: ``bolt://``, ``neo4j://`` or their ``+s``, ``+ssc`` forms; without credentials.
-        user: Name to sign in with; None where the server asks for none.
-        password: Kept secret: it appears in no text this class makes.
+        user: Name to sign in with; None if the server requires none.
+        password: Kept secret: it appears in no text of this class.
         database: Name of the database; None for the user's home database.
         writing: Whether :meth:`write` and :meth:`clear` may be used.
 
     Raises:
-        GraphUnavailable: The server does not answer, or not as a Neo4j server does.
+        GraphUnavailable: The server does not answer, or not like a Neo4j server.
         GraphRefused: It does not accept the credentials, or has no such database.
     """
 
     engine = "neo4j"
-    # An edge takes some 7 kB of the transaction's memory, of which a server may have 512 MB.
+    # An edge takes about 7 kB of the transaction's memory, of which a server may have 512 MB.
     largest_transaction = 20_000
 
     def __init__(
@@ -96,7 +96,7 @@ class Neo4jGraph(GraphStore):
         self._database = database
         self._user = user
         self._password = password
-        # Kept only once it has connected.
+        # Kept only after it has connected.
         self._driver: EngineProcess | None = self._opened(None)
 
     def __repr__(self) -> str:
@@ -119,12 +119,12 @@ class Neo4jGraph(GraphStore):
         )  # fmt: skip
 
     def write(self, statements: Iterable[Statement]) -> None:
-        """Run statements in one transaction, again where the server says it may help."""
+        """Run statements in one transaction, and again if the server reports a transient error."""
         self._refuse_reader()
         self._write(statements)
 
     def clear(self) -> None:
-        """Delete everything in batches; the marker goes last, so that a killed clear is known."""
+        """Delete everything in batches, the marker last, so an interrupted clear is recognised."""
         self._refuse_reader()
         self._delete_in_batches("MATCH ()-[r]->() WITH r LIMIT $batch DELETE r")
         self._delete_in_batches("MATCH (n) WHERE NOT n:Registry WITH n LIMIT $batch DELETE n")
@@ -181,7 +181,7 @@ class Neo4jGraph(GraphStore):
         return Rows(tuple(reply["columns"]), tuple(map(tuple, reply["values"])), reply["truncated"])
 
     def _write(self, statements: Iterable[Statement]) -> bool:
-        """Run statements in one transaction, and tell whether they changed anything."""
+        """Run statements in one transaction; return whether they changed anything."""
         ends_at = time.monotonic() + _RETRY_SECONDS
         while True:
             try:
@@ -257,15 +257,15 @@ class Neo4jGraph(GraphStore):
         return GraphUnavailable(f"the graph {self._url} has not answered for {seconds:g} s")
 
     def _see_that_it_lives(self) -> None:
-        """Ask on another connection whether the server answers; a frozen one does not."""
-        with contextlib.suppress(GraphRefused):  # an answer, too
+        """Check on another connection that the server answers; a frozen server does not."""
+        with contextlib.suppress(GraphRefused):  # also an answer
             _let_go(self._opened(None))
 
     def _checked(self, reply: dict[str, Any], driver: EngineProcess) -> dict[str, Any]:
         if "error" not in reply:
             return reply
         if reply["error"] == "odd":
-            # What state the driver is in after that, nobody knows.
+            # The state of the driver is unknown after that.
             driver.kill()
         raise self._translated(reply["error"], reply["text"])
 
@@ -284,21 +284,21 @@ class Neo4jGraph(GraphStore):
                 return QueryTooLarge(f"the query took more memory than the server has: {text}")
             case "credentials":
                 return GraphRefused(
-                    f"{where} refuses us ({text}); check CIRCUITS_GRAPH_USER and"
+                    f"{where} refuses the user ({text}); check CIRCUITS_GRAPH_USER and"
                     f" CIRCUITS_GRAPH_PASSWORD"
                 )
             case "database":
                 return GraphRefused(f"{where}: {text}")
             case "address":
-                return BadInput(f"{where} is no address of a server: {text}")
+                return BadInput(f"{where} is not an address of a server: {text}")
             case "odd":
-                return GraphUnavailable(f"{where} answers as no Neo4j server does: {text}")
+                return GraphUnavailable(f"{where} does not answer like a Neo4j server: {text}")
             case _:
                 return GraphUnavailable(f"{where} does not answer: {text}")
 
 
 class _Transient(GraphError):
-    """The server says that the same transaction may succeed when it is tried again."""
+    """The server reports that the same transaction may succeed if it is repeated."""
 
 
 # -- processes without a graph ---------------------------------------------------------------------

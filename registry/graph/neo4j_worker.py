@@ -1,9 +1,9 @@
 """The Neo4j driver's own process: ``python -m registry.graph.neo4j_worker``.
 
-Answers the requests of :class:`registry.graph.neo4j.Neo4jGraph`, as :mod:`registry.graph.frames`
-tells. The driver is not in the process of whoever asks, because it waits for a silent server as
-long as that server told it to, holds whatever a server sends, and ends its whole process where an
-answer claims a list of four billion items or nests a hundred thousand of them.
+Answers the requests of :class:`registry.graph.neo4j.Neo4jGraph`, in the form of
+:mod:`registry.graph.frames`. The driver does not run in the caller's process: it waits for a silent
+server as long as that server demands, holds everything that a server sends, and ends its whole
+process if an answer claims a list of four billion items or nests a hundred thousand of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# The driver imports these where they are installed, half a second's work, for what we do not use.
+# If installed, the driver imports these, which takes half a second, for features we do not use.
 for _unused in ("numpy", "pandas", "pyarrow"):
     sys.modules.setdefault(_unused, None)  # type: ignore[arg-type]
 
@@ -38,9 +38,9 @@ from registry.graph.frames import Failure, Reply, serve  # noqa: E402
 _CONNECT_SECONDS = 5.0
 _ACQUIRE_SECONDS = 10.0
 _IDLE_SECONDS = 1.0
-"""A connection not used for so long is tried before it is used: the server may have restarted."""
+"""A connection that was unused for this long is tested first: the server may have restarted."""
 _WRITE_SECONDS = 600.0
-"""The server ends a transaction of ours after that, so that none outlives who asked for it."""
+"""The server ends our transactions after this time, so none outlives its caller."""
 _MEMORY_CODES = (
     "Neo.TransientError.General.MemoryPoolOutOfMemoryError",
     "Neo.TransientError.General.TransactionOutOfMemoryError",
@@ -59,7 +59,7 @@ class Served:
         self._changed = False
 
     def answer(self, request: Reply) -> Reply:
-        """Do what a request asks."""
+        """Carry out a request."""
         actions = {
             "open": self.open, "read": self.read, "begin": self.begin, "run": self.run,
             "commit": self.commit, "rollback": self.rollback, "close": self.close,
@@ -67,7 +67,7 @@ class Served:
         return actions[request["do"]](request)
 
     def open(self, request: Reply) -> Reply:
-        """Connect, and see that the server answers."""
+        """Connect, and check that the server answers."""
         user, password = request["user"], request["password"]
         self._database = request["database"]
         try:
@@ -88,7 +88,7 @@ class Served:
         return {}
 
     def read(self, request: Reply) -> Reply:
-        """Answer a statement in one transaction of read access mode, which is not repeated."""
+        """Answer a statement in one transaction of read access mode, without a second attempt."""
         with (
             self._session(neo4j.READ_ACCESS) as session,
             session.begin_transaction(timeout=request.get("timeout_seconds")) as transaction,
@@ -102,7 +102,7 @@ class Served:
         self._writing = contextlib.ExitStack()
         session = self._writing.enter_context(self._session(neo4j.WRITE_ACCESS))
         self._transaction = session.begin_transaction(timeout=_WRITE_SECONDS)
-        # Not as a context of its own, which would commit what is left open.
+        # Not as a separate context, which would commit an open transaction.
         self._writing.callback(self._transaction.close)
         self._changed = False
         return {}
@@ -115,18 +115,18 @@ class Served:
         return {}
 
     def commit(self, request: Reply) -> Reply:
-        """Make the transaction take effect, and tell whether it changed anything."""
+        """Commit the transaction; return whether it changed anything."""
         assert self._transaction is not None
         self._transaction.commit()
         self.rollback(request)
         return {"changed": self._changed}
 
     def rollback(self, request: Reply) -> Reply:
-        """Let go of the transaction; what was not committed never was."""
+        """Roll the transaction back; only committed changes take effect."""
         del request
         self._transaction = None
         writing, self._writing = self._writing, contextlib.ExitStack()
-        with contextlib.suppress(Neo4jError, DriverError):  # the server has let go of it already
+        with contextlib.suppress(Neo4jError, DriverError):  # the server has already ended it
             writing.close()
         return {}
 
@@ -148,8 +148,8 @@ class Served:
 
 
 def _literal(text: str) -> Any:
-    # The driver asks for literal text to keep values out of it; ours come from files, with
-    # parameters, and users' own are guarded and read-only.
+    # The driver requires literal text to keep values out of it. Our texts come from files, with
+    # parameters; those of users are guarded and read-only.
     return text
 
 
@@ -199,17 +199,17 @@ def _explain(error: BaseException) -> Failure:
         case RecursionError():
             return Failure("large", "the answer is nested too deeply; return less of it")
         case MemoryError():
-            return Failure("large", "the answer does not fit in memory; ask for less")
+            return Failure("large", "the answer does not fit in memory; request less")
         case OverflowError() | UnicodeEncodeError():
-            return Failure("query", f"a parameter is no value of the graph: {_line(error)}")
+            return Failure("query", f"a parameter is not a value of the graph: {_line(error)}")
         case Neo4jError():
             return _of_server(error)
         case ConfigurationError():
-            return Failure("odd", _line(error))  # no protocol that the driver knows
+            return Failure("odd", _line(error))  # not a protocol that the driver knows
         case ServiceUnavailable() | SessionExpired() | OSError() | DriverError():
             return Failure("unavailable", _line(error))
         case _:
-            # What the driver makes of an answer that no Neo4j server gives.
+            # Exceptions of the driver for an answer that Neo4j servers never give.
             return Failure("odd", f"{type(error).__name__}: {_line(error)}")
 
 
@@ -225,7 +225,7 @@ def _of_server(error: Neo4jError) -> Failure:
         return Failure("memory", message)
     if error.is_retryable():
         return Failure("transient", message)
-    # A database error is an answer too: the server is there and refuses what it was given.
+    # A database error is also an answer: the server is available and refuses the request.
     if isinstance(error, ClientError | DatabaseError):
         return Failure("query", message)
     return Failure("unavailable", message)

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from registry.credentials import has_stray_password, shown_url
 from registry.errors import BadInput, GraphUnavailable
-from registry.file_urls import read_path
 from registry.graph.base import GraphStore
+from registry.settings.file_urls import read_path
 
 __all__ = ["open_graph", "set_embedded_aside"]
 
@@ -31,13 +31,13 @@ def open_graph(
 
     Args:
         url: ``kglite:///ABSOLUTE/PATH``, ``bolt://HOST:PORT``, ``neo4j://``, ``neo4j+s://``, ...
-        user: For a server.
-        password: For a server. Never part of the URL.
-        database: For a server with several.
+        user: Only for a server.
+        password: Only for a server. Never part of the URL.
+        database: Only for a server with several databases.
         writing: Open for projecting; the embedded engine allows one writer at a time.
 
     Raises:
-        BadInput: The URL is of another form or carries credentials.
+        BadInput: The URL is of another form or contains credentials.
         GraphError: The graph cannot be opened; see the stores.
     """
     scheme, separator, rest = url.partition("://")
@@ -57,10 +57,10 @@ def open_graph(
 
 
 def set_embedded_aside(url: str) -> None:
-    """Rename an embedded graph's file to ``NAME.old``, as it is made again from the ledger.
+    """Rename an embedded graph's file to ``NAME.old``, because it is rebuilt from the ledger.
 
-    For a file that this version of the engine cannot read. It is not deleted: whose it is cannot be
-    told. One that can be read is emptied by :func:`registry.graph.schema.begin_filling`.
+    For a file that this version of the engine cannot read. It is not deleted, because its owner is
+    unknown. A readable file is emptied by :func:`registry.graph.schema.begin_filling`.
 
     Raises:
         GraphUnavailable: It cannot be renamed.
@@ -77,12 +77,12 @@ def set_embedded_aside(url: str) -> None:
 def _embedded_path(rest: str) -> Path:
     if _DRIVE.match(rest):
         rest = rest[1:]
-    # Four slashes, as SQLAlchemy's URLs have them, mean the same as three.
+    # Four slashes, as in SQLAlchemy's URLs, mean the same as three.
     path = read_path(rest, Path())
     if path.is_dir():
         raise BadInput(f"{path} is a folder; give kglite:///ABSOLUTE/PATH of a file in it")
     if not path.is_absolute():
-        raise BadInput(f"kglite://{rest} is no absolute path; give kglite:///ABSOLUTE/PATH")
+        raise BadInput(f"kglite://{rest} is not an absolute path; give kglite:///ABSOLUTE/PATH")
     return path
 
 
@@ -93,7 +93,7 @@ def _refuse_credentials(url: str, scheme: str) -> None:
         has_host = False
     if "@" in url or has_stray_password(url):
         raise BadInput(
-            f"a graph's address may not carry a user or password; give {scheme}://HOST:PORT and set"
+            f"a graph's address must not have a user or password; give {scheme}://HOST:PORT and set"
             f" CIRCUITS_GRAPH_USER and CIRCUITS_GRAPH_PASSWORD"
         )
     if not has_host:

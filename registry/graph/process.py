@@ -1,8 +1,7 @@
-"""A process that holds an engine or a driver, from the side that asks it.
+"""A process that holds an engine or a driver, from the caller's side.
 
-What runs in a process of its own can be stopped for good: at a deadline, or when it takes more
-memory than it may. And what ends it, a fault in native code or an answer made to harm, does not end
-the job that asked.
+A separate process can be stopped reliably: at a deadline, or if it takes too much memory. A fault
+in native code, or a malicious answer, ends only that process and not the calling job.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ __all__ = ["EngineProcess", "deadline", "seconds_left"]
 
 _EXIT_SECONDS = 5.0
 _PIECE_BYTES = 1 << 20
-_MOST_REQUEST_BYTES = 2**32 - 1  # what a frame's header can say
+_MOST_REQUEST_BYTES = 2**32 - 1  # maximum of a frame's header
 _PROC = Path("/proc")
 _HAS_PROC = (_PROC / "self" / "statm").exists()
-# Engines were seen to take 0.6 GB a second; ps, where there is no /proc, costs a process each time.
+# Engines can take 0.6 GB a second; without /proc, ps costs one process for each check.
 _LOOK_SECONDS = 0.05 if _HAS_PROC else 0.5
 _ASK_ELSEWHERE_SECONDS = 10.0
 
 
 def deadline(timeout_seconds: float | None) -> float | None:
-    """The moment by the monotonic clock at which a call that starts now has to end."""
+    """The moment by the monotonic clock at which a call that starts now must end."""
     return None if timeout_seconds is None else time.monotonic() + timeout_seconds
 
 
 def seconds_left(ends_at: float | None) -> float | None:
-    """How much of a time limit is left; None where there is none.
+    """The remaining time of a time limit; None if there is none.
 
     Raises:
-        QueryTimeout: Nothing is.
+        QueryTimeout: No time remains.
     """
     if ends_at is None:
         return None
@@ -58,8 +57,8 @@ class EngineProcess:
     """A child process and its pipes.
 
     Args:
-        module: What it runs, which serves by :func:`registry.graph.frames.serve`.
-        name: What it is, for the text of errors.
+        module: Module that it runs, which uses :func:`registry.graph.frames.serve`.
+        name: Name for error messages.
 
     Raises:
         GraphUnavailable: It does not start.
@@ -78,9 +77,9 @@ class EngineProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                # Of a panic, the line that says what happened is wanted.
+                # Of a panic, only the line with its reason is needed.
                 env={**os.environ, "PYTHONPATH": path, "RUST_BACKTRACE": "0"},
-                # Ctrl-C is the parent's to handle; the child ends when its input does.
+                # Ctrl-C is handled by the parent; the child ends with its input.
                 start_new_session=True,
             )
         except OSError as error:
@@ -99,18 +98,18 @@ class EngineProcess:
         most_bytes: int | None = None,
         meanwhile: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
-        """Send a request and wait for its answer; whatever ends the wait, ends the process.
+        """Send a request and wait for its answer; if the wait is interrupted, the process ends.
 
         Args:
-            request: What JSON can hold.
-            ends_at: When it has to be there, by the monotonic clock; None for no limit.
-            most_bytes: Memory that the process may hold meanwhile; None for no limit.
-            meanwhile: Called every ten seconds without an answer; what it raises ends the wait.
+            request: Values that JSON can hold.
+            ends_at: Deadline by the monotonic clock; None for no limit.
+            most_bytes: Memory limit of the process meanwhile; None for no limit.
+            meanwhile: Called every ten seconds without an answer; an exception ends the wait.
 
         Raises:
-            QueryFailed: The request holds what JSON cannot.
+            QueryFailed: The request holds values that JSON cannot hold.
             QueryTimeout: No answer until ``ends_at``.
-            QueryTooLarge: More memory was taken than ``most_bytes``.
+            QueryTooLarge: The process used more memory than ``most_bytes``.
             GraphUnavailable: The process ended by itself.
         """
         body = _encoded(request)
@@ -119,23 +118,23 @@ class EngineProcess:
             self._send(HEADER.pack(len(body)) + body, watch)
             (length,) = HEADER.unpack(self._receive(HEADER.size, watch))
             reply: dict[str, Any] = json.loads(self._receive(length, watch))
-        except GraphError:  # among them QueryTimeout, which is an OSError too
+        except GraphError:  # QueryTimeout is one, and also an OSError
             self.kill()
             raise
         except (OSError, EOFError):
             raise GraphUnavailable(self._obituary()) from None
         except BaseException:
-            # Interrupted in the middle of an answer, the pipe cannot be used again.
+            # After an interruption in the middle of an answer, the pipe cannot be used again.
             self.kill()
             raise
         return reply
 
     def alive(self) -> bool:
-        """Whether the process still runs, and is this process's to use: a fork has none."""
+        """Whether the process is running and belongs to this process; a fork has none."""
         return self._owner == os.getpid() and self._process.poll() is None
 
     def resident_bytes(self) -> int:
-        """Memory that it holds now; 0 where that cannot be told."""
+        """Memory that it holds now; 0 if that is unknown."""
         return _resident_bytes(self._process.pid)
 
     def kill(self) -> None:
@@ -155,7 +154,7 @@ class EngineProcess:
         self._errors.close()
 
     def _send(self, data: bytes, watch: _Watch) -> None:
-        # Not by a blocking write: a process that does not read would hold us beyond any limit.
+        # Not a blocking write: a process that does not read would block beyond any limit.
         descriptor, rest = self._stdin.fileno(), memoryview(data)
         while rest:
             watch.wait(descriptor, selectors.EVENT_WRITE)
@@ -175,7 +174,7 @@ class EngineProcess:
 
     def _obituary(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_EXIT_SECONDS)  # it may be about to end by itself, which tells more
+            self._process.wait(_EXIT_SECONDS)  # its exit status gives more information
         self.kill()
         code = self._process.returncode
         self._errors.seek(0)
@@ -186,7 +185,7 @@ class EngineProcess:
 
 @dataclass(slots=True)
 class _Watch:
-    """What a wait for a process is bounded by."""
+    """The limits of a wait for a process."""
 
     pid: int
     ends_at: float | None
@@ -194,9 +193,9 @@ class _Watch:
     meanwhile: Callable[[], None] | None
 
     def wait(self, descriptor: int, event: int) -> None:
-        """Wait until a pipe is ready, within all bounds."""
+        """Wait until a pipe is ready, within all limits."""
         began = time.monotonic()
-        # select.select() itself knows no descriptors beyond 1023.
+        # select.select() does not support descriptors above 1023.
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, event)
             while not selector.select(self._patience()):
@@ -219,8 +218,8 @@ class _Watch:
     def _check_memory(self) -> None:
         if self.most_bytes is not None and _resident_bytes(self.pid) > self.most_bytes:
             raise QueryTooLarge(
-                f"the query took more memory than it may ({self.most_bytes / 1e9:.1f} GB with what"
-                f" was loaded) and was ended; ask for less, or allow more"
+                f"the query used more memory than allowed ({self.most_bytes / 1e9:.1f} GB with all"
+                f" loaded data) and was ended; request less, or allow more"
             )
 
 
@@ -229,10 +228,10 @@ def _resident_bytes(pid: int) -> int:
         if _HAS_PROC:
             pages = (_PROC / str(pid) / "statm").read_bytes().split()[1]
             return int(pages) * os.sysconf("SC_PAGE_SIZE")
-        told = subprocess.run(
+        answer = subprocess.run(
             ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False
         ).stdout
-        return int(told) * 1024
+        return int(answer) * 1024
     return 0
 
 
@@ -240,7 +239,7 @@ def _encoded(request: Mapping[str, Any]) -> bytes:
     try:
         body = json.dumps(request, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise QueryFailed(f"a parameter is no value of the graph: {error}") from None
+        raise QueryFailed(f"a parameter is not a value of the graph: {error}") from None
     if len(body) > _MOST_REQUEST_BYTES:
-        raise QueryTooLarge(f"a statement's parameters have {len(body) / 1e9:.1f} GB; 4 GB go")
+        raise QueryTooLarge(f"the parameters have {len(body) / 1e9:.1f} GB; 4 GB are allowed")
     return body

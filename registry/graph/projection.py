@@ -1,11 +1,12 @@
-"""Make the graph agree with the ledger.
+"""Update the graph from the ledger.
 
-A change names a record; :func:`project` reads the record's present state and writes what follows
-from it, so changes may be repeated, reordered and dropped between the reading and the writing
-without harm. A circuit enters the graph whole, in one transaction, with what is said about it, or
-leaves it whole, with whatever of the reference layer no other record uses: the graph is the same
-function of the ledger however it was reached. A circuit that no transaction of a server can hold
-comes and goes in several (:mod:`registry.graph.large`).
+A change names a record. :func:`project` reads the record's present state and writes the resulting
+nodes and relationships. Therefore changes may be repeated and reordered, and a change between
+reading and writing does no harm. A circuit enters the graph as a whole, in one transaction, with
+all facts about it. It is removed as a whole, with all parts of the reference layer that no other
+record uses. Thus the graph is the same function of the ledger for any order of changes. A circuit
+that is too large for one transaction of a server is written and removed in several
+(:mod:`registry.graph.large`).
 
 Only one process projects at a time (:meth:`registry.ledger.base.Ledger.projecting`).
 """
@@ -14,10 +15,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from registry.errors import QueryFailed, QueryTooLarge, StorageError
 from registry.graph import statements
@@ -26,12 +27,16 @@ from registry.graph.large import add_in_parts, remove_most, unfinished
 from registry.graph.looked_up import LookedUp
 from registry.graph.rows import (
     CircuitRows,
+    OutcomeRow,
     Row,
+    annotation_row,
     circuit_row,
     circuit_rows,
     connection_row,
     edit_row,
     evaluation_row,
+    made_rows,
+    measured_rows,
     model_row,
     outcome_row,
     prompt_set_row,
@@ -41,21 +46,20 @@ from registry.graph.rows import (
 from registry.graph.schema import PutAside
 from registry.graph.writer import GraphWriter, Part, all_of, chunks, each, reference_parts
 from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger
+from registry.progress import OnProgress
 from registry.records import Circuit, CircuitState, Edit, Outcome
 
-__all__ = ["Progress", "RecordSource", "project"]
+__all__ = ["RecordSource", "project"]
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
-"""Called with how many changes are done and how many there are."""
 
 _RECORDS_PER_TRANSACTION = 1_000
 _RETRACTIONS_PER_TRANSACTION = 20
 _FIRST_BATCH_ROWS = 5_000
-"""The first transaction is small and each next one twice as large, up to what the store does best:
-the engine is not to wait until the first large one has been read."""
+"""The first transaction is small, and each further one is twice as large, up to the best size for
+the store: the engine must not wait until the first large one has been read."""
 _SINGLE_LOOKUPS = 20
-"""Up to so many records are looked up one by one; more are cheaper read together."""
+"""Up to this number, records are read one by one; a larger number is read together."""
 
 
 class RecordSource(Protocol):
@@ -63,7 +67,7 @@ class RecordSource(Protocol):
 
     @property
     def ledger(self) -> Ledger:
-        """Everything but circuits' nodes and edges."""
+        """Everything except nodes and edges of circuits."""
         ...
 
     def document(self, circuit: str) -> Circuit:
@@ -76,23 +80,23 @@ def project(
     changes: Sequence[Change],
     source: RecordSource,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> list[PutAside]:
-    """Make the graph agree with the ledger for each of ``changes``.
+    """Update the graph for each of ``changes``.
 
     Args:
         store: Open for writing, with the schema prepared.
-        changes: In any order; repetitions are harmless.
-        source: Where the records are.
-        progress: Told after each transaction.
+        changes: In any order; repetitions have no effect.
+        source: The records.
+        progress: Called after each transaction.
 
     Returns:
-        What was put aside: circuits whose document cannot be read, and why.
+        The records put aside: circuits whose document cannot be read, with the reasons.
 
     Raises:
-        QueryFailed: The engine refuses what one of the records would write. Otherwise as below.
-        GraphError: The graph cannot be written. Some transactions may have taken effect; projecting
-            the same changes again completes them.
+        QueryFailed: The engine refuses the rows of one of the records. Otherwise as for GraphError.
+        GraphError: The graph cannot be written. Some transactions may have been committed;
+            projecting the same changes again completes them.
     """
     keys: dict[ChangeKind, list[str]] = defaultdict(list)
     for kind, key in dict.fromkeys((change.kind, change.key) for change in changes):
@@ -109,7 +113,7 @@ def project(
 
 @dataclass
 class _Batch:
-    """Circuits that go into one transaction."""
+    """Circuits of one transaction."""
 
     new: list[tuple[CircuitEntry, CircuitRows]] = field(default_factory=list)
     known: list[CircuitEntry] = field(default_factory=list)
@@ -124,8 +128,48 @@ class _Batch:
         return [*(entry for entry, _ in self.new), *self.known]
 
 
+@dataclass
+class _Edits:
+    """Rows of edits of one transaction, with their outcomes.
+
+    Attributes:
+        parts: Models and local names of the components that they modify, by id.
+        added: Outcomes of edits that the graph lacks; searching for each would double the time.
+        merged: Outcomes of the other edits.
+    """
+
+    edits: list[Row] = field(default_factory=list)
+    made: list[Row] = field(default_factory=list)
+    modifies: list[Row] = field(default_factory=list)
+    targets: list[Row] = field(default_factory=list)
+    parts: dict[str, tuple[str, str]] = field(default_factory=dict)
+    added: list[OutcomeRow] = field(default_factory=list)
+    merged: list[OutcomeRow] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.edits)
+
+    @property
+    def size(self) -> int:
+        return len(self.edits) + len(self.modifies) + len(self.added) + len(self.merged)
+
+    def add(self, edit: Edit, outcomes: Iterable[Outcome], *, is_new: bool) -> None:
+        key = edit.id
+        self.edits.append(edit_row(edit))
+        self.made.extend(made_rows([edit]))
+        for local in edit.components:
+            component = f"{edit.model}/{local}"
+            self.parts[component] = edit.model, local
+            self.modifies.append({"edit": key, "component": component})
+        self.targets.extend({"edit": key, "circuit": circuit} for circuit in edit.circuits)
+        (self.added if is_new else self.merged).extend(map(outcome_row, outcomes))
+
+
+_B = TypeVar("_B", _Batch, _Edits)
+
+
 class _Projection:
-    """One call of :func:`project`, and what it learns of the graph on the way."""
+    """One call of :func:`project`, with cached facts about the graph."""
 
     def __init__(self, store: GraphStore, source: RecordSource, *, circuits: int) -> None:
         self._store = GraphWriter(store)
@@ -135,13 +179,13 @@ class _Projection:
         self._seen_evaluations: set[str] = set()
 
     def steps(self, keys: dict[ChangeKind, list[str]]) -> Iterator[int]:
-        """Yield, after each transaction, how many changes it has settled."""
+        """Yield the number of finished changes after each transaction."""
         yield from self._single_records(keys)
         yield from self._circuits(keys[ChangeKind.CIRCUIT])
         yield from self._edits(keys[ChangeKind.EDIT])
         yield from self._evaluations(keys[ChangeKind.EVALUATION])
 
-    # -- records on their own ------------------------------------------------------------------
+    # -- single records ------------------------------------------------------------------------
 
     def _single_records(self, keys: dict[ChangeKind, list[str]]) -> Iterator[int]:
         ledger = self._source.ledger
@@ -186,17 +230,7 @@ class _Projection:
             self._remove(part)
             yield len(part)
         present = [e for e in entries.values() if e is not None and not _is_retracted(e)]
-        # Reading and taking apart the next circuits goes on while the engine works on these.
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="projection") as writer:
-            ahead: tuple[Future[None], int] | None = None
-            for batch in self._batches(present):
-                if ahead is not None:
-                    ahead[0].result()
-                    yield ahead[1]
-                ahead = writer.submit(self._add, batch), len(batch)
-            if ahead is not None:
-                ahead[0].result()
-                yield ahead[1]
+        yield from _while_the_engine_works(self._batches(present), self._add)
 
     def _batches(self, entries: Sequence[CircuitEntry]) -> Iterator[_Batch]:
         known = self._store.present(statements.KNOWN_CIRCUITS, [entry.id for entry in entries])
@@ -210,7 +244,7 @@ class _Projection:
                     document = self._source.document(entry.id)
                 except StorageError as error:
                     aside = PutAside(Change(ChangeKind.CIRCUIT, entry.id), str(error))
-                    log.warning("left out of the graph: %s", aside)
+                    log.warning("not in the graph: %s", aside)
                     self.put_aside.append(aside)
                     continue
                 rows = circuit_rows(entry.id, document)
@@ -258,15 +292,22 @@ class _Projection:
         try:
             add_in_parts(self._store, circuits, first, batch.said)
         except (QueryFailed, QueryTooLarge):
-            self._remove([id for id, _ in circuits])  # it may be put aside, and then be no part
+            self._remove([id for id, _ in circuits])  # it may be put aside, then no part may stay
             raise
 
     def _with_what_is_said(self, batch: _Batch) -> _Batch:
-        batch.said.extend(self._said_about(batch.entries))
+        batch.said.extend(self._said_about(batch.entries, batch.known))
         return batch
 
-    def _said_about(self, entries: Sequence[CircuitEntry]) -> Iterator[tuple[str, list[Row]]]:
-        """What other records say of circuits; their own changes may have come before them."""
+    def _said_about(
+        self, entries: Sequence[CircuitEntry], known: Sequence[CircuitEntry]
+    ) -> Iterator[tuple[str, list[Row]]]:
+        """Facts from other records about circuits; their changes may have been processed before.
+
+        Args:
+            entries: The circuits.
+            known: Circuits that the graph already has, whose annotations may have been removed.
+        """
         found_on = [{"circuit": e.id, "prompt_set": e.prompt_set} for e in entries if e.prompt_set]
         produced = [{"circuit": e.id, "run": run} for e in entries for run in e.runs]
         evaluations = [one for e in entries for one in self._records.evaluations(e.id)]
@@ -275,15 +316,25 @@ class _Projection:
             for e in entries
             for edit in self._records.edits_of(e.id)
         ]
+        annotations = [
+            annotation_row(one, entry.model)
+            for entry in entries
+            for one in self._records.annotations(entry.id)
+        ]
         self._seen_evaluations.update(evaluation.id for evaluation in evaluations)
         yield statements.FOUND_ON, found_on
         yield statements.PRODUCED, produced
         yield statements.MERGE_EVALUATIONS, [evaluation_row(one) for one in evaluations]
+        yield statements.MEASURED, measured_rows(evaluations)
         yield statements.TARGETS, targets
+        yield statements.DELETE_OTHER_ANNOTATIONS, _said_of_each(known, annotations)
+        yield statements.MERGE_ANNOTATIONS, annotations
+        yield statements.ANNOTATES, annotations
+        yield statements.ANNOTATED_BY_RUN, [row for row in annotations if row["run"]]
 
     def _remove(self, ids: Sequence[str]) -> None:
         remove_most(self._store, ids)
-        # What they use is asked first: once they are gone, nothing leads from them to it.
+        # Their parts are queried first: after the removal, nothing leads from them to the parts.
         connections = self._store.present(statements.CONNECTIONS_OF_CIRCUITS, ids)
         components = self._store.present(statements.COMPONENTS_OF_CIRCUITS, ids)
         self._store.forget(components, connections)
@@ -291,22 +342,24 @@ class _Projection:
         self._store.write_ids(
             (statements.DELETE_NODES, ids),
             (statements.DELETE_EVALUATIONS, ids),
+            (statements.DELETE_ANNOTATIONS, ids),
             (statements.DELETE_CIRCUITS, ids),
             (statements.DELETE_UNUSED_CONNECTIONS, sorted(connections)),
             (statements.DELETE_UNUSED_COMPONENTS, sorted(components)),
             (statements.UNMARK_UNFINISHED, marked),
         )
 
-    # -- what is said about circuits -----------------------------------------------------------
+    # -- facts about circuits ------------------------------------------------------------------
 
     def _evaluations(self, ids: Sequence[str]) -> Iterator[int]:
         rest = set(ids) - self._seen_evaluations
         found = [one for one in self._records.all_evaluations() if one.id in rest] if rest else []
         for part in chunks(found, _RECORDS_PER_TRANSACTION):
-            # An evaluation may change what its circuit's node says of faithfulness.
+            # An evaluation may change the faithfulness of its circuit's node.
             circuits = [self._records.circuit(key) for key in {one.circuit for one in part}]
             self._store.write(
                 (statements.MERGE_EVALUATIONS, [evaluation_row(one) for one in part]),
+                (statements.MEASURED, measured_rows(part)),
                 (
                     statements.UPDATE_CIRCUITS,
                     [circuit_row(e) for e in circuits if e is not None and not _is_retracted(e)],
@@ -316,44 +369,59 @@ class _Projection:
             yield len(ids)
 
     def _edits(self, ids: Sequence[str]) -> Iterator[int]:
+        yield from _while_the_engine_works(self._edit_batches(ids), self._add_edits)
+
+    def _edit_batches(self, ids: Sequence[str]) -> Iterator[_Edits]:
         ledger, most = self._source.ledger, self._store.rows_per_transaction
+        known = self._store.present(statements.KNOWN_EDITS, ids)
         for part in chunks(ids, _RECORDS_PER_TRANSACTION):
             outcomes = ledger.outcomes_of(part)
-            some: list[Edit] = []
-            size = 0
+            batch = _Edits()
             for edit in ledger.edits(part):
-                some.append(edit)
-                size += 1 + len(edit.components) + len(outcomes.get(edit.id, ()))
-                if size >= most:
-                    self._add_edits(some, outcomes)
-                    some, size = [], 0
-            self._add_edits(some, outcomes)
-            yield len(part)
+                batch.add(edit, outcomes.get(edit.id, ()), is_new=edit.id not in known)
+                if batch.size >= most:
+                    yield batch
+                    batch = _Edits()
+            if len(batch):
+                yield batch
 
-    def _add_edits(self, edits: Sequence[Edit], outcomes: Mapping[str, Sequence[Outcome]]) -> None:
-        rows = {edit.id: edit_row(edit) for edit in edits}
-        measured = [outcome_row(one) for key in rows for one in outcomes.get(key, ())]
-        parts = {f"{e.model}/{local}": (e.model, local) for e in edits for local in e.components}
-        modifies = [
-            {"edit": key, "component": f"{edit.model}/{local}"}
-            for key, edit in zip(rows, edits, strict=True)
-            for local in edit.components
-        ]
-        targets = [
-            {"edit": key, "circuit": circuit}
-            for key, edit in zip(rows, edits, strict=True)
-            for circuit in edit.circuits
-        ]
-        components = self._store.missing_components(parts)
+    def _add_edits(self, batch: _Edits) -> None:
+        components = self._store.missing_components(batch.parts)
+        measured = (*batch.added, *batch.merged)
         self._store.write(
             *reference_parts(components),
-            (statements.MERGE_EDITS, list(rows.values())),
-            (statements.MODIFIES, modifies),
-            (statements.TARGETS, targets),
-            (statements.MERGE_OUTCOMES, measured),
-            (statements.OUTCOMES_ON_TASK, [row for row in measured if row["task"]]),
+            (statements.MERGE_EDITS, batch.edits),
+            (statements.MADE, batch.made),
+            (statements.MODIFIES, batch.modifies),
+            (statements.TARGETS, batch.targets),
+            (statements.ADD_OUTCOMES, batch.added),
+            (statements.MERGE_OUTCOMES, batch.merged),
+            (statements.OUTCOMES_ON_TASK, [row for row in measured if row.task]),
         )
         self._store.know(components)
+
+
+def _while_the_engine_works(batches: Iterable[_B], add: Callable[[_B], None]) -> Iterator[int]:
+    """Write batches, and read the next one meanwhile; yields the size of each written batch."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="projection") as writer:
+        ahead: tuple[Future[None], int] | None = None
+        for batch in batches:
+            if ahead is not None:
+                ahead[0].result()
+                yield ahead[1]
+            ahead = writer.submit(add, batch), len(batch)
+        if ahead is not None:
+            ahead[0].result()
+            yield ahead[1]
+
+
+def _said_of_each(entries: Sequence[CircuitEntry], annotations: Iterable[Row]) -> list[Row]:
+    """The ids of each circuit's annotations; others in the graph have been removed."""
+    said: dict[str, list[str]] = {entry.id: [] for entry in entries}
+    for row in annotations:
+        if row["circuit"] in said:
+            said[row["circuit"]].append(row["id"])
+    return [{"circuit": circuit, "said": ids} for circuit, ids in said.items()]
 
 
 def _is_retracted(entry: CircuitEntry) -> bool:

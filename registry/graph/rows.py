@@ -1,20 +1,21 @@
-"""From records to rows: what the projection writes, as pure functions.
+"""From records to rows: the data that the projection writes, as pure functions.
 
-A row is a map that one of the statements in ``registry.graph.statements`` takes. Rows carry scalars
-and lists of one type; what is None is absent in the graph.
+A row is a map for one of the statements in ``registry.graph.statements``. Rows have scalars and
+lists of one type; None is absent in the graph.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from registry.identifiers import parse_local, split_connection
+from registry.identifiers import parse_local, parse_node_key, split_connection
 from registry.ledger.base import CircuitEntry
 from registry.records import (
+    Annotation,
     Circuit,
     Edge,
     Edit,
@@ -34,12 +35,15 @@ __all__ = [
     "NodeRow",
     "Row",
     "UseRow",
+    "annotation_row",
     "circuit_row",
     "circuit_rows",
     "component_row",
     "connection_row",
     "edit_row",
     "evaluation_row",
+    "made_rows",
+    "measured_rows",
     "model_row",
     "outcome_row",
     "prompt_set_row",
@@ -55,7 +59,7 @@ _SIZES = ("top", "greedy", "selected")
 
 
 class NodeRow(NamedTuple):
-    """A node of a circuit. Rows of which there are many are tuples: names would double the work."""
+    """A node of a circuit. Frequent rows are tuples: maps with names would take twice as long."""
 
     id: str
     circuit: str
@@ -64,6 +68,20 @@ class NodeRow(NamedTuple):
     rank: int | None
     role: str | None
     position: str | None
+    density: float | None
+
+
+class OutcomeRow(NamedTuple):
+    """An outcome of an edit; a tuple like :class:`NodeRow`."""
+
+    id: str
+    edit: str
+    metric: str
+    protocol: str
+    task: str | None
+    before: float | None
+    after: float | None
+    n_prompts: int | None
 
 
 class EdgeRow(NamedTuple):
@@ -88,14 +106,13 @@ class UseRow(NamedTuple):
 
 
 class Made(Collection[_R], Generic[_R]):
-    """Rows that are made whenever they are gone through.
+    """Rows that are made again for each iteration.
 
-    A row takes more memory than the record it is made of; of a million edges there is never more
-    than a part.
+    A row takes more memory than its record; of a million edges, only a part exists at a time.
 
     Args:
         make: Makes the rows, the same each time.
-        n_rows: How many.
+        n_rows: Number of rows.
     """
 
     def __init__(self, make: Callable[[], Iterator[_R]], n_rows: int) -> None:
@@ -113,16 +130,16 @@ class Made(Collection[_R], Generic[_R]):
 
 @dataclass(frozen=True, slots=True)
 class CircuitRows:
-    """Everything a circuit puts into the graph, apart from its own node.
+    """All data of a circuit in the graph, except its own node.
 
     Attributes:
         model: Its model.
-        locals: Local names of the components its nodes are instances of.
-        connections: Ids of what its edges run over.
-        nodes: One for each node.
-        edges: One for each edge.
-        uses: One for each connection, summed over positions.
-        properties: What only the document says about the circuit itself.
+        locals: Local names of the components of its nodes.
+        connections: Ids of the connections of its edges.
+        nodes: One row for each node.
+        edges: One row for each edge.
+        uses: One row for each connection, summed over positions.
+        properties: Properties of the circuit that only the document gives.
     """
 
     model: str
@@ -164,15 +181,15 @@ def run_row(run: Run) -> Row:
 
 
 def circuit_row(entry: CircuitEntry, rows: CircuitRows | None = None) -> Row:
-    """The circuit's node with its labels as they are now.
+    """The circuit's node with its present labels.
 
     Args:
-        entry: The circuit as the ledger knows it.
-        rows: Where the node is new, the rest; what they say of the circuit never changes.
+        entry: The circuit in the ledger.
+        rows: The other rows, if the node is new; their facts about the circuit never change.
     """
     labels = entry.labels
     properties = {
-        # Always there: the embedded engine makes up a title where none is stored.
+        # Always set: without a title, the embedded engine makes one up.
         "title": labels.title or "",
         "model": entry.model,
         "task": entry.task,
@@ -201,10 +218,10 @@ def circuit_row(entry: CircuitEntry, rows: CircuitRows | None = None) -> Row:
 
 
 def circuit_rows(id: str, circuit: Circuit) -> CircuitRows:
-    """The circuit's nodes and edges, and the parts of the reference layer they stand on.
+    """The circuit's nodes and edges, with their parts of the reference layer.
 
     Args:
-        id: The circuit's id, which the caller knows; to compute it is half the work.
+        id: The circuit's id, which the caller knows; computing it is half of the work.
         circuit: Its content.
     """
     local_of = {node.key: node.component for node in circuit.nodes}
@@ -224,7 +241,7 @@ def circuit_rows(id: str, circuit: Circuit) -> CircuitRows:
 
     def uses() -> Iterator[UseRow]:
         each = (UseRow(id, name, edge.effect, edge.rank, 1) for name, edge in named())
-        # Two edges run over one connection only where they are bound to positions.
+        # Two edges have the same connection only if they are bound to positions.
         return _summed(each) if by_position else each
 
     connections = frozenset(name for name, _ in named())
@@ -244,7 +261,7 @@ def circuit_rows(id: str, circuit: Circuit) -> CircuitRows:
 
 
 def _n_selected(selection: Mapping[str, Any] | None) -> int | None:
-    """How many edges or nodes a rule chose, before what dangles was taken out; None if unsaid."""
+    """Edges or nodes that a rule chose, before dangling ones are removed; None if unknown."""
     for rule in _SIZES:
         number = (selection or {}).get(rule)
         if isinstance(number, int) and not isinstance(number, bool) and number in _WHOLE_NUMBERS:
@@ -277,13 +294,14 @@ def component_row(model: str, name: str) -> Row:
         "index": local.index,
         "site": local.site,
         "basis": local.basis,
+        "norm": local.norm,
     }
     return {"id": f"{model}/{name}", "model": model, "properties": properties}
 
 
 def evaluation_row(evaluation: Evaluation) -> Row:
     """An evaluation with the circuit and task it belongs to."""
-    properties = evaluation.model_dump(mode="json", exclude={"parameters"})
+    properties = evaluation.model_dump(mode="json", exclude={"parameters", "run"})
     return {
         "id": evaluation.id,
         "circuit": evaluation.circuit,
@@ -292,8 +310,32 @@ def evaluation_row(evaluation: Evaluation) -> Row:
     }
 
 
+def annotation_row(annotation: Annotation, model: str) -> Row:
+    """An annotation of a circuit's node, with the component and position of the node.
+
+    Args:
+        annotation: The annotation.
+        model: Slug of the circuit's model.
+    """
+    local, position = parse_node_key(annotation.node)
+    return {
+        "id": annotation.id,
+        "circuit": annotation.circuit,
+        "component": f"{model}/{local}",
+        "position": position,
+        "run": annotation.run,
+        "properties": {
+            "role": annotation.role,
+            "said_by": annotation.said_by,
+            "position": position,
+            "score_names": list(annotation.scores),
+            "score_values": list(annotation.scores.values()),
+        },
+    }
+
+
 def edit_row(edit: Edit) -> Row:
-    """The edit's node; what has inner structure is kept as JSON text."""
+    """The edit's node; nested values are stored as JSON text."""
     properties = {
         "model": edit.model,
         "editor": edit.editor,
@@ -307,14 +349,28 @@ def edit_row(edit: Edit) -> Row:
     return {"id": edit.id, "properties": properties}
 
 
-def outcome_row(outcome: Outcome) -> Row:
-    """What was measured after an edit."""
-    return {
-        "id": outcome.id,
-        "edit": outcome.edit,
-        "task": outcome.task,
-        "properties": _properties(outcome.model_dump(mode="json")),
-    }
+def measured_rows(evaluations: Iterable[Evaluation]) -> list[Row]:
+    """The runs that made evaluations, for evaluations that name their run."""
+    return [{"evaluation": one.id, "run": one.run} for one in evaluations if one.run]
+
+
+def made_rows(edits: Iterable[Edit]) -> list[Row]:
+    """The runs that made edits, for edits that name their run."""
+    return [{"edit": edit.id, "run": edit.run} for edit in edits if edit.run]
+
+
+def outcome_row(outcome: Outcome) -> OutcomeRow:
+    """An outcome of an edit."""
+    return OutcomeRow(
+        outcome.id,
+        outcome.edit,
+        outcome.metric,
+        outcome.protocol,
+        outcome.task,
+        outcome.before,
+        outcome.after,
+        outcome.n_prompts,
+    )
 
 
 def _node_row(circuit: str, model: str, node: Node) -> NodeRow:
@@ -326,6 +382,7 @@ def _node_row(circuit: str, model: str, node: Node) -> NodeRow:
         node.rank,
         node.role,
         node.position,
+        node.density,
     )
 
 
@@ -353,7 +410,7 @@ def _finite_sum(effects: Sequence[float]) -> float:
 
 
 def _properties(values: Mapping[str, Any]) -> Row:
-    """Leave whole numbers beyond 64 bits, such as a generator's seed, as text."""
+    """Store whole numbers beyond 64 bits, such as a generator's seed, as text."""
     return {
         name: str(value) if isinstance(value, int) and value not in _WHOLE_NUMBERS else value
         for name, value in values.items()

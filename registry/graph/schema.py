@@ -1,12 +1,12 @@
-"""A graph's marker and schema: whose it is, what of the ledger it holds, and whether it is whole.
+"""A graph's marker and schema: its owner, its revision of the ledger, and whether it is complete.
 
 One node ``(:Registry {id, instance, schema_version, state, revision, token, n_put_aside})`` marks a
-graph as made from one ledger and says which revision of it the graph holds. Numbered files
+graph as made from one ledger and gives the revision that the graph holds. Numbered files
 ``migrations/graph/NNNN_what.cypher`` make and change constraints and indexes, the same text on
 every engine; each may be repeated without harm. ``schema_version`` is the number of the last one
 applied.
 
-Records that the graph could not take are named by ``(:PutAside {id, kind, key, reason})``.
+Records that the graph could not accept are named by ``(:PutAside {id, kind, key, reason})``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
+from registry.canonical import content_hash
 from registry.errors import GraphOutdated, GraphRefused
 from registry.graph.base import GraphStore, Statement
 from registry.ledger.base import Change, ChangeKind, Revision
-from registry.records import content_hash
 from registry.resources import migrations_folder
 
 __all__ = [
@@ -59,16 +59,16 @@ _LONGEST_REASON = 500
 
 
 class GraphState(StrEnum):
-    """What a marked graph says of itself."""
+    """The state that a marked graph records."""
 
     READY = "ready"
-    """It holds the revision it names, whole."""
+    """It holds the revision that it names, complete."""
     WRITING = "writing"
-    """Changes after that revision are being written, or whoever wrote them died."""
+    """Changes after that revision are being written, or the writing process died."""
     FILLING = "filling"
-    """It was emptied and is being made again: much is not there yet."""
+    """It was emptied and is being rebuilt: much is missing."""
     EMPTYING = "rebuilding"
-    """It is being emptied: what it still holds is not to be trusted."""
+    """It is being emptied: its content must not be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,15 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a graph says of itself.
+    """The marker of a graph.
 
     Attributes:
         registry: Id of the registry.
-        instance: The ledger it is made from; None in graphs of schema version 1.
+        instance: The ledger that it is made from; None in graphs of schema version 1.
         schema_version: Number of the last migration applied.
-        state: Whether it is whole.
-        revision: What of the ledger it holds.
-        n_put_aside: How many records it could not take.
+        state: Whether it is complete.
+        revision: The revision of the ledger that it holds.
+        n_put_aside: Number of records that it could not accept.
     """
 
     registry: str
@@ -102,7 +102,7 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class PutAside:
-    """A record that the graph could not take, and why."""
+    """A record that the graph could not accept, and the reason."""
 
     change: Change
     reason: str
@@ -134,38 +134,38 @@ def identify(
 
     Args:
         store: Open for reading or writing.
-        owner: Whose graph it has to be.
+        owner: The required owner of the graph.
         of_any_instance: Accept a graph that was made from another copy of the registry.
-        timeout_seconds: How long the graph may take to answer.
+        timeout_seconds: Maximum time for the graph to answer.
 
     Raises:
-        GraphRefused: It holds another registry's data, that of another copy of this registry, or
-            data of no registry.
+        GraphRefused: It holds data of another registry, of another copy of this registry, or of
+            no registry.
         GraphOutdated: It was written by a newer version of the schema.
     """
     rows = store.read(_MARKER, timeout_seconds=timeout_seconds).to_dicts()
     if not rows:
         if holds_nothing(store):
             return None
-        # A rebuild may have begun to fill the graph between the two questions.
+        # A rebuild may have begun to fill the graph between the two queries.
         rows = store.read(_MARKER, timeout_seconds=timeout_seconds).to_dicts()
     if not rows:
         raise GraphRefused(
-            "the graph holds data that no registry wrote; give an empty database, or empty this one"
+            "the graph holds data that no registry wrote; use an empty database, or empty this one"
             " yourself"
         )
     ids = [str(row.get("id")) for row in rows]
     if ids != [owner.registry]:
         raise GraphRefused(
             f"the graph belongs to registry {', '.join(ids)}, not to {owner.registry}; each"
-            f" registry needs a database of its own"
+            f" registry needs a separate database"
         )
     marker = _read_marker(rows[0])
     if marker.instance not in (None, owner.instance) and not of_any_instance:
         raise GraphRefused(
             "the graph was made from another copy of this registry (one of the two was restored"
-            " from a backup); give this copy a graph of its own by --graph, or let it have this"
-            " one by 'circuits rebuild --overwrite-graph'"
+            " from a backup); give this copy a separate graph by --graph, or take over this graph"
+            " by 'circuits rebuild --overwrite-graph'"
         )
     if marker.schema_version > schema_version():
         raise GraphOutdated(
@@ -181,15 +181,15 @@ def holds_nothing(store: GraphStore) -> bool:
 
 
 def holds_only_the_marker(store: GraphStore) -> bool:
-    """Whether the graph has no node but its marker."""
+    """Whether the graph has no node except its marker."""
     return not len(store.read("MATCH (n) WHERE NOT n:Registry RETURN 1 AS one LIMIT 1"))
 
 
 def require_whole(marker: Marker | None) -> Marker:
-    """Return the marker of a graph that a reader may ask.
+    """Return the marker of a graph that readers may query.
 
     Raises:
-        GraphOutdated: The graph is empty, is being made again, or is of an older version.
+        GraphOutdated: The graph is empty, is being rebuilt, or is of an older version.
     """
     if marker is None:
         raise GraphOutdated("the graph is empty; 'circuits sync' fills it")
@@ -200,8 +200,8 @@ def require_whole(marker: Marker | None) -> Marker:
         )
     if marker.state in (GraphState.EMPTYING, GraphState.FILLING):
         raise GraphOutdated(
-            "the graph is being made again and not whole yet; ask again when that is done, or run"
-            " 'circuits sync' if it was broken off"
+            "the graph is being rebuilt and is not complete yet; try again when that is done, or"
+            " run 'circuits sync' if it was interrupted"
         )
     return marker
 
@@ -216,22 +216,22 @@ def migrate(store: GraphStore, marker: Marker, owner: Owner) -> Marker:
 
 
 def begin_filling(store: GraphStore, owner: Owner, marker: Marker | None) -> Marker:
-    """Empty the graph and make its schema; everything has to be projected afterwards.
+    """Empty the graph and make its schema; everything must be projected afterwards.
 
-    Killed in between, the graph is found empty or ``EMPTYING``, never half there. An embedded graph
-    keeps its last checkpoint meanwhile, which readers go on seeing.
+    If this is killed, the graph is empty or marked ``EMPTYING``, never incomplete without a mark.
+    An embedded graph keeps its last checkpoint meanwhile, which readers still see.
 
     Args:
         store: Open for writing.
-        owner: Whose graph it becomes.
-        marker: What :func:`identify` said.
+        owner: The new owner of the graph.
+        marker: Result of :func:`identify`.
 
     Returns:
-        The marker it has now, which says ``FILLING``.
+        Its present marker, with the state ``FILLING``.
     """
     if marker is not None:
         mark(store, replace(marker, state=GraphState.EMPTYING))
-    # Also one without any node: a server that was killed may have left an index in the way.
+    # Even a graph without nodes: a server that was killed may have left an index.
     store.clear()
     _apply_migrations(store, after=0)
     made = Marker(owner.registry, owner.instance, schema_version(), GraphState.FILLING)
@@ -240,7 +240,7 @@ def begin_filling(store: GraphStore, owner: Owner, marker: Marker | None) -> Mar
 
 
 def mark(store: GraphStore, marker: Marker, aside: Sequence[PutAside] | None = None) -> None:
-    """Write the marker, and with it which records were put aside unless that is None."""
+    """Write the marker, and the list of records put aside unless that is None."""
     written = []
     if aside is not None:
         written = [Statement(_FORGET_PUT_ASIDE)]
@@ -259,7 +259,7 @@ def mark(store: GraphStore, marker: Marker, aside: Sequence[PutAside] | None = N
 
 
 def put_aside(store: GraphStore) -> list[PutAside]:
-    """The records that the graph could not take."""
+    """The records that the graph could not accept."""
     rows = store.read(_PUT_ASIDE).expecting(kind="string", key="string", reason="string")
     known = {kind.value for kind in ChangeKind}
     return [
@@ -271,7 +271,7 @@ def put_aside(store: GraphStore) -> list[PutAside]:
 
 def _put_aside_row(one: PutAside) -> dict[str, Any]:
     change = one.change
-    # Its own id, as the key may be what the graph could not take.
+    # A separate id, because the key may be the value that the graph could not accept.
     return {
         "id": content_hash([change.kind.value, change.key]),
         "properties": {
@@ -294,7 +294,7 @@ def _read_marker(row: Mapping[str, Any]) -> Marker:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise GraphRefused(
-            "the graph's marker cannot be read: somebody else wrote to it; empty the database"
+            "the graph's marker cannot be read: another application wrote to it; empty the database"
             " yourself, then run 'circuits sync'"
         ) from error
 
@@ -302,7 +302,7 @@ def _read_marker(row: Mapping[str, Any]) -> Marker:
 def _apply_migrations(store: GraphStore, *, after: int) -> None:
     for migration in _migrations():
         if migration.number > after:
-            # Apart from the marker: Neo4j does not mix changes of schema and data in a transaction.
+            # Separate from the marker: a Neo4j transaction cannot change both schema and data.
             store.write([Statement(text) for text in migration.statements])
 
 

@@ -1,8 +1,8 @@
 """The Cypher that the projection writes; the same text on every engine.
 
-``$rows`` is a list of maps, or of tuples where there are many. What is shared by circuits is merged
-on its id; what belongs to one circuit is created, in the transaction that creates the circuit and
-never otherwise, so that the constraints turn a second creation into an error, not a duplicate.
+``$rows`` is a list of maps, or of tuples if there are many. Nodes that circuits share are merged on
+their ids. Nodes of a single circuit are created in the transaction that creates the circuit and
+nowhere else, so the constraints turn a second creation into an error, not into a duplicate.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ __all__ = [
     "ADD_CONNECTIONS",
     "ADD_EDGES",
     "ADD_NODES",
+    "ADD_OUTCOMES",
     "ADD_USES",
+    "ANNOTATED_BY_RUN",
+    "ANNOTATES",
     "CIRCUIT_SIZES",
     "COMPONENTS_OF_CIRCUITS",
     "CONNECTIONS_OF_CIRCUITS",
     "COUNT_EDGES",
+    "DELETE_ANNOTATIONS",
     "DELETE_CIRCUITS",
     "DELETE_EVALUATIONS",
     "DELETE_NODES",
+    "DELETE_OTHER_ANNOTATIONS",
     "DELETE_SOME_EDGES",
     "DELETE_SOME_NODES",
     "DELETE_SOME_USES",
@@ -32,8 +37,12 @@ __all__ = [
     "KNOWN_CIRCUITS",
     "KNOWN_COMPONENTS",
     "KNOWN_CONNECTIONS",
+    "KNOWN_EDITS",
     "LABEL_COMPONENTS",
+    "MADE",
     "MARK_UNFINISHED",
+    "MEASURED",
+    "MERGE_ANNOTATIONS",
     "MERGE_EDITS",
     "MERGE_EVALUATIONS",
     "MERGE_MODELS",
@@ -54,7 +63,7 @@ __all__ = [
     "UPDATE_CIRCUITS",
 ]
 
-# -- records on their own ----------------------------------------------------------------------
+# -- single records ----------------------------------------------------------------------------
 
 MERGE_MODELS = "UNWIND $rows AS row MERGE (m:Model {id: row.id}) SET m += row.properties"
 MERGE_TASKS = "UNWIND $rows AS row MERGE (t:Task {id: row.id}) SET t += row.properties"
@@ -97,6 +106,8 @@ _LABELS = {
     Kind.ERROR: "Error",
     Kind.LOGITS: "Logits",
     Kind.LOGIT: "Logit",
+    Kind.NORM: "Norm",
+    Kind.UNEMBED: "Unembed",
 }
 LABEL_COMPONENTS = {
     kind.value: f"UNWIND $ids AS id MATCH (c:Component {{id: id}}) SET c:{label}"
@@ -128,13 +139,13 @@ MATCH (c:Circuit {id: row.circuit})
 MERGE (r:Run {id: row.run})
 MERGE (r)-[:PRODUCED]->(c)
 """
-# Rows of these are NodeRow, EdgeRow and UseRow of registry.graph.rows, by place.
+# Rows of these are NodeRow, EdgeRow and UseRow of registry.graph.rows, by index.
 ADD_NODES = """
 UNWIND $rows AS row
 MATCH (c:Circuit {id: row[1]})
 MATCH (k:Component {id: row[2]})
 CREATE (c)-[:HAS_NODE]->(n:Node {id: row[0], effect: row[3], rank: row[4], role: row[5],
-  position: row[6]})-[:INSTANCE_OF]->(k)
+  position: row[6], density: row[7]})-[:INSTANCE_OF]->(k)
 """
 ADD_EDGES = """
 UNWIND $rows AS row
@@ -149,7 +160,7 @@ MATCH (k:Connection {id: row[1]})
 CREATE (c)-[:USES {effect: row[2], rank: row[3], positions: row[4]}]->(k)
 """
 
-# -- what is said about circuits ---------------------------------------------------------------
+# -- facts about circuits ----------------------------------------------------------------------
 
 MERGE_EVALUATIONS = """
 UNWIND $rows AS row
@@ -160,7 +171,47 @@ SET e += row.properties
 MERGE (e)-[:OF]->(c)
 MERGE (e)-[:ON_TASK]->(t)
 """
+MEASURED = """
+UNWIND $rows AS row
+MATCH (e:Evaluation {id: row.evaluation})
+MERGE (r:Run {id: row.run})
+MERGE (r)-[:MEASURED]->(e)
+"""
+# An annotation's id is the hash of its content: a changed annotation has another id.
+DELETE_OTHER_ANNOTATIONS = """
+UNWIND $rows AS row
+MATCH (a:Annotation)-[:OF]->(c:Circuit {id: row.circuit})
+WHERE NOT a.id IN row.said
+DETACH DELETE a
+"""
+MERGE_ANNOTATIONS = """
+UNWIND $rows AS row
+MATCH (c:Circuit {id: row.circuit})
+MERGE (a:Annotation {id: row.id})
+SET a += row.properties
+MERGE (a)-[:OF]->(c)
+"""
+ANNOTATES = """
+UNWIND $rows AS row
+MATCH (a:Annotation {id: row.id})
+MATCH (k:Component {id: row.component})<-[:INSTANCE_OF]-(n:Node)<-[:HAS_NODE]-(c:Circuit)
+WHERE c.id = row.circuit AND (row.position IS NULL OR n.position = row.position)
+MERGE (a)-[:ANNOTATES]->(n)
+"""
+ANNOTATED_BY_RUN = """
+UNWIND $rows AS row
+MATCH (a:Annotation {id: row.id})
+MERGE (r:Run {id: row.run})
+MERGE (r)-[:MADE]->(a)
+"""
+KNOWN_EDITS = "UNWIND $ids AS id MATCH (e:Edit {id: id}) RETURN e.id AS id ORDER BY id"
 MERGE_EDITS = "UNWIND $rows AS row MERGE (e:Edit {id: row.id}) SET e += row.properties"
+MADE = """
+UNWIND $rows AS row
+MATCH (e:Edit {id: row.edit})
+MERGE (r:Run {id: row.run})
+MERGE (r)-[:MADE]->(e)
+"""
 TARGETS = """
 UNWIND $rows AS row
 MATCH (e:Edit {id: row.edit})
@@ -173,17 +224,25 @@ MATCH (e:Edit {id: row.edit})
 MATCH (c:Component {id: row.component})
 MERGE (e)-[:MODIFIES]->(c)
 """
+# Rows of these are OutcomeRow of registry.graph.rows, by index.
+ADD_OUTCOMES = """
+UNWIND $rows AS row
+MATCH (e:Edit {id: row[1]})
+CREATE (e)-[:MEASURED]->(o:Outcome {id: row[0], edit: row[1], metric: row[2], protocol: row[3],
+  task: row[4], before: row[5], after: row[6], n_prompts: row[7]})
+"""
 MERGE_OUTCOMES = """
 UNWIND $rows AS row
-MATCH (e:Edit {id: row.edit})
-MERGE (o:Outcome {id: row.id})
-SET o += row.properties
+MATCH (e:Edit {id: row[1]})
+MERGE (o:Outcome {id: row[0]})
+SET o.edit = row[1], o.metric = row[2], o.protocol = row[3], o.task = row[4], o.before = row[5],
+  o.after = row[6], o.n_prompts = row[7]
 MERGE (e)-[:MEASURED]->(o)
 """
 OUTCOMES_ON_TASK = """
 UNWIND $rows AS row
-MATCH (o:Outcome {id: row.id})
-MERGE (t:Task {id: row.task})
+MATCH (o:Outcome {id: row[0]})
+MERGE (t:Task {id: row[4]})
 MERGE (o)-[:ON_TASK]->(t)
 """
 
@@ -210,6 +269,11 @@ DELETE_EVALUATIONS = """
 UNWIND $ids AS id
 MATCH (e:Evaluation)-[:OF]->(c:Circuit {id: id})
 DETACH DELETE e
+"""
+DELETE_ANNOTATIONS = """
+UNWIND $ids AS id
+MATCH (a:Annotation)-[:OF]->(c:Circuit {id: id})
+DETACH DELETE a
 """
 DELETE_CIRCUITS = "UNWIND $ids AS id MATCH (c:Circuit {id: id}) DETACH DELETE c"
 DELETE_UNUSED_CONNECTIONS = """

@@ -1,4 +1,4 @@
-"""What may be a parameter of a statement."""
+"""Values that may be parameters of a statement."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MOST_LEVELS = 64
 
 
 def checked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters as JSON types that both engines take for the same values.
+    """Return the parameters as JSON types that both engines read as the same values.
 
     Raises:
-        QueryFailed: A value is NaN or infinite, a whole number beyond 64 bits, text with half a
-            character (a lone surrogate), lists within lists deeper than engines bear, or of a type
-            other than text, number, boolean, list, map.
+        QueryFailed: A value is NaN or infinite, a whole number beyond 64 bits, text with a lone
+            surrogate, lists nested deeper than engines can handle, or of a type other than text,
+            number, boolean, list, map.
     """
     return {str(name): _checked(name, value, 0) for name, value in parameters.items()}
 
@@ -49,8 +49,8 @@ def _checked(name: str, value: Any, level: int) -> Any:
             return [_checked(name, item, level + 1) for item in value]
         case _:
             raise QueryFailed(
-                f"parameter {name}: a {type(value).__name__} is no text, number, boolean, list"
-                f" or map"
+                f"parameter {name}: a {type(value).__name__} is not text, a number, a boolean, a"
+                f" list or a map"
             )
 
 
@@ -58,4 +58,4 @@ def _refuse_half_characters(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise QueryFailed(f"parameter {name}: {text!r} holds half a character") from None
+        raise QueryFailed(f"parameter {name}: {text!r} contains half a character") from None

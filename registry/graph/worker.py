@@ -1,13 +1,13 @@
 """The embedded engine's own process: ``python -m registry.graph.worker``.
 
-Answers the requests of :class:`registry.graph.embedded.EmbeddedGraph`; how they are written,
-:mod:`registry.graph.frames` tells. It holds one kglite graph, ends when its input ends, and imports
-nothing but the standard library and kglite, so that it starts in a tenth of a second and cannot
-clash with what a notebook has imported.
+Answers the requests of :class:`registry.graph.embedded.EmbeddedGraph`, in the form of
+:mod:`registry.graph.frames`. It holds one kglite graph and ends when its input ends. It imports
+only the standard library and kglite, so it starts in a tenth of a second and cannot conflict with
+the imports of a notebook.
 
-Opened for writing it holds the writer's lease of the file and works in memory; the file changes
-only at a checkpoint, by an atomic rename. Opened for reading it holds the last checkpoint and takes
-a newer one when there is one.
+Opened for writing, it holds the writer's lease of the file and works in memory; the file changes
+only at a checkpoint, by an atomic rename. Opened for reading, it holds the last checkpoint and
+loads a newer one if there is one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ACTIONS = (
     "refresh", "read", "begin", "run", "commit", "rollback", "clear", "checkpoint", "version",
 )  # fmt: skip
 _MAGIC = b"RGF"
-# A killed writer's engine ends only when it has done what it was doing; that is waited for.
+# The engine of a killed writer ends only after its present work; we wait for that.
 _LEASE_PATIENCE_SECONDS = 5.0
 _LEASE_POLL_SECONDS = 0.05
 
@@ -42,12 +42,12 @@ class Engine:
         self._writing = writing
         self._seen: tuple[int, int, int] | None = None
         self._graph = self._open_for_writing() if writing else kglite.KnowledgeGraph()
-        # Holds the lease even when clear() puts another graph in its place.
+        # Holds the lease even if clear() replaces the graph.
         self._lease = self._graph
         self._transaction: Any = None
 
     def refresh(self, request: Reply) -> Reply:
-        """Take the last checkpoint, if it is newer than what is held."""
+        """Load the last checkpoint, if it is newer than the present one."""
         del request
         return {"loaded": not self._writing and self._take_newer_checkpoint()}
 
@@ -55,7 +55,7 @@ class Engine:
         """Answer a statement in a read transaction."""
         transaction = self._graph.begin_read()
         try:
-            # The engine's own parser has the last word on what reads a file.
+            # The engine's own parser decides whether a statement reads a file.
             if "csv" in request["text"].lower():
                 _refuse_file_reading(transaction, request)
             answer = transaction.cypher(
@@ -69,7 +69,7 @@ class Engine:
             transaction.rollback()
 
     def begin(self, request: Reply) -> Reply:
-        """Begin a transaction that writes; there is one at a time."""
+        """Begin a transaction that writes; only one exists at a time."""
         self.rollback(request)
         self._transaction = self._graph.begin()
         return {}
@@ -80,14 +80,14 @@ class Engine:
         return {}
 
     def commit(self, request: Reply) -> Reply:
-        """Let the transaction take effect."""
+        """Commit the transaction."""
         del request
         self._transaction.commit()
         self._transaction = None
         return {}
 
     def rollback(self, request: Reply) -> Reply:
-        """Drop the transaction, if there is one."""
+        """Roll the transaction back, if there is one."""
         del request
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
@@ -118,7 +118,7 @@ class Engine:
         for ending in (".lock", ".lock-owner"):
             beside = Path(f"{self._path}{ending}")
             if beside.exists() and not beside.is_file():
-                raise Failure("foreign", f"{beside.name} beside it is no regular file")
+                raise Failure("foreign", f"{beside.name} next to it is not a regular file")
         patience_ends = time.monotonic() + _LEASE_PATIENCE_SECONDS
         while True:
             try:
@@ -135,7 +135,7 @@ class Engine:
             self._graph, self._seen = kglite.KnowledgeGraph(), None
             return True
         _require_graph(self._path, status)
-        # A checkpoint is renamed into place, so a newer one has another inode.
+        # A checkpoint is renamed to the file's name, so a newer one has another inode.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
             return False
@@ -145,13 +145,13 @@ class Engine:
 
 
 class Served:
-    """The engine, once a request has opened it."""
+    """The engine, after a request has opened it."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
 
     def answer(self, request: Reply) -> Reply:
-        """Do what a request asks."""
+        """Carry out a request."""
         if self._engine is None:
             self._engine = Engine(request["path"], writing=request["writing"])
             return {}
@@ -162,13 +162,13 @@ class Served:
 
 
 def _require_graph(path: Path, status: os.stat_result) -> None:
-    # Opening a pipe waits for somebody to write into it; the engine opens its locks too.
+    # Opening a pipe would wait for a writer; the engine opens its locks too.
     if not stat.S_ISREG(status.st_mode):
-        raise Failure("foreign", "it is no regular file")
+        raise Failure("foreign", "it is not a regular file")
     with path.open("rb") as file:
         start = file.read(len(_MAGIC))
     if start and start != _MAGIC:
-        raise Failure("foreign", "it is no graph file, or a damaged one")
+        raise Failure("foreign", "it is not a graph file, or it is damaged")
 
 
 def _refuse_file_reading(transaction: Any, request: Reply) -> None:
@@ -176,7 +176,7 @@ def _refuse_file_reading(transaction: Any, request: Reply) -> None:
         return
     plan = transaction.cypher("EXPLAIN " + request["text"], params=request["parameters"])
     if any("csv" in str(step.get("operation")).lower() for step in plan.to_list()):
-        raise Failure("query", "LOAD CSV is not allowed: a query may not load files or addresses")
+        raise Failure("query", "LOAD CSV is not allowed: a query must not load files or addresses")
 
 
 def _rows(answer: Any) -> Reply:
@@ -220,10 +220,10 @@ def _text(error: BaseException) -> str:
         holder = error.holder.get("pid")
         return f"process {holder} is writing to it" if holder else "another process writes to it"
     if isinstance(error, kglite.CypherTimeoutError):
-        return "the query was stopped at its time limit; ask for less, or allow more time"
+        return "the query was stopped at its time limit; request less, or allow more time"
     if isinstance(error, kglite.ReadOnlyError):
-        return "a query may only read; the graph is written by the registry alone"
-    # The engine's message goes on with the statement and a caret; the first line says it all.
+        return "a query may only read; only the registry writes to the graph"
+    # The engine's message continues with the statement and a caret; the first line is enough.
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""The graph as the projection writes it: what is there already, and rows some at a time."""
+"""The graph as seen by the projection: existing parts, and rows written in chunks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["GraphWriter", "Part", "all_of", "chunks", "each", "reference_parts"]
 
 _T = TypeVar("_T")
 Part = tuple[str, Collection[Any]]
-"""A statement's text and the rows, or ids, that it takes."""
+"""A statement's text and its rows or ids."""
 
 _ROWS_PER_STATEMENT = 10_000
-"""So many rows are held, and sent, at a time, however many a transaction writes."""
+"""Number of rows that are held and sent at a time, for any size of a transaction."""
 
 
 class GraphWriter:
-    """A store, and what was learnt of the parts of models that are in it.
+    """A store, with the ids of models' parts that are known to be in it.
 
     Args:
         store: Open for writing, with the schema prepared.
@@ -36,31 +36,31 @@ class GraphWriter:
 
     @property
     def rows_per_transaction(self) -> int:
-        """How many nodes and edges of circuits one transaction had best write."""
+        """Best number of nodes and edges of circuits for one transaction."""
         return self._store.rows_per_transaction
 
     @property
     def largest_transaction(self) -> int | None:
-        """How many nodes and edges of circuits one transaction can write at most."""
+        """Maximum number of nodes and edges of circuits for one transaction."""
         return self._store.largest_transaction
 
     def read(self, text: str, ids: Sequence[str], **columns: str) -> Iterator[Mapping[str, Any]]:
-        """What a statement answers for ids.
+        """The answer of a statement for ids.
 
         Args:
             text: A statement that takes ``$ids``.
-            ids: Of anything; asked some at a time.
-            columns: Types by names, as :meth:`registry.rows.Rows.expecting` has them.
+            ids: Ids of any kind; queried in chunks.
+            columns: Types by names, as in :meth:`registry.rows.Rows.expecting`.
         """
         for part in chunks(ids, self._store.rows_per_transaction):
             yield from self._store.read(text, {"ids": part}).expecting(**columns)
 
     def answer(self, text: str, **columns: str) -> Iterator[Mapping[str, Any]]:
-        """What a statement without parameters answers."""
+        """The answer of a statement without parameters."""
         return iter(self._store.read(text).expecting(**columns))
 
     def present(self, text: str, ids: Sequence[str]) -> set[str]:
-        """The ids that a statement answers for ids."""
+        """The ids in a statement's answer for ids."""
         return {row["id"] for row in self.read(text, ids, id="string")}
 
     def write(self, *parts: Part) -> None:
@@ -73,7 +73,7 @@ class GraphWriter:
         self._store.write([Statement(text, {"ids": list(ids)}) for text, ids in parts if ids])
 
     def missing_components(self, wanted: Mapping[str, tuple[str, str]]) -> list[Row]:
-        """Rows of the components that the graph lacks, of those with these models and names."""
+        """Rows of the components with these models and names that the graph lacks."""
         unknown = sorted(wanted.keys() - self._components)
         found = self.present(statements.KNOWN_COMPONENTS, unknown)
         self._components |= found
@@ -87,18 +87,18 @@ class GraphWriter:
         return [key for key in unknown if key not in found]
 
     def know(self, components: Iterable[Row], connections: Iterable[str] = ()) -> None:
-        """Note what has been written."""
+        """Note parts that have been written."""
         self._components.update(row["id"] for row in components)
         self._connections.update(connections)
 
     def forget(self, components: Set[str], connections: Set[str]) -> None:
-        """Note what may be there no more."""
+        """Note parts that may have been removed."""
         self._components -= components
         self._connections -= connections
 
 
 class _Statements(Iterable[Statement]):
-    """The statements of a transaction, each with some of its rows, made as they are needed."""
+    """The statements of a transaction, each with some of its rows, made when needed."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
@@ -112,7 +112,7 @@ class _Statements(Iterable[Statement]):
 
 
 def reference_parts(components: Sequence[Row]) -> Iterator[Part]:
-    """What adds components, with the labels of their kinds."""
+    """Parts that add components, with the labels of their kinds."""
     by_kind: dict[str, list[str]] = defaultdict(list)
     for row in components:
         by_kind[row["properties"]["kind"]].append(row["id"])
@@ -122,7 +122,7 @@ def reference_parts(components: Sequence[Row]) -> Iterator[Part]:
 
 
 def each(make: Callable[[_T], Row], items: Collection[_T]) -> Made[Row]:
-    """A row of each item, made when it is written."""
+    """A row for each item, made when it is written."""
     return Made(lambda: map(make, items), len(items))
 
 
@@ -133,7 +133,7 @@ def all_of(parts: Iterable[Collection[_T]]) -> Made[_T]:
 
 
 def chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Items so many at a time."""
+    """Items in chunks of a size."""
     left = iter(items)
     while some := list(itertools.islice(left, size)):
         yield some

@@ -1,8 +1,8 @@
-"""Why a ledger's file cannot be used: what SQLite and the system say, and what lies behind it.
+"""Reasons why a ledger's file cannot be used, behind the messages of SQLite and the system.
 
-SQLite answers "disk I/O error" on a full disk, "database is locked" where a file system has no
-locks, and "unable to open database file" on a mount that cannot be written; the cause is looked up
-where it can be.
+SQLite reports "disk I/O error" on a full disk, "database is locked" if a file system has no locks,
+and "unable to open database file" on a mount that cannot be written. The cause is determined
+if possible.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ __all__ = ["cannot_be_written", "cause_of_sqlite", "cause_of_system"]
 _PRIMARY = 0xFF
 """The part of an extended result code of SQLite that names the kind of error."""
 _FULL_BELOW_BYTES = 64 * 1024
-"""SQLite needs a page or two for its index of the write-ahead log, even to read."""
+"""SQLite needs one or two pages for its index of the write-ahead log, even to read."""
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
-_IS_FULL = "the disk is full; free some space (reading goes on meanwhile)"
-_IS_READ_ONLY = "the folder cannot be written: reading goes on, recording does not"
+_IS_FULL = "the disk is full; free some space (reading still works)"
+_IS_READ_ONLY = "the folder cannot be written: reading works, recording does not"
 _HAS_NO_LOCKS = (
-    "the file system knows no locks, so that processes cannot wait for each other: move the"
+    "the file system has no locks, so processes cannot wait for each other: move the"
     " registry to a local disk, or keep the ledger in PostgreSQL"
 )
 _IS_DAMAGED = (
     "the file is damaged or not a database: restore a backup into a new folder;"
-    " 'sqlite3 FILE .recover' saves what can still be read"
+    " 'sqlite3 FILE .recover' saves the rows that can still be read"
 )
 
 
 def cause_of_sqlite(path: Path, error: sqlite3.Error) -> str | None:
-    """What an error of SQLite stands for, None where its own words say it."""
+    """The cause of an error of SQLite; None if SQLite's own message gives it."""
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _IS_DAMAGED
@@ -50,7 +50,7 @@ def cause_of_sqlite(path: Path, error: sqlite3.Error) -> str | None:
 
 
 def cause_of_system(path: Path, error: OSError) -> str:
-    """What an error of the system at a file beside the ledger stands for."""
+    """The cause of an error of the system at a file next to the ledger."""
     if error.errno in _WITHOUT_LOCKS:
         return _HAS_NO_LOCKS
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -81,7 +81,7 @@ def _has_no_locks(folder: Path) -> bool:
             import fcntl
 
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows, whose locks are always there
+        except ImportError:  # Windows, which always has locks
             return False
         except OSError as error:
             return error.errno in _WITHOUT_LOCKS

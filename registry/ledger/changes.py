@@ -1,9 +1,9 @@
-"""Which records changed, and with which revision of the ledger.
+"""The changed records of each revision of the ledger.
 
-A revision is a writing transaction that changed what a graph shows. Writers take turns until their
-transactions end (:func:`registry.ledger.engine.writing`), so numbers are committed in order: who
-has seen revision 7 has seen all before it. A graph that holds revision 7 lacks what
-:func:`changes_since` gives for 7, however many graphs there are.
+A revision is a writing transaction that changed something that a graph shows. Writers wait for each
+other until their transactions end (:func:`registry.ledger.engine.writing`), so numbers are
+committed in order: a process that has seen revision 7 has seen all revisions before it. A graph at
+revision 7 lacks the result of :func:`changes_since` for 7, for any number of graphs.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _PROJECTED = {
     ChangeKind.EDIT: tables.edits.c.id,
     ChangeKind.EVALUATION: tables.evaluations.c.id,
 }
-"""What has a place in the graph, and its key. What others refer to stands first."""
+"""The records that a graph shows, with their keys. Records that others refer to come first."""
 
 _PLACES = {kind.value: place for place, kind in enumerate(_PROJECTED)}
 
 
 def append_changes(connection: Connection, changes: Iterable[tuple[ChangeKind, str]]) -> None:
-    """Make one revision of these changes; none where there are none."""
+    """Make one revision of these changes; no revision if there are none."""
     keys: dict[str, list[str]] = defaultdict(list)
     for kind, key in dict.fromkeys(changes):
         keys[kind.value].append(key)
@@ -61,7 +61,7 @@ def append_changes(connection: Connection, changes: Iterable[tuple[ChangeKind, s
 
 
 def append_everything(connection: Connection) -> None:
-    """Make one revision that changed every record; for a ledger that was filled at one go."""
+    """Make one revision that changed every record; for a ledger that was filled in one step."""
     connection.execute(delete(tables.changes))
     number = _new_revision(connection)
     for kind, key in _PROJECTED.items():
@@ -87,7 +87,7 @@ def has_revision(connection: Connection, revision: Revision) -> bool:
 
 
 def changes_since(connection: Connection, number: int) -> Delta:
-    """What changed after that revision, what others refer to first, and up to which revision."""
+    """The changes after that revision, records that others refer to first, and the end revision."""
     table = tables.changes
     place = case(_PLACES, value=table.c.kind)
     query = select(table).where(table.c.revision > number).order_by(place, table.c.revision)
@@ -97,13 +97,13 @@ def changes_since(connection: Connection, number: int) -> Delta:
 
 
 def count_since(connection: Connection, number: int) -> int:
-    """How many changes there are after that revision."""
+    """The number of changes after that revision."""
     query = select(func.count()).where(tables.changes.c.revision > number)
     return int(connection.execute(query).scalar_one())
 
 
 def note_projected(connection: Connection, graph: str, number: int) -> None:
-    """Remember up to which revision a graph was written."""
+    """Note the revision that a graph was written up to."""
     table = tables.graphs
     connection.execute(delete(table).where(table.c.address == graph))
     row = {"address": graph, "revision": number, "noted_at": datetime.now(UTC)}
@@ -111,7 +111,7 @@ def note_projected(connection: Connection, graph: str, number: int) -> None:
 
 
 def projected(connection: Connection, graph: str) -> int:
-    """Up to which revision a graph was written when this was last noted; 0 if it never was."""
+    """The revision that was last noted for a graph; 0 if none was."""
     query = select(tables.graphs.c.revision).where(tables.graphs.c.address == graph)
     return int(connection.execute(query).scalar() or 0)
 

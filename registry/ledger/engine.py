@@ -13,11 +13,11 @@ from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, m
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from registry.canonical import canonical_json
 from registry.credentials import remember_secrets, scrubbed
 from registry.errors import BadInput, LedgerError, MissingExtra
-from registry.file_urls import read_path, url_path
 from registry.ledger.causes import cannot_be_written, cause_of_sqlite
-from registry.records import canonical_json
+from registry.settings.file_urls import read_path, url_path
 
 __all__ = [
     "BUSY_SECONDS",
@@ -34,31 +34,31 @@ __all__ = [
 ]
 
 BUSY_SECONDS = 30
-"""How long a writer waits for the one before it."""
+"""Maximum time that a writer waits for the writer before it."""
 
 CONNECT_SECONDS = 10
-"""How long a server may take to let us in."""
+"""Maximum time for a server to accept a connection."""
 
 _NETWORK = {
-    "keepalives_idle": 30,  # seconds of silence, then the other machine is asked
+    "keepalives_idle": 30,  # seconds of silence before the first probe of the other machine
     "keepalives_interval": 10,
     "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,  # milliseconds that what we sent may stay unconfirmed
+    "tcp_user_timeout": 60_000,  # milliseconds that sent data may stay unconfirmed
 }
-"""Limits of PostgreSQL's client for a connection whose other end is gone."""
+"""Limits of PostgreSQL's client for a connection whose other end no longer exists."""
 
 _WRITERS_LOCK = 0x6369726375697473
-"""PostgreSQL's advisory lock that makes writers take turns: "circuits" in ASCII."""
+"""PostgreSQL's advisory lock for which writers wait: "circuits" in ASCII."""
 
 _IMMEDIATE = "ledger_begin_immediate"
 
 
 def parse_url(text: str) -> URL:
-    """Read where a ledger is: ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
+    """Read a ledger's address: ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
 
     Raises:
-        BadInput: Neither of the two, or a password whose end nobody can tell. The text shows no
-            password, as it repeats nothing.
+        BadInput: It is neither, or the end of its password is ambiguous. The message repeats no
+            part of the address, so it shows no password.
     """
     remember_secrets(text)
     scheme, separator, rest = text.partition("://")
@@ -73,23 +73,23 @@ def parse_url(text: str) -> URL:
         ) from None
     backend = url.get_backend_name()
     if backend not in {"postgresql", "postgres"}:
-        raise BadInput(f"a ledger lives in sqlite:///PATH or postgresql://..., not in {backend}")
+        raise BadInput(f"a ledger is in sqlite:///PATH or postgresql://..., not in {backend}")
     _refuse_password_without_end(url, rest)
     return url.set(drivername="postgresql+psycopg")
 
 
 def _path_in(rest: str) -> str:
-    """The path after ``sqlite://``; SQLAlchemy would read options and not decode everywhere."""
+    """The path after ``sqlite://``; SQLAlchemy would read options, and would not decode it all."""
     written = rest.removeprefix("/")
     if not rest.startswith("/") or written in {"", ":memory:"}:
         raise BadInput("a ledger in SQLite needs a file: sqlite:///PATH")
     if "?" in written:
-        raise BadInput("SQLite takes no options; a question mark in a file's name is written %3F")
+        raise BadInput("SQLite takes no options; write a question mark in a file name as %3F")
     return str(read_path(written, Path()))
 
 
 def _refuse_password_without_end(url: URL, rest: str) -> None:
-    # A second "@", or one that SQLAlchemy takes for a part of the database's name.
+    # A second "@", or one that SQLAlchemy reads as part of the database's name.
     before_options = rest.partition("?")[0]
     unclear = "@" in before_options if url.username is None else rest.count("@") > 1
     if unclear and (url.username is None or url.password is not None):
@@ -105,13 +105,13 @@ def database_path(url: URL) -> Path:
 
 
 def lock_path(url: URL) -> Path:
-    """The file beside a SQLite ledger that processes lock to project or migrate alone."""
+    """The file next to a SQLite ledger that a process locks to project or migrate exclusively."""
     path = database_path(url)
     return path.with_name(path.name + ".lock")
 
 
 def shown(url: URL) -> str:
-    """The URL as errors and reprs may show it: without password and options."""
+    """The URL for errors and reprs: without password and options."""
     if url.get_backend_name() == "sqlite":
         return f"sqlite:///{url_path(database_path(url))}"
     kept = {name: value for name, value in url.query.items() if name in {"host", "port"}}
@@ -119,21 +119,21 @@ def shown(url: URL) -> str:
 
 
 def connect(url: URL) -> Engine:
-    """Make an engine for ``url``; nothing is opened yet.
+    """Make an engine for ``url`` without opening a connection.
 
     Raises:
         MissingExtra: The database's driver is not installed.
-        LedgerError: A folder, pipe or device is where SQLite's file would be.
+        LedgerError: A folder, pipe or device is at the path of SQLite's file.
     """
     if url.get_backend_name() == "sqlite":
         path = database_path(url)
         if path.exists() and not path.is_file():
-            raise LedgerError(f"{shown(url)} is no regular file; name another place")
+            raise LedgerError(f"{shown(url)} is not a regular file; name another place")
     try:
         engine = create_engine(
             url,
             json_serializer=canonical_json,
-            hide_parameters=True,  # records have no place in errors and logs
+            hide_parameters=True,  # records must not appear in errors and logs
             pool_pre_ping=url.get_backend_name() == "postgresql",
             connect_args=_patience(url),
         )
@@ -148,7 +148,7 @@ def connect(url: URL) -> Engine:
 
 
 def _patience(url: URL) -> dict[str, Any]:
-    """What makes PostgreSQL's client give up on a server that says nothing; the URL goes before."""
+    """Time limits of PostgreSQL's client for a silent server; options of the URL override them."""
     if url.get_backend_name() != "postgresql":
         return {}
     said = {*url.query, *(["connect_timeout"] if os.environ.get("PGCONNECT_TIMEOUT") else [])}
@@ -158,7 +158,7 @@ def _patience(url: URL) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees one moment of the database, whatever others write meanwhile."""
+    """A connection that sees one moment of the database, even if others write."""
     with foreign_errors(engine.url), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
@@ -168,16 +168,17 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A connection in the one writing transaction there is at a time; others wait for its end.
+    """A connection in a writing transaction, of which only one exists at a time; others wait.
 
-    SQLite has one writer anyway, but must be told at the start: a reader that turns writer fails
-    at once if another wrote in between. PostgreSQL is made to work the same way, so that
-    what one transaction looks up still holds when it writes.
+    SQLite has only one writer, but the transaction must be declared as writing at its start: a
+    reader that becomes a writer fails at once if another process wrote in between. PostgreSQL is
+    made to work in the same way, so the results of a transaction's look-ups still hold when it
+    writes.
     """
     with foreign_errors(engine.url), engine.connect() as connection:
         connection = connection.execution_options(**{_IMMEDIATE: True})
         if engine.dialect.name == "postgresql":
-            # Whatever the server's default: each statement must see what the writer before left.
+            # For any default of the server: each statement must see the changes of earlier writers.
             connection = connection.execution_options(isolation_level="READ COMMITTED")
         with connection.begin():
             if engine.dialect.name == "postgresql":
@@ -187,7 +188,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def require_sound(connection: Connection) -> None:
-    """Let SQLite check its pages; PostgreSQL has tools of its own for that.
+    """Let SQLite check its pages; PostgreSQL has other tools for this.
 
     Raises:
         LedgerError: They are damaged.
@@ -198,7 +199,7 @@ def require_sound(connection: Connection) -> None:
     if found != "ok":
         raise LedgerError(
             f"{shown(connection.engine.url)} is damaged ({found.splitlines()[0]}): restore a"
-            " backup into a new folder; what can still be read, 'sqlite3 FILE .recover' saves"
+            " backup into a new folder; 'sqlite3 FILE .recover' saves what can still be read"
         )
 
 
@@ -228,10 +229,10 @@ def _first_line(error: BaseException | None) -> str:
 def _open_sqlite(
     dialect: Dialect, entry: ConnectionPoolEntry, arguments: list[Any], named: dict[str, Any]
 ) -> sqlite3.Connection:
-    """Open the file; where nothing can be written beside it, as a snapshot that can only be read.
+    """Open the file, as a read-only snapshot if nothing can be written next to it.
 
-    SQLite keeps an index of its write-ahead log beside the file even for readers. Where that cannot
-    be made, nobody writes either, and what is in the file is all there is.
+    SQLite keeps an index of its write-ahead log next to the file, even for readers. If the index
+    cannot be made, nobody can write either, and the file is complete.
     """
     connection: sqlite3.Connection = dialect.connect(*arguments, **named)  # type: ignore[assignment]
     try:
@@ -250,18 +251,18 @@ def _open_sqlite(
 
 
 def _drop_snapshot(_connection: Any, entry: ConnectionPoolEntry) -> None:
-    """Open the file anew next time: by then it may be written again."""
+    """Open the file again next time: it may be writable by then."""
     if entry.info.pop("snapshot", False):
         entry.invalidate()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    # Transactions are begun by _begin_sqlite, not by the driver, which would begin them late.
+    # Transactions are begun by _begin_sqlite, not by the driver, which would begin them too late.
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout = {BUSY_SECONDS * 1000}",
         "foreign_keys = ON",
-        "synchronous = FULL",  # what was acknowledged survives a power cut
+        "synchronous = FULL",  # committed data survives a power cut
     ):
         connection.execute(f"PRAGMA {pragma}")
 

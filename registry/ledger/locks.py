@@ -1,4 +1,4 @@
-"""The right to project: one process at a time, freed when its holder dies."""
+"""The right to project: only one process at a time; it is released when its holder dies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["holding_projection"]
 
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.1
-"""Looking costs processor time that the holder needs: the longer it takes, the less often."""
+"""Checks cost processor time that the holder needs, so they become rarer with time."""
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def holding_projection(
 def _acquired(
     attempt: Callable[[], bool], timeout_seconds: float, unless: Callable[[], bool] | None
 ) -> bool:
-    """Try until the lock is held, or nothing is left to wait for.
+    """Try until the lock is held, or until waiting is no longer needed.
 
     Raises:
         GraphBusy: Another process held it for the whole time.
@@ -55,21 +55,21 @@ def _acquired(
         if time.monotonic() >= deadline:
             raise GraphBusy(
                 f"another process has been writing to the graph for {timeout_seconds:g} s;"
-                " what is recorded is kept, 'circuits sync' finishes later"
+                " recorded results are kept, 'circuits sync' projects them later"
             )
-        # Not all at the same moments.
+        # Randomised, so that waiting processes do not all try at the same moments.
         time.sleep(pause * random.uniform(0.7, 1.3))
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     return True
 
 
 _Lock = tuple[Callable[[], bool], Callable[[], None]]
-"""Tries to take a lock once; and makes sure that one that was taken is still held."""
+"""One function tries once to take a lock; the other checks that it is still held."""
 
 
 @contextlib.contextmanager
 def _holding_file(engine: Engine) -> Iterator[_Lock]:
-    """Lock a file beside the database; the system frees it with the process."""
+    """Lock a file next to the database; the system releases it when the process ends."""
     lock = FileLock(lock_path(engine.url))
 
     def attempt() -> bool:
@@ -83,18 +83,18 @@ def _holding_file(engine: Engine) -> Iterator[_Lock]:
         return True
 
     try:
-        yield attempt, lambda: None  # the system takes it from nobody who lives
+        yield attempt, lambda: None  # the system never takes it from a process that is alive
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
 def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[_Lock]:
-    """Lock a number on a connection of its own; the server frees it with the connection."""
+    """Lock a number on a separate connection; the server releases it with the connection."""
     key = int.from_bytes(hashlib.sha256(registry_id.encode()).digest()[:8], signed=True)
     with foreign_errors(engine.url):
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        # Not given back to the pool, where the lock would live on if releasing it failed.
+        # Not returned to the pool, where the lock would remain if releasing it failed.
         connection.detach()
 
     def attempt() -> bool:
@@ -108,8 +108,8 @@ def _holding_advisory(engine: Engine, registry_id: str) -> Iterator[_Lock]:
     try:
         yield attempt, require_held
     finally:
-        with contextlib.suppress(SQLAlchemyError):  # the server may be gone, and the lock with it
-            # Said aloud, as a server notices only some time later that a connection was closed.
+        with contextlib.suppress(SQLAlchemyError):  # the server may have ended, and the lock too
+            # Explicit, because a server notices a closed connection only after some time.
             connection.execute(text("SELECT pg_advisory_unlock_all()"))
         with contextlib.suppress(SQLAlchemyError):
             connection.close()

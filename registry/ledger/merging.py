@@ -1,11 +1,12 @@
-"""What becomes of a record that is stored already and comes again saying more, or otherwise."""
+"""How a record is merged with a stored one that has fewer or different facts."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
+from registry.canonical import content_hash
 from registry.errors import IncompatibleModel
-from registry.records import Model, Record, content_hash
+from registry.records import Model, Record
 
 __all__ = ["fill_in", "merge_models"]
 
@@ -21,11 +22,11 @@ _IDENTITY = (
     "d_mlp",
     "d_vocab",
 )
-"""What makes a model another one where both sides say it."""
+"""Fields that make two models different if both give a value."""
 
 
 def fill_in(stored: R, given: R) -> R:
-    """The stored record with what only the given one says; what both say stays as it was."""
+    """The stored record, with fields that only the given record has; other fields stay."""
     said = {
         name: getattr(given, name)
         for name in type(stored).model_fields
@@ -35,12 +36,12 @@ def fill_in(stored: R, given: R) -> R:
 
 
 def merge_models(stored: Model, given: Model) -> Model:
-    """As :func:`fill_in`, for models of one shape and the same weights.
+    """Like :func:`fill_in`, for models of one shape and the same weights.
 
-    ``parallel_attn_mlp`` has no value for "unknown"; whoever says so knows.
+    ``parallel_attn_mlp`` has no value for "unknown"; a source that sets it knows it.
 
     Raises:
-        IncompatibleModel: They are two models; the text names another slug for the given one.
+        IncompatibleModel: They are two models; the message gives another slug for the given one.
     """
     differing = [
         name

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this program, and telling what it has now."""
+"""Upgrade a database to the schema of this program, and determine its present schema."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from registry.ledger.engine import (
     writing,
 )
 from registry.resources import migrations_folder
+from registry.texts.words import listed
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -36,18 +37,18 @@ __all__ = ["is_set_up", "migrate_ledger", "require_current"]
 
 
 def migrate_ledger(url: str, *, check: bool = False) -> tuple[str, ...]:
-    """Apply the revisions a database lacks, all or none; an empty or missing one gets all.
+    """Apply the revisions that a database lacks, all or none; an empty or missing one gets all.
 
     Args:
         url: Where the ledger is. A SQLite file that does not exist is made, with its folder.
-        check: Only tell what is pending; nothing is made or changed.
+        check: Only list the pending revisions; nothing is made or changed.
 
     Returns:
         The revisions applied (pending, with ``check``) in order, as ``0001 What it does``.
 
     Raises:
-        LedgerError: The database holds somebody else's tables, which are left alone, or it
-            cannot be reached.
+        LedgerError: The database holds tables of another application, which are not changed, or
+            it cannot be reached.
         LedgerOutdated: The database is newer than this program.
     """
     where = parse_url(url)
@@ -63,10 +64,10 @@ def migrate_ledger(url: str, *, check: bool = False) -> tuple[str, ...]:
 
 
 def is_set_up(url: str) -> bool:
-    """Whether there is a ledger, of whatever revision; looking makes nothing.
+    """Whether there is a ledger, of any revision; the check makes no file.
 
     Raises:
-        LedgerError: The database holds somebody else's tables, or cannot be reached.
+        LedgerError: The database holds tables of another application, or cannot be reached.
     """
     where = parse_url(url)
     if where.get_backend_name() == "sqlite" and not database_path(where).exists():
@@ -80,10 +81,10 @@ def is_set_up(url: str) -> bool:
 
 
 def require_current(connection: Connection) -> None:
-    """Make sure that the database has exactly the schema this program knows.
+    """Check that the database has exactly the schema of this program.
 
     Raises:
-        LedgerOutdated: It is older, newer or empty; the text says what to run.
+        LedgerOutdated: It is older, newer or empty; the message gives the command to run.
         LedgerError: It is not a ledger.
     """
     url, found = shown(connection.engine.url), revision_of(connection)
@@ -102,18 +103,18 @@ def require_current(connection: Connection) -> None:
 
 
 def revision_of(connection: Connection) -> str | None:
-    """The revision of a ledger's database, None if it has no tables at all.
+    """The revision of a ledger's database; None if it has no tables.
 
     Raises:
-        LedgerError: There are tables, but not a ledger's.
+        LedgerError: There are tables, but not those of a ledger.
     """
     names = set(inspect(connection).get_table_names())
     if not names:
         return None
     if not {tables.REVISION_TABLE, tables.registry.name} <= names:
         raise LedgerError(
-            f"{shown(connection.engine.url)} holds something else (tables"
-            f" {', '.join(sorted(names)[:3])}); give the ledger a database of its own"
+            f"{shown(connection.engine.url)} belongs to another application (tables"
+            f" {listed(sorted(names), 3)}); give the ledger a separate database"
         )
     found = connection.execute(text(f"SELECT version_num FROM {tables.REVISION_TABLE}"))
     return str(found.scalar_one())
@@ -164,7 +165,7 @@ def _config(connection: Connection | None) -> Config:
     from alembic.config import Config
 
     config = Config()
-    # Alembic reads options as configparser does, where a percent sign is special.
+    # Alembic reads options like configparser, where a percent sign is special.
     config.set_main_option("script_location", str(migrations_folder("ledger")).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
@@ -180,10 +181,10 @@ def _make_file(url: URL) -> None:
 
 @contextlib.contextmanager
 def _alone(url: URL) -> Iterator[None]:
-    """Keep other processes from changing SQLite's journal and schema at the same time.
+    """Prevent other processes from changing SQLite's journal and schema at the same time.
 
-    The journal's kind is stored in the file and cannot be changed within a transaction, nor while
-    another process has one open. PostgreSQL needs nothing beyond the writers' lock.
+    The journal mode is stored in the file. It cannot be changed within a transaction, or while
+    another process has a transaction open. PostgreSQL needs only the writers' lock.
     """
     if url.get_backend_name() != "sqlite":
         yield
@@ -206,7 +207,7 @@ def _journal_ahead(url: URL) -> None:
     """Set write-ahead logging, with which readers and the writer do not wait for each other."""
     connection = sqlite3.connect(database_path(url), timeout=BUSY_SECONDS)
     try:
-        # Looking before anything is made: a database of somebody else stays as it is.
+        # Checked before anything is made: a database of another application must not change.
         holds = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not holds:
             connection.execute("PRAGMA journal_mode = WAL")

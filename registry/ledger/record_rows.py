@@ -14,12 +14,23 @@ from sqlalchemy import JSON, RowMapping, Table
 from registry.errors import BadInput
 from registry.ledger.base import CircuitEntry
 from registry.limits import STORED
-from registry.records import Ablation, CircuitLabels, Level, Record, Sign, SourceFile
+from registry.records import (
+    Ablation,
+    CircuitLabels,
+    Edit,
+    Level,
+    Outcome,
+    Record,
+    Sign,
+    SourceFile,
+)
 
 __all__ = ["circuit_entry", "folded", "label_row", "record_from_row", "row_from_record"]
 
 R = TypeVar("R", bound=Record)
 
+_HASHED: frozenset[type[Record]] = frozenset({Edit, Outcome})
+"""Frequent records (tens of thousands) whose id is the hash of their content."""
 _INTEGERS = range(-(2**63), 2**63)
 
 
@@ -27,33 +38,45 @@ def row_from_record(table: Table, record: Record, **beside: Any) -> dict[str, An
     """The row that holds ``record``: its fields of that table's columns, and ``beside``.
 
     Raises:
-        BadInput: A value that not every database can hold: NaN, a NUL character, a huge integer.
+        BadInput: A value that some database cannot hold: NaN, a NUL character, a huge integer.
     """
     is_json = _columns(table)
-    fields = {name: getattr(record, name) for name in type(record).model_fields if name in is_json}
-    row = {**fields, **beside}
-    return {name: _storable(name, value, is_json=is_json[name]) for name, value in row.items()}
+    row = {name: getattr(record, name) for name in _fields(table, type(record))} | beside
+    return {
+        name: value if value is None else _storable(name, value, is_json=is_json[name])
+        for name, value in row.items()
+    }
 
 
 @lru_cache
 def _columns(table: Table) -> dict[str, bool]:
-    """Whether each column of a table holds JSON; asking a table takes longer than all the rest."""
+    """Whether each column of a table holds JSON; cached, because asking the table is slow."""
     return {name: isinstance(column.type, JSON) for name, column in table.columns.items()}
+
+
+@lru_cache
+def _fields(table: Table, kind: type[Record]) -> tuple[str, ...]:
+    """The fields of a record that are columns of its table."""
+    return tuple(name for name in kind.model_fields if name in _columns(table))
 
 
 def record_from_row(kind: type[R], row: RowMapping) -> R:
     """Undo :func:`row_from_record`."""
-    return kind.model_validate({name: row[name] for name in kind.model_fields}, context=STORED)
+    record = kind.model_validate({name: row[name] for name in kind.model_fields}, context=STORED)
+    if kind in _HASHED:
+        # The recorded id; computing the hash again takes as long as reading the record.
+        vars(record)["id"] = row["id"]
+    return record
 
 
 def label_row(table: Table, labels: CircuitLabels) -> dict[str, Any]:
-    """The columns of a circuit that hold its labels; tags are rows of their own."""
+    """The columns of a circuit that hold its labels; tags are separate rows."""
     text = folded("\n".join([labels.title or "", *labels.notes]))
     return row_from_record(table, labels, search_text=text)
 
 
 def folded(text: str) -> str:
-    """Text as it is searched: without regard to case, however its accents are composed."""
+    """Text in the form for searches: case-folded, with any composition of accents."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -64,7 +87,7 @@ def circuit_entry(
     files: Iterable[SourceFile],
     faithfulness: float | None,
 ) -> CircuitEntry:
-    """Put a stored circuit together from its row and what hangs on it."""
+    """Assemble a stored circuit from its row, labels and provenance."""
     labels = {name: row[name] for name in CircuitLabels.model_fields if name != "tags"}
     plain = {
         name: row[name]
@@ -88,10 +111,14 @@ def _storable(name: str, value: Any, *, is_json: bool) -> Any:
         return list(value) if isinstance(value, tuple) else value
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, str) and "\x00" in value:
-        raise BadInput(f"{name} contains a NUL character, which a database cannot hold: {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadInput(f"{name} is {value}; only finite numbers are recorded")
-    if isinstance(value, int) and value not in _INTEGERS:
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise BadInput(
+                f"{name} contains a NUL character, which a database cannot hold: {value!r}"
+            )
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadInput(f"{name} is {value}; only finite numbers are recorded")
+    elif isinstance(value, int) and value not in _INTEGERS:
         raise BadInput(f"{name} is {value}; integers of up to 64 bits are recorded")
     return value

@@ -1,7 +1,7 @@
-"""The ledger's tables as they are now; ``migrations/ledger`` tells how they came about.
+"""The present tables of the ledger; ``migrations/ledger`` has their history.
 
-Circuits' nodes and edges are not here: they are documents in the artifact store. What is recorded
-first stands first: ``recorded_at`` is the time of a transaction, ``position`` the place in it.
+Nodes and edges of circuits are not here: they are documents in the artifact store. The order of
+recording is given by ``recorded_at``, the time of a transaction, and ``position`` within it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from sqlalchemy import (
 __all__ = [
     "REVISION",
     "REVISION_TABLE",
+    "attachments",
     "changes",
+    "circuit_annotations",
     "circuit_files",
     "circuit_runs",
     "circuit_tags",
@@ -47,28 +49,28 @@ __all__ = [
     "tasks",
 ]
 
-REVISION = "0003"
-"""Newest revision in ``migrations/ledger``; what this program reads and writes."""
+REVISION = "0004"
+"""Newest revision in ``migrations/ledger``, which this program reads and writes."""
 
 REVISION_TABLE = "ledger_revision"
-"""Where the database says which revision it has. Not Alembic's own name, which others use too."""
+"""Table with the database's revision. Not Alembic's default name, which others use too."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Moments in UTC on both databases; SQLite itself knows no time zones."""
+    """Times in UTC on both databases; SQLite has no time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn a moment to UTC, without its zone where the database would drop it anyway."""
+        """Turn a time to UTC, without its zone if the database would drop it."""
         if value is None:
             return None
         moment = value.astimezone(UTC)
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy passes it
-        """Give every moment back in UTC."""
+        """Return every time in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -91,7 +93,7 @@ registry = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("created_at", UtcDateTime, nullable=False),
-    # Of this ledger alone: a copy restored from a backup bears the same id and another instance.
+    # Of this ledger only: a copy restored from a backup has the same id and another instance.
     Column("instance", Text, nullable=False),
     # Digest of the backup that it was filled from.
     Column("restored_from", Text),
@@ -152,6 +154,18 @@ runs = Table(
     Column("device", Text),
     Column("packages", _Json, nullable=False),
     Column("error", Text),
+    # The process that computes it, see registry.processes.
+    Column("host", Text),
+    Column("pid", BigInteger),
+    Column("process_started", Text),
+    Column("boot", Text),
+    # Number of its heartbeats, and the last one's time by the database's clock.
+    Column("beats", BigInteger),
+    Column("beat_at", UtcDateTime),
+    # Beats seen by a reader that found it silent for too long, and the time by the same clock.
+    Column("seen_beats", BigInteger),
+    Column("seen_at", UtcDateTime),
+    Column("stages", _Json),
 )
 
 circuits = Table(
@@ -171,7 +185,7 @@ circuits = Table(
     Column("universe_size", BigInteger),
     Column("scores", Text),
     Column("recorded_at", UtcDateTime, nullable=False, index=True),
-    # Labels: what people may change.
+    # Labels: the data that people may change.
     Column("title", Text),
     Column("notes", _Json, nullable=False),
     Column("author", Text),
@@ -179,7 +193,7 @@ circuits = Table(
     # Checked when a transaction ends, so that a backup's circuits load in any order.
     Column("superseded_by", ForeignKey("circuits.id", deferrable=True, initially="DEFERRED")),
     Column("reason", Text),
-    # Title and notes case-folded by Python: SQLite folds nothing beyond ASCII.
+    # Title and notes case-folded by Python: SQLite folds only ASCII.
     Column("search_text", Text, nullable=False),
 )
 
@@ -227,6 +241,24 @@ evaluations = Table(
     Column("parameters", _Json, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("position", Integer, nullable=False),
+    Column("run", ForeignKey("runs.id"), index=True),
+)
+
+# Roles that sources give to circuits' nodes later. A source gives a role to a node once; there is
+# no constraint for this, because no index takes roles of any length. (In Python, ``annotations``
+# has another meaning.)
+circuit_annotations = Table(
+    "annotations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("circuit", ForeignKey("circuits.id"), nullable=False, index=True),
+    Column("node", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("said_by", Text, nullable=False),
+    Column("run", ForeignKey("runs.id")),
+    Column("scores", _Json, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("position", Integer, nullable=False),
 )
 
 edits = Table(
@@ -243,6 +275,7 @@ edits = Table(
     Column("note", Text),
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("position", Integer, nullable=False),
+    Column("run", ForeignKey("runs.id"), index=True),
 )
 
 edit_files = Table(
@@ -256,7 +289,7 @@ edit_files = Table(
     Column("position", Integer, nullable=False),
 )
 
-# Files that are kept though no circuit or edit may name them.
+# Files that are stored even if no circuit or edit names them.
 imported_files = Table(
     "imported_files",
     metadata,
@@ -282,8 +315,24 @@ outcomes = Table(
     Column("position", Integer, nullable=False),
 )
 
-# One row for each writing transaction that changed what a graph shows, oldest first from 1. The
-# random token tells two histories apart that have come to the same number.
+# Named files of circuits, runs, edits and prompt sets. The owner is a row of one of four tables;
+# therefore the code that writes, not a constraint, checks that it exists.
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("owner_kind", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("media_type", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("says", Text, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("position", Integer, nullable=False),
+)
+
+# One row for each writing transaction that changed something that a graph shows, oldest first from
+# 1. The random token distinguishes two histories that have reached the same number.
 revisions = Table(
     "revisions",
     metadata,
@@ -291,7 +340,7 @@ revisions = Table(
     Column("token", Text, nullable=False),
 )
 
-# One row for each record that has a place in the graph: the revision that changed it last.
+# One row for each record that a graph shows: the revision that changed it last.
 changes = Table(
     "changes",
     metadata,
@@ -300,8 +349,9 @@ changes = Table(
     Column("revision", BigInteger, nullable=False, index=True),
 )
 
-# How far each graph was when it was last written. The graph's own marker has the last word: this
-# tells who waits for the writer of a graph that it is done, and what waits while a graph is down.
+# The revision of each graph when it was last written. The graph's own marker takes precedence: this
+# table informs processes that wait for a graph's writer, and gives pending changes of a graph that
+# is down.
 graphs = Table(
     "graphs",
     metadata,

@@ -1,4 +1,4 @@
-"""What a ledger does in one writing transaction: add a batch, replace labels, note what changed."""
+"""The writing transactions of a ledger: add a batch, replace labels, note the changes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from sqlalchemy import (
 )
 
 from registry.errors import BadInput, NotFound
+from registry.files.attachments import Attachment
 from registry.ledger import tables
+from registry.ledger.annotating import write_annotations
 from registry.ledger.base import Batch, ChangeKind, NewCircuit, Recorded
 from registry.ledger.changes import append_changes
-from registry.ledger.looking_up import circuit_entries
+from registry.ledger.lives import settle
+from registry.ledger.looking_up import OWNER_TABLES, circuit_entries
 from registry.ledger.merging import fill_in, merge_models
 from registry.ledger.record_rows import label_row, record_from_row, row_from_record
 from registry.records import (
@@ -41,31 +44,35 @@ from registry.records import (
 __all__ = ["relabel", "write_batch"]
 
 R = TypeVar("R", bound=Record)
+E = TypeVar("E", Evaluation, Edit)
 
 _KEYS_A_STATEMENT = 500
-"""Well below the number of parameters either database takes."""
+"""Well below the maximum number of parameters of either database."""
 
 
 def write_batch(connection: Connection, batch: Batch) -> Recorded:
-    """Add a batch's records and note what changed; see ``Ledger.record``."""
+    """Add a batch's records and note the changes; see ``Ledger.record``."""
     now = datetime.now(UTC)
     changes = [
         *_write_described(connection, batch),
         *_write_runs(connection, batch.runs),
     ]
+    settle(connection, batch.processes)
     circuits, changed = _write_circuits(connection, batch.circuits, now)
-    evaluations = _write_evaluations(connection, batch.evaluations, now)
-    edits = _write_edits(connection, batch.edits, now)
+    evaluations, measured_by = _write_evaluations(connection, batch.evaluations, now)
+    edits, made_by = _write_edits(connection, batch.edits, now)
     _write_edit_files(connection, batch.edit_files, now)
     _write_imported(connection, batch.imported, now)
     outcomes = _write_outcomes(connection, batch.outcomes, now)
+    attachments = _write_attachments(connection, batch.attachments, now)
+    annotations, annotated = write_annotations(connection, batch.annotations, now, also=True)
     new = set(outcomes)
     measured = [outcome.edit for outcome in batch.outcomes if outcome.id in new]
-    changes += [(ChangeKind.CIRCUIT, key) for key in changed]
-    changes += [(ChangeKind.EVALUATION, key) for key in evaluations]
-    changes += [(ChangeKind.EDIT, key) for key in (*edits, *measured)]
+    changes += [(ChangeKind.CIRCUIT, key) for key in (*changed, *annotated)]
+    changes += [(ChangeKind.EVALUATION, key) for key in (*evaluations, *measured_by)]
+    changes += [(ChangeKind.EDIT, key) for key in (*edits, *made_by, *measured)]
     append_changes(connection, changes)
-    return Recorded(circuits, evaluations, edits, outcomes)
+    return Recorded(circuits, evaluations, edits, outcomes, attachments, tuple(annotations))
 
 
 def relabel(
@@ -93,7 +100,7 @@ def relabel(
 
 
 def _write_described(connection: Connection, batch: Batch) -> list[tuple[ChangeKind, str]]:
-    """Models, tasks and prompt sets: added, or filled in where the stored one said nothing."""
+    """Models, tasks and prompt sets: added, or empty fields of the stored record filled in."""
     models = _merge(connection, tables.models, Model, batch.models, merge_models)
     tasks = _merge(connection, tables.tasks, Task, batch.tasks, fill_in)
     prompts = batch.prompt_sets
@@ -119,7 +126,7 @@ def _merge(
     given: Sequence[R],
     merge: Callable[[R, R], R],
 ) -> list[str]:
-    """Add records, or what they say beyond the stored ones; return the keys of what changed."""
+    """Add records, or their new facts to the stored records; return the keys of the changes."""
     key = next(iter(table.primary_key))
     keys = [str(getattr(record, key.name)) for record in given]
     stored = {
@@ -145,7 +152,7 @@ def _described_row(table: Table, record: Record) -> dict[str, Any]:
 def _write_circuits(
     connection: Connection, given: Sequence[NewCircuit], now: datetime
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Add circuits and provenance; return the ids that are new, and those that changed."""
+    """Add circuits and provenance; return the ids of new and of changed circuits."""
     circuits = [new.circuit for new in given]
     _require(connection, "model", tables.models, [c.model for c in circuits])
     _require(connection, "task", tables.tasks, [c.task for c in circuits])
@@ -236,17 +243,49 @@ def _write_provenance(
 
 def _write_evaluations(
     connection: Connection, given: Sequence[Evaluation], now: datetime
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], list[str]]:
+    """Add evaluations; return the new ids, and the ids of others that gained a run."""
     _require(connection, "circuit", tables.circuits, [e.circuit for e in given])
     _require(connection, "task", tables.tasks, [e.task for e in given])
     _require(connection, "prompt set", tables.prompt_sets, [e.prompt_set for e in given])
-    return _add_new(connection, tables.evaluations, given, now)
+    _require(connection, "run", tables.runs, [e.run for e in given])
+    added = _add_new(connection, tables.evaluations, _with_first_runs(given), now)
+    return added, _fill_in_runs(connection, tables.evaluations, given)
 
 
-def _write_edits(connection: Connection, given: Sequence[Edit], now: datetime) -> tuple[str, ...]:
+def _write_edits(
+    connection: Connection, given: Sequence[Edit], now: datetime
+) -> tuple[tuple[str, ...], list[str]]:
+    """Like :func:`_write_evaluations`."""
     _require(connection, "model", tables.models, [e.model for e in given])
     _require(connection, "circuit", tables.circuits, [key for e in given for key in e.circuits])
-    return _add_new(connection, tables.edits, given, now)
+    _require(connection, "run", tables.runs, [e.run for e in given])
+    added = _add_new(connection, tables.edits, _with_first_runs(given), now)
+    return added, _fill_in_runs(connection, tables.edits, given)
+
+
+def _with_first_runs(given: Sequence[E]) -> list[E]:
+    """Each record once, with the first run that it is given with."""
+    if all(record.run is None for record in given):  # a large import, whose ids are slow to hash
+        return list(given)
+    first: dict[str, E] = {}
+    for record in given:
+        key = record.id
+        if key not in first or (first[key].run is None and record.run is not None):
+            first[key] = record
+    return list(first.values())
+
+
+def _fill_in_runs(connection: Connection, table: Table, given: Sequence[E]) -> list[str]:
+    """Set the runs of stored records without a run; return the ids of these records."""
+    runs: dict[str, str] = {}
+    for record in given:
+        if record.run is not None:
+            runs.setdefault(record.id, record.run)
+    stored = _rows(connection, table, table.c.id, runs)
+    lacking = [row["id"] for row in stored if row["run"] is None]
+    _update(connection, table, table.c.id, [{"id": key, "run": runs[key]} for key in lacking])
+    return lacking
 
 
 def _write_edit_files(
@@ -254,7 +293,7 @@ def _write_edit_files(
     given: Mapping[str, SourceFile | Sequence[SourceFile]],
     now: datetime,
 ) -> None:
-    """Note the files that edits came from; the graph does not tell them."""
+    """Note the files that edits came from; the graph does not show them."""
     table = tables.edit_files
     _require(connection, "edit", tables.edits, given)
     known = {(row["edit"], row["sha256"]) for row in _rows(connection, table, table.c.edit, given)}
@@ -272,7 +311,7 @@ def _write_edit_files(
 
 
 def _write_imported(connection: Connection, given: Sequence[SourceFile], now: datetime) -> None:
-    """Note further files that are kept; the first name a content came by stays."""
+    """Note further files that are stored; a content keeps its first name."""
     table = tables.imported_files
     first: dict[str, SourceFile] = {}
     for file in given:
@@ -294,13 +333,47 @@ def _write_outcomes(
     return _add_new(connection, tables.outcomes, given, now)
 
 
+def _write_attachments(
+    connection: Connection, given: Sequence[Attachment], now: datetime
+) -> tuple[Attachment, ...]:
+    """Add attachments whose owner has no file of that name; the first description stays.
+
+    Raises:
+        BadInput: The owner has a file of that name with another content.
+    """
+    table = tables.attachments
+    for kind, owners in OWNER_TABLES.items():
+        ids = [one.owner for one in given if one.owner_kind is kind]
+        _require(connection, kind.words, owners, ids)
+    stored = _rows(connection, table, table.c.owner, [one.owner for one in given])
+    known: dict[tuple[str, str, str], str] = {
+        (row["owner_kind"], row["owner"], row["name"]): row["sha256"] for row in stored
+    }
+    added: list[Attachment] = []
+    for one in given:
+        if one.key not in known:
+            known[one.key] = one.sha256
+            added.append(one)
+        elif known[one.key] != one.sha256:
+            raise BadInput(
+                f"{one.owner_kind.words} {one.owner[:12]} has another file {one.name!r} attached;"
+                " give this one another name"
+            )
+    new = [
+        row_from_record(table, one, recorded_at=now, position=position)
+        for position, one in enumerate(added)
+    ]
+    _insert(connection, table, new)
+    return tuple(added)
+
+
 def _add_new(
     connection: Connection,
     table: Table,
     given: Sequence[Evaluation] | Sequence[Edit] | Sequence[Outcome],
     now: datetime,
 ) -> tuple[str, ...]:
-    """Add the records whose id is not there yet, and return those ids."""
+    """Add the records whose id is new, and return those ids."""
     records = {record.id: record for record in given}
     known = _existing(connection, table, records)
     added = [key for key in records if key not in known]
@@ -313,10 +386,10 @@ def _add_new(
 
 
 def _require(connection: Connection, kind: str, table: Table, keys: Iterable[str | None]) -> None:
-    """Make sure that what records refer to is stored.
+    """Check that records that others refer to are stored.
 
     Raises:
-        NotFound: One is not; the caller writes what a batch holds in the order of reference.
+        NotFound: One is not; the caller writes the records of a batch in the order of reference.
     """
     wanted = {key for key in keys if key is not None}
     missing = wanted - _existing(connection, table, wanted)
@@ -354,6 +427,6 @@ def _update(
     connection: Connection, table: Table, key: Column[Any], rows: Sequence[Mapping[str, Any]]
 ) -> None:
     if rows:
-        # The key's parameter may not bear the column's own name.
+        # The key's parameter must not have the column's own name.
         named = [{**row, "this_key": row[key.name]} for row in rows]
         connection.execute(update(table).where(key == bindparam("this_key")), named)

@@ -44,8 +44,19 @@ from registry.graph.schema import (
 )
 from registry.ledger.base import Batch, Change, ChangeKind, Ledger, NewCircuit, Revision
 from registry.ledger.sql import migrate_ledger, open_ledger
-from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Evaluation, Level, Node
+from registry.records import (
+    Annotation,
+    Circuit,
+    CircuitLabels,
+    CircuitState,
+    Edge,
+    Evaluation,
+    Level,
+    Node,
+    Run,
+)
 from tests import examples
+from tests.conformance.ledger_examples import RUN
 from tests.longest import longest_records
 
 Reopen = Callable[..., GraphStore]
@@ -136,7 +147,7 @@ class Records:
         self.ledger.record(Batch(circuits=[NewCircuit(c) for c in known], **batch))
 
     def retract(self, circuit: Circuit) -> None:
-        """Mark a circuit as no longer held true."""
+        """Mark a circuit as no longer valid."""
         labels = CircuitLabels(state=CircuitState.RETRACTED, reason="a bug")
         self.ledger.relabel(circuit.id, labels)
 
@@ -200,9 +211,28 @@ def filled(records: Records) -> tuple[Circuit, Circuit]:
     """Two circuits that share parts, an evaluation, an edit and its outcome."""
     first, second = examples.circuit(1), examples.circuit(2, task="sequence/numerals")
     edit, outcome = examples.edit(first, "m3", "a11.h11")
+    annotations = [said(first, "logits", run=RUN.id, scores={"b": 0.5, "a": -1.0}),
+                   said(second, "input"), said(second, "input", said_by="a paper")]  # fmt: skip
     records.add([first, second], evaluations=[examples.faithfulness(first)], edits=[edit],
-                outcomes=[outcome])  # fmt: skip
+                outcomes=[outcome], runs=[RUN], annotations=annotations)  # fmt: skip
     return first, second
+
+
+ANNOTATING = Run(id="5" * 32, job="head-functions", version="1", started_at="2026-03-01T12:00:00Z")
+
+
+def said(of: Circuit, node: str, **fields: Any) -> Annotation:
+    """What Ada says of a circuit's node."""
+    given = {"circuit": of.id, "node": node, "role": "mover", "said_by": "Ada", **fields}
+    return Annotation.model_validate(given)
+
+
+ANNOTATED = """
+MATCH (a:Annotation)-[:ANNOTATES]->(n:Node)
+MATCH (a)-[:OF]->(c:Circuit)-[:HAS_NODE]->(n)
+RETURN a.role AS role, a.said_by AS said_by, n.id AS node
+ORDER BY role, said_by, node
+"""
 
 
 def dump(store: GraphStore) -> list[Any]:
@@ -224,6 +254,15 @@ def dump(store: GraphStore) -> list[Any]:
         ],
         key=repr,
     )  # fmt: skip
+
+
+def made_by(store: GraphStore) -> list[tuple[str, str, str]]:
+    """Runs, and the evaluations and edits that they measured or made."""
+    rows = store.read(
+        "MATCH (r:Run)-[k]->(x) WHERE type(k) IN ['MEASURED', 'MADE'] AND NOT x:Annotation"
+        " RETURN r.id AS run, type(k) AS kind, x.id AS id"
+    )
+    return sorted(rows.values)
 
 
 def own(properties: dict[str, Any], labels: Iterable[str] = ()) -> list[tuple[str, Any]]:
@@ -456,7 +495,7 @@ class GraphContract:
         marker = begin_filling(graph, MINE, None)
         assert marker == Marker("mine", "a", schema_version(), GraphState.FILLING)
         assert identify(graph, MINE) == marker
-        with pytest.raises(GraphOutdated, match="made again and not whole yet"):
+        with pytest.raises(GraphOutdated, match="being rebuilt and is not complete yet"):
             require_whole(marker)
         whole = replace(marker, state=GraphState.READY, revision=Revision(7, "token"))
         mark(graph, whole, [])
@@ -516,7 +555,7 @@ class GraphContract:
         marker = begin_filling(graph, MINE, None)
         mark(graph, replace(marker, state=GraphState.EMPTYING))
         found = identify(graph, MINE)
-        with pytest.raises(GraphOutdated, match="made again"):
+        with pytest.raises(GraphOutdated, match="being rebuilt"):
             require_whole(found)
         assert begin_filling(graph, MINE, found) == marker
 
@@ -599,7 +638,7 @@ class GraphContract:
         records.add([other])
         project(prepared, records.changes(), records)
         without = dump(prepared)
-        records.add([BY_POSITION])
+        records.add([BY_POSITION], annotations=[said(BY_POSITION, "m20")])
         present = records.changes()
         records.retract(BY_POSITION)
         retracted = [Change(ChangeKind.CIRCUIT, BY_POSITION.id)]
@@ -731,6 +770,137 @@ class GraphContract:
             " c.faithfulness AS latest ORDER BY value"
         )
         assert rows.values == ((0.5, 0.5), (0.85, 0.5))
+
+    def test_runs_lead_to_what_they_measured_and_made(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, second = filled(records)
+        measured = [
+            examples.faithfulness(circuit, 0.5).model_copy(update={"run": RUN.id})
+            for circuit in (first, second)
+        ]
+        edit = examples.edit(second, "m4")[0].model_copy(update={"run": RUN.id})
+        records.ledger.record(Batch(runs=[RUN], evaluations=measured, edits=[edit]))
+        project(prepared, records.changes(), records)
+        assert made_by(prepared) == sorted([*((RUN.id, "MEASURED", one.id) for one in measured),
+                                            (RUN.id, "MADE", edit.id)])  # fmt: skip
+        records.retract(first)
+        project(prepared, records.changes(), records)
+        assert made_by(prepared) == sorted([(RUN.id, "MEASURED", measured[1].id),
+                                            (RUN.id, "MADE", edit.id)])  # fmt: skip
+        left = dump(prepared)
+        begin_filling(prepared, records.owner, identify(prepared, records.owner))
+        project(prepared, records.changes(), records)
+        assert dump(prepared) == left
+
+    def test_a_run_that_is_named_later_comes_to_the_same_graph_in_any_order(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, _ = filled(records)
+        measured, (edit, _) = examples.faithfulness(first), examples.edit(first, "m3", "a11.h11")
+        project(prepared, records.changes(), records)
+        assert made_by(prepared) == []
+        before = records.ledger.revision().number
+        named = {"run": ANNOTATING.id}
+        records.ledger.record(
+            Batch(
+                runs=[ANNOTATING],
+                evaluations=[measured.model_copy(update=named)],
+                edits=[edit.model_copy(update=named)],
+            )
+        )
+        later = records.ledger.changes_since(before).changes
+        assert {change.kind for change in later} == {"run", "evaluation", "edit"}
+        project(prepared, later, records)
+        at_once = dump(prepared)
+        assert made_by(prepared) == sorted(
+            [(ANNOTATING.id, "MEASURED", measured.id), (ANNOTATING.id, "MADE", edit.id)]
+        )
+        for order in itertools.permutations(later):
+            begin_filling(prepared, records.owner, identify(prepared, records.owner))
+            project(prepared, [one for one in records.changes() if one not in later], records)
+            for change in (*order, *order):
+                project(prepared, [change], records)
+            assert dump(prepared) == at_once
+
+    def test_annotations_reach_the_nodes_that_they_are_of(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        records.add([BY_POSITION, examples.circuit(1)], runs=[ANNOTATING])
+        project(prepared, records.changes(), records)
+        scored = said(BY_POSITION, "a21.h0@2", run=ANNOTATING.id, scores={"z": 2.0, "a": 0.25})
+        records.ledger.annotate([scored, said(BY_POSITION, "m20", said_by="a paper")])
+        project(prepared, [Change(ChangeKind.CIRCUIT, BY_POSITION.id)], records)
+        at = BY_POSITION.id
+        assert prepared.read(ANNOTATED).values == (
+            ("mover", "Ada", f"{at}/a21.h0@2"),
+            ("mover", "a paper", f"{at}/m20@1"),
+            ("mover", "a paper", f"{at}/m20@2"),
+        )
+        about = prepared.read(
+            "MATCH (r:Run)-[:MADE]->(a:Annotation) RETURN r.job AS job, a.id AS id,"
+            " a.position AS position, a.score_names AS names, a.score_values AS scores"
+        )
+        assert about.values == (("head-functions", scored.id, "2", ["a", "z"], [0.25, 2.0]),)
+
+    def test_annotations_that_change_or_are_taken_back_do_so_in_the_graph(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, second = filled(records)
+        project(prepared, records.changes(), records)
+        records.ledger.annotate([said(second, "input", role="token"), said(first, "input")])
+        records.ledger.annotate([said(first, "input", role="another")], also=True)
+        records.ledger.take_back(first.id, "logits", said_by="Ada")
+        for change in reversed(records.changes()):
+            project(prepared, [change], records)
+        assert prepared.read(ANNOTATED).values == (
+            ("another", "Ada", f"{first.id}/input"),
+            ("mover", "Ada", f"{first.id}/input"),
+            ("mover", "a paper", f"{second.id}/input"),
+            ("token", "Ada", f"{second.id}/input"),
+        )
+        after = dump(prepared)
+        assert not any("MADE" in row for row in after)
+        begin_filling(prepared, records.owner, identify(prepared, records.owner))
+        project(prepared, records.changes(), records)
+        assert dump(prepared) == after
+
+    def test_annotations_leave_with_their_circuit_and_come_back_with_it(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        first, second = filled(records)
+        project(prepared, records.changes(), records)
+        before = prepared.read(ANNOTATED)
+        for circuit in (first, second):
+            records.retract(circuit)
+        project(prepared, records.changes(), records)
+        assert len(prepared.read("MATCH (a:Annotation) RETURN a.id AS id")) == 0
+        records.ledger.take_back(second.id, "input", said_by="a paper")
+        for circuit in (first, second):
+            records.ledger.relabel(circuit.id, CircuitLabels())
+        project(prepared, records.changes(), records)
+        kept = [row for row in before.values if row[1] == "Ada"]
+        assert list(prepared.read(ANNOTATED).values) == kept
+
+    def test_every_kind_of_component_has_its_label(
+        self, prepared: GraphStore, records: Records
+    ) -> None:
+        names = {"l5.ln1": "Norm", "ln_final": "Norm", "unembed": "Unembed", "m3": "MLP"}
+        nodes = tuple(Node(component=name, density=0.25) for name in names)
+        masked = Circuit(
+            model="gpt2", task="ioi", method="mask", level=Level.PARAMETER, nodes=nodes
+        )
+        records.add([masked])
+        project(prepared, records.changes(), records)
+        rows = prepared.read(
+            "MATCH (n:Node)-[:INSTANCE_OF]->(k:Component)"
+            " RETURN k.local AS name, labels(k) AS labels, k.norm AS norm, n.density AS density"
+        )
+        found = {name: (set(labels), norm, density) for name, labels, norm, density in rows.values}
+        norms = {"l5.ln1": "ln1", "ln_final": "ln_final"}
+        assert found == {
+            name: ({"Component", label}, norms.get(name), 0.25) for name, label in names.items()
+        }
 
     def test_no_circuit_is_ever_half_there(self, prepared: GraphStore, records: Records) -> None:
         whole = circuit_with_positions()

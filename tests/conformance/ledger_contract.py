@@ -31,6 +31,7 @@ from registry.records import (
 )
 from tests.conformance.ledger_examples import (
     DESCRIBED,
+    GPT2,
     NOON,
     PROMPTS,
     RUN,
@@ -40,10 +41,11 @@ from tests.conformance.ledger_examples import (
     everything,
     record_circuit,
 )
+from tests.conformance.ledger_provenance import ProvenanceContract
 from tests.conformance.ledger_recording import RecordingContract
 
 
-class LedgerContract(RecordingContract):
+class LedgerContract(RecordingContract, ProvenanceContract):
     # -- finding -----------------------------------------------------------------------------
 
     @pytest.mark.parametrize(
@@ -58,6 +60,8 @@ class LedgerContract(RecordingContract):
             (CircuitFilter(model="gpt2"), {0, 1, 2}),
             (CircuitFilter(model="gpt"), set()),
             (CircuitFilter(method="published"), {2}),
+            (CircuitFilter(prompt_set=PROMPTS.id), {0, 1}),
+            (CircuitFilter(prompt_set="e" * 64), set()),
             (CircuitFilter(tag="final"), {0, 2}),
             (CircuitFilter(tag="fin"), set()),
             (CircuitFilter(author="Ada"), {1}),
@@ -112,6 +116,46 @@ class LedgerContract(RecordingContract):
         ledger.record(Batch(runs=runs))
         assert [int(run.id, 16) for run in ledger.runs()] == [2, 1, 0]
         assert [int(run.id, 16) for run in ledger.runs(limit=1)] == [2]
+
+    def test_runs_of_some_ids_come_newest_first_too(self, ledger: Ledger) -> None:
+        runs = [
+            RUN.model_copy(update={"id": f"{n:032x}", "started_at": NOON + timedelta(hours=n % 7)})
+            for n in range(1_200)
+        ]
+        ledger.record(Batch(runs=runs))
+        wanted = {run.id for run in runs[100:]}
+        found = ledger.runs([*wanted, "f" * 32, runs[100].id])
+        assert found == tuple(run for run in ledger.runs() if run.id in wanted)
+        assert ledger.runs(wanted, limit=3) == found[:3]
+        assert ledger.runs([]) == ()
+
+    def test_a_model_is_found_by_its_whole_slug(self, ledger: Ledger) -> None:
+        with pytest.raises(NotFound, match="no model 'gpt2'; nothing is recorded yet"):
+            ledger.model("gpt2")
+        ledger.record(DESCRIBED)
+        assert ledger.model("gpt2") == GPT2
+        for name in ("gpt", "GPT2", "gpt2 "):
+            with pytest.raises(NotFound, match=f"no model '{name}'; (nearest|recorded are): gpt2"):
+                ledger.model(name)
+
+    def test_runs_and_prompt_sets_are_found_by_any_prefix_of_four_digits(
+        self, ledger: Ledger
+    ) -> None:
+        other = RUN.model_copy(update={"id": "0" * 31 + "1"})
+        ledger.record(replace(DESCRIBED, runs=[RUN, other]))
+        assert ledger.run(other.id.upper()) == other
+        assert ledger.prompt_set("aaaa") == ledger.prompt_set(PROMPTS.id) == PROMPTS
+        with pytest.raises(BadInput, match="several runs; give more digits: 0000"):
+            ledger.run("0000")
+        with pytest.raises(NotFound, match=r"no run '0001'; nearest: 0000.*'circuits runs'"):
+            ledger.run("0001")
+        with pytest.raises(
+            NotFound, match=r"no prompt set 'aaab'; nearest: aaaa.*circuits prompts"
+        ):
+            ledger.prompt_set("aaab")
+        for ask in (ledger.run, ledger.prompt_set):
+            with pytest.raises(BadInput, match="4 to 64 hexadecimal digits"):
+                ask("ioi")
 
     def test_models_and_tasks_come_by_slug(self, ledger: Ledger) -> None:
         slugs = ["b", "a-c", "a.b", "a", "aa", "0"]
@@ -183,6 +227,16 @@ class LedgerContract(RecordingContract):
         ledger.record(Batch(edits=[edit], outcomes=outcomes))
         assert [one.metric for one in ledger.outcomes(edit.id)] == ["c", "a", "b"]
 
+    def test_measurements_are_found_by_the_prompts_they_were_made_on(self, ledger: Ledger) -> None:
+        key = record_circuit(ledger)
+        given = [
+            Evaluation(circuit=key, task="ioi", measure="m", value=value, prompt_set=prompts)
+            for value, prompts in ((3.0, PROMPTS.id), (1.0, None), (2.0, PROMPTS.id))
+        ]
+        ledger.record(Batch(evaluations=given))
+        assert ledger.evaluations_on(PROMPTS.id) == (given[0], given[2])
+        assert ledger.evaluations_on("e" * 64) == ()
+
     def test_many_edits_are_found_with_what_each_had(self, ledger: Ledger) -> None:
         record_circuit(ledger)
         edits = [Edit(model="gpt2", editor="ROME", note=str(number)) for number in range(1_200)]
@@ -201,7 +255,7 @@ class LedgerContract(RecordingContract):
     def test_artifacts_are_documents_scores_and_prompts(self, ledger: Ledger) -> None:
         ledger.record(everything())
         found = circuit()
-        assert ledger.artifacts() == {found.id, found.scores, PROMPTS.artifact}
+        assert ledger.artifacts() == {found.id, found.scores, PROMPTS.artifact, "9" * 64}
 
     # -- what graphs lack --------------------------------------------------------------------
 

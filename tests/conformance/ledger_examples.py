@@ -7,9 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from registry.files.attachments import Attachment, AttachmentOwner
 from registry.ledger.base import Batch, Ledger, NewCircuit
 from registry.records import (
     Ablation,
+    Annotation,
     Circuit,
     CircuitLabels,
     Edge,
@@ -92,15 +94,44 @@ def record_circuit(ledger: Ledger, number: int = 0, /, **labels: Any) -> str:
 def everything() -> Batch:
     """A batch with a record of every kind."""
     found = circuit()
-    edit = Edit(model="gpt2", editor="ROME", components=("m5",), circuits=(found.id,), note="été")
+    edit = Edit(
+        model="gpt2",
+        editor="ROME",
+        components=("m5",),
+        circuits=(found.id,),
+        note="été",
+        run=RUN.id,
+    )
     return replace(
         DESCRIBED,
         circuits=[NewCircuit(found, RUN.id, FILE, CircuitLabels(title="IOI", tags=("b", "a")))],
-        evaluations=[Evaluation(circuit=found.id, task="ioi", measure="faithfulness", value=0.8)],
+        evaluations=[
+            Evaluation(circuit=found.id, task="ioi", measure="faithfulness", value=0.8, run=RUN.id)
+        ],
+        annotations=[
+            Annotation(
+                circuit=found.id,
+                node="a9.h6",
+                role="mouvement",
+                said_by="Zoë",
+                run=RUN.id,
+                scores={"copying": 0.9},
+            )
+        ],
         edits=[edit],
         edit_files={edit.id: EDITS_FILE},
         imported=[FILE, MEASURED_FILE],
         outcomes=[Outcome(edit=edit.id, metric="efficacy", task="ioi", before=0.1, after=0.9)],
+        attachments=[
+            Attachment(
+                owner_kind=AttachmentOwner.EDIT,
+                owner=edit.id,
+                name="Δw.safetensors",
+                size_bytes=12,
+                sha256="9" * 64,
+                says="the change of the weights",
+            )
+        ],
     )
 
 

@@ -23,6 +23,7 @@ from registry.ledger.base import (
     Revision,
 )
 from registry.records import (
+    Annotation,
     CircuitLabels,
     CircuitState,
     Edit,
@@ -51,11 +52,12 @@ from tests.conformance.ledger_examples import (
     everything,
     record_circuit,
 )
+from tests.few import n_examples
 from tests.longest import longest_records
 
 # A ledger is filled further by each example; every example asks only for what it recorded.
 anything = settings(
-    max_examples=15,
+    max_examples=n_examples(15),
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
@@ -66,6 +68,12 @@ anything = settings(
 )
 
 _numbers = itertools.count(1)
+
+
+def _said(**fields: Any) -> Annotation:
+    """What Ada says of a node of the first circuit."""
+    given = {"circuit": circuit().id, "node": "a9.h6", "role": "name mover", "said_by": "Ada"}
+    return Annotation.model_validate({**given, **fields})
 
 
 class RecordingContract:
@@ -94,6 +102,7 @@ class RecordingContract:
         assert ledger.evaluations() == tuple(batch.evaluations)
         assert ledger.edits() == tuple(batch.edits)
         assert ledger.outcomes(batch.edits[0].id) == tuple(batch.outcomes)
+        assert ledger.annotations() == tuple(batch.annotations)
 
     def test_every_kind_of_record_comes_back_equal(self, ledger: Ledger) -> None:
         batch = everything()
@@ -108,6 +117,8 @@ class RecordingContract:
         assert ledger.edits() == tuple(batch.edits)
         assert ledger.edit_files(batch.edits[0].id) == (EDITS_FILE,)
         assert ledger.outcomes(batch.edits[0].id) == tuple(batch.outcomes)
+        assert ledger.attachments() == tuple(batch.attachments)
+        assert ledger.annotations(found.id) == ledger.annotations() == tuple(batch.annotations)
         shared = ("id", "model", "task", "prompt_set", "method", "metric", "ablation", "sign")
         for name in (*shared, "level", "universe_size", "scores"):
             assert getattr(entry, name) == getattr(found, name), name
@@ -124,6 +135,8 @@ class RecordingContract:
             (batch.evaluations[0].id,),
             (batch.edits[0].id,),
             (batch.outcomes[0].id,),
+            (batch.attachments[0],),
+            (batch.annotations[0].id,),
         )
         assert ledger.record(batch) == Recorded()
 
@@ -163,6 +176,7 @@ class RecordingContract:
         edit = data.draw(strategies.edits(model.slug, (found.id,)))
         edited = data.draw(strategies.source_files())
         outcome = data.draw(strategies.outcomes(edit.id, task.slug))
+        said = data.draw(strategies.annotations_of(found, run.id))
         ledger.record(
             Batch(
                 [model],
@@ -175,8 +189,10 @@ class RecordingContract:
                 [outcome],
                 {edit.id: edited},
                 [edited],
+                annotations=said,
             )
         )
+        assert ledger.annotations(found.id) == tuple(said)
         assert model in ledger.models()
         assert task in ledger.tasks()
         assert prompts in ledger.prompt_sets(task.slug)
@@ -316,6 +332,8 @@ class RecordingContract:
             ("circuit", Batch(edits=[Edit(model="gpt2", editor="ROME", circuits=("e" * 64,))])),
             ("edit", Batch(edit_files={"e" * 64: FILE})),
             ("edit", Batch(outcomes=[Outcome(edit="e" * 64, metric="m")])),
+            ("circuit", Batch(annotations=[_said(circuit="e" * 64)])),
+            ("run", Batch(circuits=[NewCircuit(circuit())], annotations=[_said(run="e" * 32)])),
         ],
     )
     def test_a_record_that_refers_to_nothing_is_refused_with_its_whole_batch(
@@ -348,6 +366,15 @@ class RecordingContract:
         [
             (Batch(tasks=[Task(slug="t", family="t", description="a\x00b")]), "NUL"),
             (Batch(models=[Model(slug="m", n_layers=2**63)]), "64 bits"),
+            (
+                replace(
+                    DESCRIBED,
+                    models=[GPT2],
+                    circuits=[NewCircuit(circuit())],
+                    annotations=[_said(said_by="a\x00b")],
+                ),
+                "said_by contains a NUL",
+            ),
             (Batch(imported=[FILE.model_copy(update={"name": "a\x00b"})]), "name contains a NUL"),
         ],
     )
@@ -357,6 +384,63 @@ class RecordingContract:
         with pytest.raises(BadInput, match=text):
             ledger.record(batch)
         assert (ledger.tasks(), ledger.models()) == ((), ())
+
+    # -- annotations -------------------------------------------------------------------------
+
+    def test_what_a_source_says_of_a_node_is_replaced_and_the_change_waits(
+        self, ledger: Ledger
+    ) -> None:
+        record_circuit(ledger)
+        mine, theirs = _said(), _said(said_by="a paper")
+        elsewhere, more = _said(node="a10.h7"), _said(role="copier")
+        assert ledger.annotate([mine, theirs, elsewhere])
+        assert ledger.annotate([more], also=True)
+        assert ledger.annotations(circuit().id) == (mine, theirs, elsewhere, more)
+        before = ledger.revision().number
+        changed = _said(role="inhibitor", scores={"copying": -0.5})
+        assert ledger.annotate([changed])
+        assert ledger.annotations(circuit().id) == (theirs, elsewhere, changed)
+        waits = (Change(ChangeKind.CIRCUIT, circuit().id),)
+        assert ledger.changes_since(before).changes == waits
+
+    def test_a_role_that_is_said_again_has_the_new_scores(self, ledger: Ledger) -> None:
+        record_circuit(ledger)
+        ledger.annotate([_said(scores={"copying": 0.5}), _said(role="copier")], also=True)
+        again = _said(scores={"copying": 0.75}, run=RUN.id)
+        assert ledger.annotate([_said(), again], also=True)
+        assert ledger.annotations() == (_said(role="copier"), again)
+        ledger.record(Batch(annotations=[_said()]))
+        assert ledger.annotations() == (_said(role="copier"), _said())
+
+    def test_saying_the_same_again_makes_no_revision(self, ledger: Ledger) -> None:
+        record_circuit(ledger)
+        ledger.annotate([_said()])
+        revision = ledger.revision()
+        assert not ledger.annotate([_said()])
+        assert not ledger.annotate([_said()], also=True)
+        assert not ledger.annotate([])
+        assert ledger.revision() == revision
+
+    def test_what_is_taken_back_is_gone_and_the_change_waits(self, ledger: Ledger) -> None:
+        record_circuit(ledger)
+        roles = [_said(role=role) for role in ("one", "two", "three")]
+        ledger.annotate([*roles, _said(said_by="a paper")])
+        before = ledger.revision().number
+        at = circuit().id, "a9.h6"
+        assert ledger.take_back(*at, said_by="Ada", role="two") == 1
+        assert ledger.annotations() == (roles[0], roles[2], _said(said_by="a paper"))
+        assert ledger.changes_since(before).changes == (Change(ChangeKind.CIRCUIT, at[0]),)
+        assert ledger.take_back(*at, said_by="Ada") == 2
+        revision = ledger.revision()
+        assert ledger.take_back(*at, said_by="Ada") == 0
+        assert ledger.annotations() == (_said(said_by="a paper"),)
+        assert ledger.revision() == revision
+
+    def test_annotations_are_no_part_of_a_circuit_that_comes_again(self, ledger: Ledger) -> None:
+        ledger.record(everything())
+        before = contents(ledger)
+        ledger.record(replace(everything(), annotations=[]))
+        assert contents(ledger) == before
 
     # -- labels ------------------------------------------------------------------------------
 

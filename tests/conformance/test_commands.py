@@ -9,13 +9,13 @@ import pytest
 
 from registry import Registry
 from registry.cli.main import main
-from registry.settings import load_settings
+from registry.settings.local import load_settings
 from tests import examples
 from tests.queries import small_registry
 from tests.queries.small_registry import IOI, IOI_AT_POSITIONS, MONTHS, NUMERALS
 from tests.servers.neo4j import Neo4jServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.neo4j]
+pytestmark = [pytest.mark.seconds, pytest.mark.neo4j]
 
 TASKS = ("--task", "ioi,sequence/numerals,sequence/months", "--model", "gpt2")
 ASKED: Mapping[str, tuple[str, ...]] = {

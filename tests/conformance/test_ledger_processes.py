@@ -21,7 +21,7 @@ from registry.records import Task
 from tests.conformance.ledger_examples import circuit
 from tests.conformance.test_ledger import DATABASES, new_url
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 _KILLS = 5
 _HOLDER = """

@@ -13,13 +13,13 @@ import pytest
 from registry import Registry
 from registry.catalogue import load_catalogue
 from registry.rows import Rows
-from registry.settings import load_settings
+from registry.settings.local import load_settings
 from tests import examples
 from tests.golden_files import check_golden
 from tests.queries import small_registry
 from tests.servers.neo4j import Neo4jServer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 ASKED = [
     pytest.param(name, given, id=f"{name}-{place}")
@@ -140,3 +140,54 @@ def test_a_value_of_another_type_does_not_pass() -> None:
     assert not fits(True, "integer")
     assert not fits(["a", None], "list[string]")
     assert fits(None, "number?")
+
+
+@pytest.mark.neo4j
+def test_engines_agree_on_roles_that_were_said_later(
+    neo4j_server: Neo4jServer, tmp_path: Path
+) -> None:
+    at_positions, alone = small_registry.IOI_AT_POSITIONS, small_registry.NODES_ONLY
+    answers = []
+    for server in (None, neo4j_server):
+        with open_on(server, tmp_path / ("neo4j" if server else "kglite")) as registry:
+            small_registry.fill(registry)
+            for circuit, node, role, by in (
+                (at_positions, "a9.h6@END", "name mover", "Zoë"),
+                (at_positions, "a9.h6", "Name Mover", "a paper"),
+                (alone, "a9.h6", "name mover", "Ada"),
+                (alone, "a9.h6", "name mover", "Zoë"),
+                (alone, "a4.h4", "mover", "Ada"),
+                (small_registry.SUPERSEDED, "a9.h6", "name mover", "Ada"),
+            ):
+                registry.annotate(circuit.id, node, role, by=by)
+            asked: list[dict[str, Any]] = [
+                {}, {"origin": "annotation"}, {"said_by": "ada"}, {"role": "mover", "part": True},
+                {"role": "name mover", "task": "ioi", "method": "published"},
+            ]  # fmt: skip
+            by_role = [registry.query("components-by-role", **one) for one in asked]
+            circuits = [at_positions.id, alone.id]
+            others = [
+                registry.query("shared-components", tasks=small_registry.TASKS, min_tasks=1),
+                registry.query("tasks-using-components", circuits=circuits),
+                registry.query("where-used", component="gpt2/a9.h6"),
+            ]
+            answers.append((by_role, others))
+    (embedded, others), neo4j = answers
+    assert (embedded, others) == neo4j
+    for rows in others[:2]:
+        roles = {row["component"]: row["roles"] for row in rows}
+        assert roles["gpt2/a9.h6"] == ["name mover", "Name Mover"]
+        assert roles["gpt2/a4.h4"] == ["mover"]
+    uses = {(row["circuit"], row["position"]): row["annotated"] for row in others[2]}
+    assert uses[at_positions.id, "END"] == ["Name Mover", "name mover"]
+    assert uses[at_positions.id, "S2"] == ["Name Mover"]
+    assert uses[alone.id, None] == ["name mover"]
+    assert uses[small_registry.IOI.id, None] == []
+    later = embedded[1].to_dicts()
+    assert [(row["component"], row["role"], row["said_by"], row["positions"]) for row in later] == [
+        ("gpt2/a9.h6", "Name Mover", ["a paper"], ["END", "S2"]),
+        ("gpt2/a4.h4", "mover", ["Ada"], []),
+        ("gpt2/a9.h6", "name mover", ["Zoë", "Ada"], ["END"]),
+    ]
+    assert later[2]["circuits"] == [at_positions.id, alone.id]
+    assert [len(rows) for rows in embedded] == [5, 3, 2, 4, 3]

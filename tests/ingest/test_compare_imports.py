@@ -24,7 +24,7 @@ def eap_ig() -> str:
     }  # fmt: skip
     edges = {name: {"score": score, "in_graph": chosen} for name, (score, chosen) in scores.items()}
     nodes = {name: {"in_graph": True} for name in ("input", "a0.h0", "m0", "logits")}
-    cfg = {"n_layers": 1, "n_heads": 1, "parallel_attn_mlp": False, "d_model": 8}
+    cfg = {"n_layers": 12, "n_heads": 12, "parallel_attn_mlp": False, "d_model": 768}
     return json.dumps({"cfg": cfg, "nodes": nodes, "edges": edges})
 
 
@@ -134,7 +134,7 @@ def test_another_level_is_named_and_an_unsaid_thing_is_unknown(
     answer, warned = compared(home, capsys, circuits["eap-ig"], circuits["circuitkit"])
     named = {row["difference"] for row in answer["differences"]}
     assert {
-        "level: edge in a, node in b; only components compare",
+        "level: edge in a, node in b; only components are compared",
         "ablation: resample in a, unknown in b",
         "sign: helps-positive in a, unsigned in b",
     } <= named

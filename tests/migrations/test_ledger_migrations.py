@@ -180,7 +180,7 @@ class TestMigrating:
             lambda: migrate_ledger(url),
             lambda: migrate_ledger(url, check=True),
         ):
-            with pytest.raises(LedgerError, match=rf"something else \(tables {name}\); give"):
+            with pytest.raises(LedgerError, match=rf"another application \(tables {name}\); give"):
                 attempt()
         with engine.connect() as connection:
             assert inspect(connection).get_table_names() == [name]
@@ -233,7 +233,7 @@ class TestOldLedgers:
         fresh = f"sqlite:///{tmp_path / 'fresh.db'}"
         migrate_ledger(fresh)
         with open_ledger(old) as ledger, open_ledger(fresh) as expected:
-            fill(expected)
+            fill(expected, begun)
             assert records_of(ledger) == records_of(expected)
             assert set(ledger.changes_since(0).changes) == set(expected.changes_since(0).changes)
 
@@ -254,10 +254,11 @@ class TestOldLedgers:
         engine.dispose()
 
     def test_it_is_used_as_a_new_one_after_the_upgrade(self, old: str) -> None:
+        begun = revision_of(old)
         migrate_ledger(old)
         with open_ledger(old) as ledger:
             before = records_of(ledger)
-            fill(ledger)
+            fill(ledger, begun)
             assert records_of(ledger) == before
             (superseded,) = [c for c in ledger.circuits() if c.labels.state != "active"]
             assert superseded.labels.state is CircuitState.SUPERSEDED
@@ -284,6 +285,7 @@ def records_of(ledger: Ledger) -> list[object]:
         {(e.id, e.labels, e.runs, e.source_files, e.faithfulness) for e in ledger.circuits()},
         ledger.evaluations(),
         [(edit, ledger.outcomes(edit.id)) for edit in ledger.edits()],
+        ledger.attachments(),
         ledger.artifacts(),
     ]
 

@@ -14,11 +14,13 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from registry.files.attachments import Attachment, AttachmentOwner
 from registry.ledger.base import Batch, Ledger, NewCircuit
 from registry.ledger.sql import migrate_ledger, open_ledger
 from registry.ledger.tables import REVISION
 from registry.records import (
     Ablation,
+    Annotation,
     Circuit,
     CircuitLabels,
     CircuitState,
@@ -59,8 +61,13 @@ def main() -> None:
             frozen.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def fill(ledger: Ledger) -> None:
-    """Record at least one row of every kind, some of them changed afterwards."""
+def fill(ledger: Ledger, revision: str = REVISION) -> None:
+    """Record at least one row of every kind, some of them changed afterwards.
+
+    Args:
+        ledger: Where to; of the present revision.
+        revision: Only what ledgers of that revision could hold already.
+    """
     moment = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
     prompts = PromptSet(
         id="a" * 64,
@@ -94,6 +101,7 @@ def fill(ledger: Ledger) -> None:
         restriction="circuit",
         components=("m5",),
         circuits=(found.id,),
+        run=run.id if revision >= "0004" else None,
     )
     ledger.record(
         Batch(
@@ -113,7 +121,23 @@ def fill(ledger: Ledger) -> None:
                 ),
             ],
             evaluations=[
-                Evaluation(circuit=found.id, task="ioi", measure="faithfulness", value=0.875),
+                Evaluation(
+                    circuit=found.id,
+                    task="ioi",
+                    measure="faithfulness",
+                    value=0.875,
+                    run=run.id if revision >= "0004" else None,
+                ),
+            ],
+            annotations=[
+                Annotation(
+                    circuit=found.id,
+                    node="a10.h7",
+                    role="S-inhibition",
+                    said_by="Ada",
+                    run=run.id,
+                    scores={"inhibition": 0.5},
+                )
             ],
             edits=[edit],
             edit_files={edit.id: SourceFile(name="éd.json", sha256="e" * 64, format="easyedit")},
@@ -121,12 +145,36 @@ def fill(ledger: Ledger) -> None:
             outcomes=[
                 Outcome(edit=edit.id, metric="efficacy", task="ioi", before=0.125, after=0.75)
             ],
+            attachments=_attached(found.id, run.id, edit.id, prompts.id)
+            if revision >= "0004"
+            else (),
         )
     )
     superseded = CircuitLabels(
         state=CircuitState.SUPERSEDED, superseded_by=found.id, reason="made by hand"
     )
     ledger.relabel(published.id, superseded)
+
+
+def _attached(circuit: str, run: str, edit: str, prompts: str) -> list[Attachment]:
+    owners = {
+        AttachmentOwner.CIRCUIT: circuit,
+        AttachmentOwner.RUN: run,
+        AttachmentOwner.EDIT: edit,
+        AttachmentOwner.PROMPT_SET: prompts,
+    }
+    return [
+        Attachment(
+            owner_kind=kind,
+            owner=owner,
+            name=f"größen-{kind}.csv",
+            media_type="text/csv",
+            size_bytes=number,
+            sha256=f"{number:064x}",
+            says="Sizes, 大きさ",
+        )
+        for number, (kind, owner) in enumerate(owners.items(), 1)
+    ]
 
 
 def _found(prompt_set: str) -> Circuit:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from registry import Registry
+from registry.canonical import content_hash
 from registry.identifiers import can_feed, parse_local
 from registry.ledger.base import NewCircuit
 from registry.records import (
@@ -28,7 +29,6 @@ from registry.records import (
     RunStatus,
     Sign,
     Task,
-    content_hash,
 )
 
 MODEL = Model(

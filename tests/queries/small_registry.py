@@ -226,6 +226,9 @@ EXAMPLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"circuits": [NUMERALS.id, IOI_AT_POSITIONS.id, MONTHS.id, IOI.id]},
         {"circuits": [IOI.id, MONTHS.id], "ports": False},
     ),
+    "component-frequency": (
+        {"circuits": [NUMERALS.id, IOI_AT_POSITIONS.id, MONTHS.id, NODES_ONLY.id[:9]]},
+    ),
     "nearest-by-components": (
         {"circuit": NODES_ONLY.id},
         {"circuit": IOI.id, "task": "ioi", "method": "published", "limit": 1},

@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from queries.chance import edges_by_layers, shared_by_chance
-from queries.nulls import draw_circuits
-from queries.saturating import shared_by_hubs
+from queries.chance.degrees import draw_circuits, shared_by_chance
+from queries.chance.hubs import shared_by_hubs
+from queries.chance.layers import edges_by_layers
 from registry.identifiers import can_feed, parse_connection
 from registry.records import Model
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 SMALL = Model(slug="small", n_layers=5, n_heads=6, n_kv_heads=6)
 GPT2 = Model(slug="gpt2", n_layers=12, n_heads=12, n_kv_heads=12)

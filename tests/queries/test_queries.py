@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from queries.compare import compare
+from queries.answers.overlap import compare
 from registry import Registry
 from registry.errors import BadInput, NotFound
 from registry.records import Circuit
@@ -225,6 +225,17 @@ def test_roles_of_one_task_method_or_model_alone_may_be_asked_for(small: Registr
     published = small.query("components-by-role", role="name mover", method="published", task="ioi")
     assert published.to_dicts()[0]["circuits"] == [small_registry.IOI_AT_POSITIONS.id]
     assert len(small.query("components-by-role", model="smollm2")) == 0
+
+
+def test_a_role_of_a_circuit_is_said_by_its_author_or_method(small: Registry) -> None:
+    rows = {row["role"]: row for row in small.query("components-by-role")}
+    assert {row["origin"] for row in rows.values()} == {"circuit"}
+    assert rows["name mover"]["said_by"] == ["edge-attribution", "published"]
+    assert len(small.query("components-by-role", origin="annotation")) == 0
+    published = small.query("components-by-role", said_by="Published")
+    assert {circuit for row in published for circuit in row["circuits"]} == {
+        small_registry.IOI_AT_POSITIONS.id, small_registry.NODES_ONLY.id
+    }  # fmt: skip
 
 
 def test_reused_connections_count_circuits_and_tasks(registry: Registry) -> None:

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from queries.choosing import choose_circuits
-from queries.comparing import compare_circuits
-from queries.differences import differences
-from queries.matrix import circuit_matrix
+from queries.answers.compare import compare_circuits
+from queries.answers.diff import differences
+from queries.answers.matrix import circuit_matrix
+from queries.answers.reuse import reuse
+from queries.answers.shared.subgraph import shared_subgraph
+from queries.answers.stability import stability
+from queries.answers.usage import nearest_circuits, where_used
+from queries.circuits.choosing import choose_circuits
 from queries.report.gathering import gather_report
-from queries.reuse import reuse
-from queries.shared import shared_subgraph
-from queries.stability import stability
-from queries.usage import nearest_circuits, where_used
 from registry import Registry
 from tests import examples
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 TASKS = [task.slug for task in examples.TASKS[:2]]
 CIRCUITS = [examples.circuit(seed, task=TASKS[seed % 2]) for seed in range(6)]

@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import ArgumentError
 
-from registry.artifacts import ArtifactStore
 from registry.cli.failures import describe
 from registry.cli.logs import _Full, _Line
 from registry.credentials import (
@@ -30,9 +29,11 @@ from registry.credentials import (
     shown_url,
 )
 from registry.errors import BadInput
+from registry.files.artifacts import ArtifactStore
 from registry.graph.open import open_graph
 from registry.ledger.engine import foreign_errors, parse_url, shown
-from registry.settings import create_home, load_settings
+from registry.settings.local import create_home, load_settings
+from tests.few import n_examples
 
 _ODD = st.sampled_from("@/:?#&=%+ ;,.'\"\\[]{}()!$*~é日")
 _WORDS = ("Zqxj7", "wVk9Q", "日本の秘密", "J-0-J")
@@ -112,7 +113,7 @@ def logged(error: Exception) -> list[str]:
     return texts
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=n_examples(200), suppress_health_check=[HealthCheck.too_slow])
 @given(password=passwords, template=st.sampled_from(TEMPLATES), encoded=st.booleans())
 @example(password="p@Zqxj7", template=TEMPLATES[0], encoded=False)
 @example(password="p@wVk9Q/Zqxj7@x", template=TEMPLATES[0], encoded=False)

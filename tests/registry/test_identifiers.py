@@ -14,6 +14,7 @@ from registry.identifiers import (
     Kind,
     Local,
     can_feed,
+    never_feeds,
     node_key,
     parse_component,
     parse_connection,
@@ -31,21 +32,29 @@ IN_ORDER = [
     "embed",
     "pos_embed",
     "l0.resid_pre#pca[0]",
+    "l0.ln1",
+    "l0.k_norm",
+    "l0.q_norm",
     "a0.h0",
     "a0.h1",
     "a0.kv0",
     "a0.kv0.v#pca[0]",
+    "l0.ln1_post",
     "l0.resid_mid#pca[3]",
+    "l0.ln2",
     "m0",
     "m0.n17",
     "m0.hidden#pca[1]",
     "m0.f3036#gemmascope",
     "m0.error#gemmascope",
+    "l0.ln2_post",
     "l0.resid_post#ndm-3f9a[2]",
     "a9.h6",
     "a10.h7",
     "a10.h7.z#das[0]",
     "m10",
+    "ln_final",
+    "unembed",
     "logits",
     "logits[50256]",
 ]
@@ -111,6 +120,13 @@ class TestRefusals:
             "l9.resid_pre",
             "l9.resid_pre#pca[0]",
             "l8.resid_post",
+            "l8.ln3",
+            "l8.ln1_pre",
+            "l8.ln_final",
+            "l8.ln1#pca[0]",
+            "ln1",
+            "a8.q_norm",
+            "unembed[3]",
             "l8.resid_post#[0]",
             "l8.resid_post#pca[x]",
             "a4.kv2.q#pca[0]",
@@ -206,6 +222,10 @@ class TestOrder:
             ("l0.resid_post#b[0]", "l0.resid_post#b[1]", None, False, False),
             ("l0.resid_post#b[0]", "m0", None, False, False),
             ("l11.resid_post#b[0]", "logits", None, True, True),
+            ("l3.ln1", "a3.h1", "q", False, False),
+            ("a3.h1", "l3.ln2", None, False, False),
+            ("ln_final", "logits", None, False, False),
+            ("m11", "unembed", None, False, False),
         ],
     )
     def test_a_part_feeds_what_reads_after_it_wrote(
@@ -272,3 +292,46 @@ def count_edges(n_layers: int, n_heads: int, n_kv_heads: int) -> int:
     inputs += itertools.product(groups, "kv") if grouped else ()
     sources = [Local(Kind.INPUT), *heads, *mlps]
     return sum(can_feed(source, *target) for source in sources for target in inputs)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("L9H6", "a9.h6"), ("l9h6", "a9.h6"), ("L9.H6", "a9.h6"), ("9.6", "a9.h6"),
+        ("A9.6", "a9.h6"), ("head.9.6", "a9.h6"), ("mlp3", "m3"), ("MLP 3", "m3"), ("L3.MLP", "m3"),
+    ],
+)  # fmt: skip
+def test_a_part_in_another_tools_spelling_is_refused_with_ours(theirs: str, ours: str) -> None:
+    with pytest.raises(BadIdentifier, match=f"did you mean '{ours}'"):
+        parse_local(theirs)
+
+
+@pytest.mark.parametrize("text", ["96", "L9", "mlp", "a9.6.3", "L9H6H7"])
+def test_what_may_mean_several_parts_or_none_is_not_guessed_at(text: str) -> None:
+    with pytest.raises(BadIdentifier) as refused:
+        parse_local(text)
+    assert "did you mean" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "never"),
+    [
+        ("a0.h0", "a1.h0", False), ("m0", "a0.h1", False), ("a0.h1", "m0", False),
+        ("input", "logits", False), ("a4.kv2", "a4.h3", False),
+        ("m5.f1#d", "l5.resid_post.f2#d", False),
+        ("a1.h0", "a0.h0", True), ("a1.h0", "a1.h1", True), ("m1", "m1", True),
+        ("m1.n3", "m1.n4", True), ("m5.f1#d", "m5.f2#d", True), ("m0", "input", True),
+        ("logits", "m0", True), ("logits[3]", "logits", True),
+        ("l5.resid_post.f2#d", "m5.f1#d", True), ("a0.h0", "l0.resid_pre.f2#d", True),
+    ],
+)  # fmt: skip
+def test_what_feeds_what_in_no_model_is_known(source: str, target: str, never: bool) -> None:
+    assert never_feeds(parse_local(source), parse_local(target)) is never
+
+
+@given(locals_(), locals_(), st.booleans())
+def test_what_can_feed_in_some_model_is_not_ruled_out(
+    source: Local, target: Local, parallel: bool
+) -> None:
+    if can_feed(source, target, parallel_attn_mlp=parallel):
+        assert not never_feeds(source, target)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from registry import Registry
-from registry.documents import read_circuit
+from registry.files.documents import read_circuit
 from registry.identifiers import Connection, node_key, parse_local
 from registry.ledger.base import NewCircuit
 from registry.limits import LIMITS, MOST_TAGS, STORED, check_length
 from registry.records import (
+    Annotation,
     Circuit,
     CircuitLabels,
     Edit,
@@ -63,6 +64,8 @@ FIELDS: list[tuple[type[Record], dict[str, Any], str, str]] = [
     (Edit, {"editor": "ROME"}, "model", "model's name"),
     (Edit, {"model": "m"}, "editor", "name"),
     (Edit, {"model": "m", "editor": "ROME"}, "note", "text"),
+    (Annotation, {"circuit": HASH, "node": "m0", "said_by": "x"}, "role", "role"),
+    (Annotation, {"circuit": HASH, "node": "m0", "role": "x"}, "said_by", "name"),
     (Outcome, {"edit": HASH}, "metric", "name"),
     (Outcome, {"edit": HASH, "metric": "x"}, "protocol", "name"),
     (Outcome, {"edit": HASH, "metric": "x"}, "task", "task's name"),
@@ -89,7 +92,8 @@ def test_every_text_of_every_record_is_tried_above() -> None:
         ("CircuitLabels", "tags"), ("CircuitLabels", "notes"),
         ("Run", "configuration"), ("Circuit", "parameters"), ("Circuit", "selection"),
         ("Evaluation", "parameters"), ("Edit", "hyperparameters"), ("Edit", "request"),
-        ("Run", "packages"),  # what pip says, in the ledger alone
+        ("Annotation", "node"), ("Annotation", "scores"),  # tried where annotations are
+            ("Run", "packages"),  # what pip says, in the ledger alone
         ("Run", "error"),  # that a run failed is recorded whatever it says
     }  # fmt: skip
     texts = {

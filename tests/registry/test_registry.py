@@ -25,7 +25,7 @@ from registry.errors import (
 from registry.graph.open import open_graph
 from registry.ledger.base import NewCircuit
 from registry.records import Circuit, CircuitLabels, CircuitState, Edge, Edit, Level, Model, Node
-from registry.settings import Settings, create_home, load_settings
+from registry.settings.local import Settings, create_home, load_settings
 from tests import examples
 from tests.servers.neo4j import Neo4jServer
 
@@ -212,6 +212,8 @@ class TestReading:
             registry.circuit(prefix)
 
     def test_an_unknown_query_or_task_is_named(self, registry: Registry) -> None:
+        with pytest.raises(NotFound, match="did you mean 'where-used'"):
+            registry.query("where-usd")
         with pytest.raises(NotFound, match=r"no-such.*circuits-of-task"):
             registry.query("no-such")
         with pytest.raises(NotFound, match=r"numeralls.*nearest.*sequence/numerals"):
@@ -303,7 +305,7 @@ class TestGraphOutOfReach:
         (home / "graph.kgl").unlink()
         with Registry.open(home) as reopened:
             with monkeypatch.context() as killed:
-                killed.setattr("registry.syncing.project", _killed)
+                killed.setattr("registry.upkeep.syncing.project", _killed)
                 with pytest.raises(KeyboardInterrupt):
                     reopened.sync()
             assert reopened.sync() > 0
@@ -323,7 +325,7 @@ class TestGraphOutOfReach:
         (home / "graph.kgl").write_bytes(b"somebody's thesis")
         with Registry.open(home) as reopened:
             reopened.record(examples.circuit(1))
-            with pytest.raises(GraphRefused, match="no graph file, or a damaged one"):
+            with pytest.raises(GraphRefused, match="not a graph file, or it is damaged"):
                 reopened.cypher(CIRCUITS_IN_GRAPH)
         assert (home / "graph.kgl").read_bytes() == b"somebody's thesis"
 
@@ -355,7 +357,7 @@ class TestUpkeep:
         self, tmp_path: Path, content: bytes
     ) -> None:
         (tmp_path / "bad.zip").write_bytes(content)
-        with pytest.raises(BadInput, match="no backup"):
+        with pytest.raises(BadInput, match="not a backup"):
             Registry.restore(tmp_path / "bad.zip", tmp_path / "new")
         assert not (tmp_path / "new").exists()
 
@@ -372,7 +374,7 @@ class TestUpkeep:
             for name in whole.namelist():
                 if name != gone:
                     some.writestr(name, whole.read(name))
-        with pytest.raises(BadInput, match="not whole: it holds 1 of the 2 artifacts"):
+        with pytest.raises(BadInput, match="incomplete: it holds 1 of the 2 artifacts"):
             Registry.restore(tmp_path / "some.zip", tmp_path / "new")
         assert not (tmp_path / "new").exists()
 
@@ -406,7 +408,7 @@ class TestUpkeep:
         registry.record(later)
         found = {row["id"] for row in registry.cypher(CIRCUITS_IN_GRAPH)}
         assert found == {whole.id, later.id}
-        assert f"left out of the graph: circuit {damaged.id[:12]}: artifact" in caplog.text
+        assert f"not in the graph: circuit {damaged.id[:12]}: artifact" in caplog.text
         (aside,) = registry.status().put_aside
         assert (aside.change.key, registry.status().pending) == (damaged.id, 0)
         assert "has been changed" in aside.reason
@@ -424,7 +426,7 @@ class TestUpkeep:
         shutil.move(registry.settings.home / "graph.kgl", tmp_path / "graph.kgl")
         home = create_home(tmp_path / "elsewhere")
         settings = load_settings(home, graph=f"kglite:///{tmp_path}/graph.kgl")
-        with pytest.raises(GraphRefused, match=r"left alone: it is not empty.*--overwrite-graph"):
+        with pytest.raises(GraphRefused, match=r"not changed: it is not empty.*--overwrite-graph"):
             Registry.restore(tmp_path / "all.zip", settings=settings)
         with Registry.restore(
             tmp_path / "all.zip", settings=settings, overwrite_graph=True

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from registry.artifacts import ArtifactStore
 from registry.errors import LedgerError, StorageError
-from registry.file_systems import _Caller
+from registry.files.artifacts import ArtifactStore
+from registry.files.file_systems import _Caller
 from registry.ledger import engine
 from registry.ledger.sql import migrate_ledger, open_ledger
 
@@ -144,7 +144,7 @@ def test_one_that_falls_silent_later_is_given_up_and_not_asked_again(
 
 def test_a_command_ends_though_its_store_hangs(silent: str) -> None:
     code = (
-        "import sys; from registry.artifacts import ArtifactStore\n"
+        "import sys; from registry.files.artifacts import ArtifactStore\n"
         "try: ArtifactStore(sys.argv[1], patience_seconds=0.5).put(b'data')\n"
         "except OSError as error: print(error)\n"
     )
@@ -175,14 +175,17 @@ def test_what_a_call_raises_is_raised_and_the_next_is_made() -> None:
 
 
 def test_a_store_that_is_let_go_ends_its_thread() -> None:
-    before = threading.active_count()
+    # By name: threads of other tests end in their own time.
+    def own() -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if "memory://threads/" in one.name]
+
     stores = [ArtifactStore(f"memory://threads/{number}") for number in range(5)]
-    assert threading.active_count() == before + 5
+    threads = own()
+    assert len(threads) == 5
     del stores
-    deadline = time.monotonic() + ENOUGH_SECONDS
-    while threading.active_count() > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    for thread in threads:
+        thread.join(ENOUGH_SECONDS)
+    assert own() == []
 
 
 @pytest.mark.parametrize("ask", [open_ledger, migrate_ledger])

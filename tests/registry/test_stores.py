@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from registry import Registry
-from registry.artifacts import ArtifactStore
 from registry.errors import (
     ArtifactNotFound,
     GraphError,
@@ -21,12 +20,13 @@ from registry.errors import (
     StorageError,
     StoreRefused,
 )
+from registry.files.artifacts import ArtifactStore
 from registry.graph.base import GraphStore, Statement
 from registry.graph.open import open_graph
 from registry.graph.schema import Owner, begin_filling, identify
 from registry.ledger.base import Batch
 from registry.records import Task
-from registry.settings import Settings, create_home, load_settings, trust
+from registry.settings.local import Settings, create_home, load_settings, trust
 from tests import examples
 from tests.servers.neo4j import Neo4jServer
 
@@ -119,12 +119,12 @@ class TestArtifacts:
         folder.mkdir()
         (folder / "cat.jpg").write_bytes(b"a cat")
         settings = load_settings(create_home(tmp_path / "home"), artifacts=str(folder))
-        with pytest.raises(LedgerError, match="needs artifacts of its own"):
+        with pytest.raises(LedgerError, match="needs separate artifacts"):
             Registry.init(settings=settings)
         Registry.init(tmp_path / "home").close()
         with (
             Registry.open(settings=settings) as mistaken,
-            pytest.raises(StoreRefused, match="holds files and no registry's mark"),
+            pytest.raises(StoreRefused, match="holds files without the mark of a registry"),
         ):
             mistaken.gc(apply=True, grace_seconds=0)
         assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
@@ -261,7 +261,7 @@ class TestArtifacts:
         lose_ledger(home)
         shutil.copy(tmp_path / "older", home / "ledger.sqlite")
         with Registry.open(home) as put_back:
-            with pytest.raises(StoreRefused, match="put back to an older state"):
+            with pytest.raises(StoreRefused, match="restored to an older state"):
                 put_back.gc(apply=True, grace_seconds=0)
             assert put_back.has_artifact(examples.circuit(8).id)
             put_back.close()
@@ -277,7 +277,7 @@ class TestArtifacts:
         self, registry: Registry, home: Path, content: str
     ) -> None:
         (home / "artifacts" / "registry.json").write_text(content)
-        with Registry.open(home) as opened_, pytest.raises(StoreRefused, match="is no mark"):
+        with Registry.open(home) as opened_, pytest.raises(StoreRefused, match="is not a mark"):
             opened_.gc()
 
     def test_a_mark_is_written_before_anything_else(self, tmp_path: Path) -> None:
@@ -361,8 +361,8 @@ class TestGraphs:
             shutil.copy(file, home / file.name)
         with Registry.open(settings=settings) as put_back:
             assert len(ids(put_back)) == 4
-            assert "put back to an older state" in caplog.text
-            assert "put back to an older state" in put_back.status().graph
+            assert "restored to an older state" in caplog.text
+            assert "restored to an older state" in put_back.status().graph
             # The same number of revisions, and yet another history.
             put_back.record(examples.circuit(9))
             assert ids(put_back) == {entry.id for entry in put_back.circuits()}
@@ -412,7 +412,7 @@ class TestGraphs:
             if there.settings.graph_is_embedded:  # which shows its last checkpoint
                 assert ids(there) == before
                 return
-            with pytest.raises(GraphOutdated, match="made again and not whole yet"):
+            with pytest.raises(GraphOutdated, match="being rebuilt and is not complete yet"):
                 ids(there)
             assert not there.status().graph.startswith("ready")
             assert there.sync() > 0
@@ -458,7 +458,7 @@ class TestGraphs:
         assert aside.change.key == damaged.id
         assert "no artifact" in aside.reason
         assert ids(registry) == {examples.circuit(seed).id for seed in (0, 2, 8)}
-        assert "records that the graph could not take: 1" in caplog.text
+        assert "records that the graph could not accept: 1" in caplog.text
         assert registry.sync() == 0
         (tmp_path / "found again").write_bytes(kept)
         mended, left = registry.mend(tmp_path / "found again")
@@ -513,7 +513,7 @@ class TestRestoring:
 
         registry.backup(tmp_path / "all.zip")
         with monkeypatch.context() as patched:
-            patched.setattr("registry.syncing.project", killed)
+            patched.setattr("registry.upkeep.syncing.project", killed)
             with pytest.raises(KeyboardInterrupt):
                 Registry.restore(tmp_path / "all.zip", tmp_path / "new")
         with Registry.restore(tmp_path / "all.zip", tmp_path / "new") as restored:
@@ -527,7 +527,7 @@ class TestRestoring:
         registry.record(examples.circuit(8))
         registry.backup(tmp_path / "second.zip")
         Registry.restore(tmp_path / "first.zip", tmp_path / "new").close()
-        with pytest.raises(LedgerError, match="holds records already"):
+        with pytest.raises(LedgerError, match="already holds records"):
             Registry.restore(tmp_path / "second.zip", tmp_path / "new")
 
     def test_a_damaged_artifact_is_left_out_and_named(

@@ -15,14 +15,14 @@ _json = sa.JSON(none_as_null=True)
 
 
 def upgrade() -> None:
-    """Make all tables; what others refer to comes first."""
+    """Make all tables, those that others refer to first."""
     _create_described()
     _create_circuits()
     _create_measured()
 
 
 def downgrade() -> None:
-    """The way back is a backup."""
+    """Not supported: restore a backup instead."""
     raise NotImplementedError("restore a backup made before the upgrade")
 
 

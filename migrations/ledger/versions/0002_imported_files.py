@@ -1,4 +1,4 @@
-"""Files that edits came from, and files that are kept though nothing else names them."""
+"""Files that edits were imported from, and files that are kept without other references."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _moment = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Add two tables; what is there stays as it is."""
+    """Add two tables; existing data do not change."""
     op.create_table(
         "edit_files",
         sa.Column("edit", sa.Text(), nullable=False),
@@ -38,5 +38,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The way back is a backup."""
+    """Not supported: restore a backup instead."""
     raise NotImplementedError("restore a backup made before the upgrade")

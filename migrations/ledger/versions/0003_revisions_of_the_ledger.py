@@ -1,4 +1,4 @@
-"""The ledger's instance and revisions; how far each graph is; no outbox of a single graph."""
+"""The ledger's instance and revisions, and the state of each graph, instead of one outbox."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROJECTED = {
 
 
 def upgrade() -> None:
-    """Give what is recorded the first revision: every graph takes it once more."""
+    """Give all records the first revision, so that every graph projects them again."""
     op.create_table(
         "revisions",
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -58,12 +58,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The way back is a backup."""
+    """Not supported: restore a backup instead."""
     raise NotImplementedError("restore a backup made before the upgrade")
 
 
 def _random() -> str:
-    """32 hexadecimal digits that the database draws."""
+    """32 random hexadecimal digits made by the database."""
     if op.get_bind().dialect.name == "sqlite":
         return "lower(hex(randomblob(16)))"
     return "replace(CAST(gen_random_uuid() AS text), '-', '')"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,11 @@ from ingest.catalog.building import circuit_of, evaluations_of, model_of
 from ingest.catalog.entries import FOLDER, read_entry
 from ingest.tasks.catalogue import all_tasks
 from registry import Registry
+from registry.cli.main import main
 from registry.errors import BadInput, IncompatibleModel, NotFound
 from registry.identifiers import can_feed, parse_node_key
+from registry.models.shapes import check_components
 from registry.records import Circuit, CircuitState, Level, Model, Node, Sign
-from registry.shapes import check_components
 
 ENTRIES = list(catalogue().values())
 entries = pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
@@ -122,7 +124,7 @@ class TestMalformedFiles:
             (("roles", "induction", "parts"), ["a5.h5", "A5.8"], "A5.8"),
             (("roles", "induction", "parts"), ["a5.h5", "a5.h5"], "listed once"),
             (("roles", "induction", "parts"), ["a9.h9"], "listed once"),
-            (("roles", "induction", "parts"), [], "at least 1"),
+            (("roles", "induction", "parts"), [], "1 or more entries"),
             (("parts",), ["input"], "input and logits never are"),
             (("roles", "logits"), {"parts": ["a1.h1"]}, "are parts"),
             (("role_edges", 0, "to"), ["induktion"], "'induktion' is not a role or part"),
@@ -135,7 +137,7 @@ class TestMalformedFiles:
             (("figures", 0, "promts"), 3, "promts"),
             (("arxiv",), ["10.1145/1"], "arxiv"),
             (("verified",), [], "verified"),
-            (("name",), "oio", "both must agree"),
+            (("name",), "oio", "both names must agree"),
         ],
     )
     def test_a_malformed_file_is_refused_with_its_name(
@@ -160,11 +162,11 @@ class TestMalformedFiles:
             circuit_of(entry)
 
     def test_a_model_without_a_shape_is_refused(self) -> None:
-        with pytest.raises(BadInput, match="no shape is known"):
+        with pytest.raises(BadInput, match="whose shape is unknown"):
             model_of(catalogue()["ioi"].model_copy(update={"model": "nobodys-model"}))
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestLoading:
     def test_all_but_variants_are_loaded_by_default(self, registry: Registry) -> None:
         loaded = load(registry)
@@ -221,7 +223,9 @@ class TestLoading:
         with pytest.raises(NotFound, match="no published circuit 'ioy'; nearest: ioi"):
             load(registry, ["docstring", "ioy"])
         assert registry.circuits() == []
-        with pytest.raises(NotFound, match="there are attention-pattern-heads, copy-suppression"):
+        with pytest.raises(
+            NotFound, match="the entries are attention-pattern-heads, copy-suppression"
+        ):
             find_entry("zzzz")
 
     def test_what_people_said_of_a_circuit_stays(self, registry: Registry) -> None:
@@ -244,6 +248,26 @@ class TestLoading:
             load(registry)
         assert registry.circuits() == []
         load(registry, ["docstring"])
+
+    def test_entries_of_other_models_are_loaded_and_those_left_out_are_named(
+        self, registry: Registry, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        registry.record(Model(slug="gpt2", n_layers=2))
+        assert main(["--home", str(registry.settings.home), "catalog", "load"]) == 0
+        shown = capsys.readouterr()
+        assert "docstring" in shown.out
+        assert re.search(r"not stored: .*\bioi, ", shown.err)
+        assert "'gpt2' is stored with n_layers 2, not 12" in shown.err
+        assert {entry.model for entry in registry.circuits()} == {"attn-only-4l"}
+
+    def test_a_named_entry_or_all_of_them_are_not_left_out_silently(
+        self, registry: Registry
+    ) -> None:
+        for slug in ("gpt2", "attn-only-4l"):
+            registry.record(Model(slug=slug, n_layers=3))
+        for names in (["ioi"], []):
+            with pytest.raises(IncompatibleModel, match="'gpt2' is stored with n_layers 3"):
+                load(registry, names, left_out=lambda _entry, _error: None)
 
     def test_my_own_name_movers_are_found_beside_the_published_ones(
         self, registry: Registry
@@ -289,7 +313,7 @@ def test_the_catalogue_needs_no_torch_and_no_network() -> None:
     assert answer.stdout == "[]\n"
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestCommands:
     @pytest.fixture
     def home(self, tmp_path: Path) -> Path:

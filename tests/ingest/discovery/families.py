@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from tests.ingest.discovery.plain_patcher import Names
 
-__all__ = ["FAMILIES", "Family", "build"]
+__all__ = ["FAMILIES", "Family", "build", "in_turn", "per_head"]
 
 _SIZES: dict[str, Any] = {
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32,
@@ -40,11 +40,13 @@ class Family:
         kind: ``model_type`` of its configuration.
         names: Where it keeps its parts.
         more: What its configuration has besides sizes, or instead of them; None leaves one out.
+        empty: Settings that are None.
     """
 
     kind: str
     names: Names = field(default_factory=Names)
     more: Mapping[str, Any] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
 
 
 def build(family: Family, dtype: torch.dtype = torch.float32) -> transformers.PreTrainedModel:
@@ -57,7 +59,8 @@ def build(family: Family, dtype: torch.dtype = torch.float32) -> transformers.Pr
     if getattr(known, "layer_types", None) and "sliding_attention" in known.layer_types:
         given["layer_types"] = ["full_attention", "sliding_attention"]
     given |= family.more
-    config = kind(**{k: v for k, v in given.items() if v is not None}, architectures=[architecture])
+    given = {k: v for k, v in given.items() if v is not None} | dict.fromkeys(family.empty)
+    config = kind(**given, architectures=[architecture])
     torch.manual_seed(0)
     model = getattr(transformers, architecture)(config).eval()
     model.set_attn_implementation("eager")
@@ -69,13 +72,13 @@ def build(family: Family, dtype: torch.dtype = torch.float32) -> transformers.Pr
     return model.to(dtype)
 
 
-def _per_head(port: str, head: int, d_head: int) -> list[int]:
+def per_head(port: str, head: int, d_head: int) -> list[int]:
     """Query, key and value of each head side by side (GPT-NeoX, BLOOM)."""
     first = (3 * head + "qkv".index(port)) * d_head
     return list(range(first, first + d_head))
 
 
-def _in_turn(n_heads: int, n_kv_heads: int) -> Any:
+def in_turn(n_heads: int, n_kv_heads: int) -> Any:
     """All queries, then all keys, then all values."""
 
     def rows(port: str, head: int, d_head: int) -> list[int]:
@@ -114,24 +117,24 @@ _GRANITE = {
     "logits_scaling": 8.0,
 }
 _GPT2 = Names(
-    blocks="transformer.h", ports=_joint("attn.c_attn"), rows=_in_turn(4, 4), o="attn.c_proj",
+    blocks="transformer.h", ports=_joint("attn.c_attn"), rows=in_turn(4, 4), o="attn.c_proj",
     norm="ln_1", mlp="mlp", mlp_norm="ln_2", final="transformer.ln_f",
 )  # fmt: skip
 _NEOX = Names(
-    blocks="gpt_neox.layers", ports=_joint("attention.query_key_value"), rows=_per_head,
+    blocks="gpt_neox.layers", ports=_joint("attention.query_key_value"), rows=per_head,
     o="attention.dense", final="gpt_neox.final_layer_norm",
 )  # fmt: skip
 _BLOOM = Names(
-    blocks="transformer.h", ports=_joint("self_attention.query_key_value"), rows=_per_head,
+    blocks="transformer.h", ports=_joint("self_attention.query_key_value"), rows=per_head,
     o="self_attention.dense", mlp_out="mlp.dense_4h_to_h", final="transformer.ln_f",
 )  # fmt: skip
 _MPT = Names(
-    blocks="transformer.blocks", ports=_joint("attn.Wqkv"), rows=_in_turn(4, 4), o="attn.out_proj",
+    blocks="transformer.blocks", ports=_joint("attn.Wqkv"), rows=in_turn(4, 4), o="attn.out_proj",
     norm="norm_1", mlp="ffn", mlp_norm="norm_2", mlp_out="ffn.down_proj",
     final="transformer.norm_f",
 )  # fmt: skip
 _FALCON = Names(
-    blocks="transformer.h", ports=_joint("self_attention.query_key_value"), rows=_in_turn(4, 1),
+    blocks="transformer.h", ports=_joint("self_attention.query_key_value"), rows=in_turn(4, 1),
     o="self_attention.dense", mlp_norm="shared", final="transformer.ln_f",
 )  # fmt: skip
 _GPTJ = Names(
@@ -151,14 +154,14 @@ _XGLM = Names(
     mlp="fc1", mlp_norm="final_layer_norm", mlp_out="fc2", final="model.layer_norm",
 )  # fmt: skip
 _PHI = Names(o="self_attn.dense", mlp_norm="shared", final="model.final_layernorm")
-_PHI3 = Names(ports=_joint("self_attn.qkv_proj"), rows=_in_turn(4, 2))
+_PHI3 = Names(ports=_joint("self_attn.qkv_proj"), rows=in_turn(4, 2))
 _GPT_NEO = Names(
     blocks="transformer.h",
     ports=("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
     o="attn.attention.out_proj", norm="ln_1", mlp_norm="ln_2", final="transformer.ln_f",
 )  # fmt: skip
 _BIGCODE = Names(
-    blocks="transformer.h", ports=_joint("attn.c_attn"), rows=_in_turn(4, 1), o="attn.c_proj",
+    blocks="transformer.h", ports=_joint("attn.c_attn"), rows=in_turn(4, 1), o="attn.c_proj",
     norm="ln_1", mlp_norm="ln_2", final="transformer.ln_f",
 )  # fmt: skip
 _FALCON_SIZES = {"head_dim": None, "num_key_value_heads": None, "ffn_hidden_size": 48}

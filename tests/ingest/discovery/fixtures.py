@@ -14,8 +14,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from ingest.discovery.edge_space import EdgeSpace
 from ingest.models import load, wrap
+from registry.models.edge_space import EdgeSpace
 
 FOLDER = Path(__file__).parents[4] / "shared" / "fixtures" / "edge_attribution"
 MODELS = ("gpt2_tiny", "llama_gqa_tiny", "neox_tiny", "gemma2_tiny")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ingest.discovery.edge_space import EdgeSpace, Receiver
 from registry.identifiers import Local, parse_local
+from registry.models.edge_space import EdgeSpace, Receiver
 from tests.ingest.discovery.decoders import clean_ids, corrupt_ids, metric
 
 __all__ = ["Patcher", "edges_of", "places"]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ingest.discovery.edge_space import EdgeSpace, Receiver
 from registry.identifiers import parse_local
+from registry.models.edge_space import EdgeSpace, Receiver
 
 __all__ = ["Names", "PlainPatcher", "thirds"]
 

@@ -40,6 +40,9 @@ REFUSED: dict[str, tuple[Family, str]] = {
     "gpt2 without scaled scores": (
         Family("gpt2", more={"scale_attn_weights": False}), _ANOTHER_MODEL,
     ),
+    "gpt_bigcode with many keys": (
+        Family("gpt_bigcode", more={"multi_query": False}), "cannot be wrapped: TransformerLens",
+    ),
     "hrm_text": (Family("hrm_text"), "no norm before its unembedding"),
     "jetmoe": (Family("jetmoe"), _NO_QUERIES),
     "laguna": (Family("laguna"), "reads the residual stream"),
@@ -51,6 +54,12 @@ REFUSED: dict[str, tuple[Family, str]] = {
     "openai-gpt": (Family("openai-gpt"), _ANOTHER_MODEL),
     "opt with norms behind the sum": (
         Family("opt", more={"do_layer_norm_before": False}), "once it is wrapped",
+    ),
+    "opt with a projection": (
+        Family("opt", more={"word_embed_proj_dim": 16}), "no norm before its unembedding",
+    ),
+    "phi with norms of queries": (
+        Family("phi", more={"qk_layernorm": True}), "cannot be wrapped: TransformerLens",
     ),
     "rwkv": (Family("rwkv"), _NO_HEADS),
     "youtu": (Family("youtu", more=_LATENT), _NO_QUERIES),

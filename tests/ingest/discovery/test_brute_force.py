@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ingest.discovery import attribute_edges, evaluate_circuit
+from ingest.discovery import attribute_edges, evaluate_circuit, prepare_setting
+from tests.few import each_once
 from tests.ingest.discovery.decoders import ALL, MORE, bridge, clean_ids, corrupt_ids, metric
 from tests.ingest.discovery.patcher import Patcher, edges_of, places
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 MODELS = sorted(ALL)
 # The bridge computes softmax and RMSNorm of rotary models in float32 even in a float64 model.
@@ -57,10 +58,18 @@ def patched_runs(method: str, model: Any, ablation: str) -> list[Patcher]:
 
 def scored(method: Any, model: Any, ablation: Any, **options: Any) -> Any:
     return attribute_edges(
-        model, clean_ids(), corrupt_ids() if ablation == "resample" else None, metric(),
-        method=method, steps=STEPS, ablation=ablation,
-        reference=REFERENCE if ablation == "mean" else None, **options,
-    )  # fmt: skip
+        prepare_setting(
+            model,
+            clean_ids(),
+            corrupt_ids() if ablation == "resample" else None,
+            metric(),
+            ablation=ablation,
+            reference=REFERENCE if ablation == "mean" else None,
+            **options,
+        ),
+        method=method,
+        steps=STEPS,
+    )
 
 
 CASES = [("eap", ablation) for ablation in ABLATIONS]
@@ -69,8 +78,10 @@ CASES += [("eap-ig-activations", "resample"), ("eap-ig-activations", "mean")]
 CASES += [("clean-corrupted", "resample")]
 
 
-@pytest.mark.parametrize(("method", "ablation"), CASES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("method", "ablation", "name"),
+    each_once(CASES, MODELS, "every method with every ablation, every model twice"),
+)
 def test_scores_are_the_mean_slope_of_patching_each_edge(
     name: str, method: str, ablation: str
 ) -> None:
@@ -99,8 +110,9 @@ def assert_scores_are_slopes(name: str, method: str, ablation: str) -> None:
         assert found[edge] == pytest.approx(slope, abs=TOLERANCE[name] * largest), edge
 
 
-@pytest.mark.parametrize("method", ["eap", "eap-ig-inputs"])
-@pytest.mark.parametrize("name", sorted(MORE))
+@pytest.mark.parametrize(
+    ("name", "method"), each_once(sorted(MORE), ["eap", "eap-ig-inputs"], "every decoder")
+)
 def test_scores_of_further_decoders_are_the_mean_slope(name: str, method: str) -> None:
     assert_scores_are_slopes(name, method, "resample")
 
@@ -113,14 +125,16 @@ def test_scores_per_query_head_are_slopes_of_patching_each_copy(name: str) -> No
     every = set(apart.to_dict())
     for edge in sorted(every)[::11]:
         found = evaluate_circuit(
-            model, every - {edge}, clean_ids(), corrupt_ids(), metric(), kv_heads="per-query-head"
+            prepare_setting(model, clean_ids(), corrupt_ids(), metric(), kv_heads="per-query-head"),
+            every - {edge},
         )
         taken = float((found.full - found.circuit).mean())
         assert patched.to_dict()[edge] == pytest.approx(taken, abs=2e-6), edge
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "ablation"), each_once(MODELS, ABLATIONS, "every model and every ablation")
+)
 def test_exact_scores_are_what_patching_an_edge_takes(name: str, ablation: str) -> None:
     model = bridge(name, torch.float64)
     scores = scored("exact", model, ablation)
@@ -131,8 +145,9 @@ def test_exact_scores_are_what_patching_an_edge_takes(name: str, ablation: str) 
         assert found[edge] == pytest.approx(expected, abs=2e-6), edge
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "ablation"), each_once(MODELS, ABLATIONS, "every model and every ablation")
+)
 def test_leaving_one_edge_out_is_patching_that_edge(name: str, ablation: Any) -> None:
     model = bridge(name, torch.float64)
     patcher = Patcher(model, written_when(ablation, model))
@@ -140,10 +155,16 @@ def test_leaving_one_edge_out_is_patching_that_edge(name: str, ablation: Any) ->
     every = {edge for edge, _, _ in edges_of(space)}
     for edge, sender, receiver in list(edges_of(space))[::9]:
         found = evaluate_circuit(
-            model, every - {edge}, clean_ids(),
-            corrupt_ids() if ablation == "resample" else None, metric(),
-            ablation=ablation, reference=REFERENCE if ablation == "mean" else None,
-        )  # fmt: skip
+            prepare_setting(
+                model,
+                clean_ids(),
+                corrupt_ids() if ablation == "resample" else None,
+                metric(),
+                ablation=ablation,
+                reference=REFERENCE if ablation == "mean" else None,
+            ),
+            every - {edge},
+        )
         expected = patcher.metric(receiver, patcher.effect(sender, 1.0))
         torch.testing.assert_close(found.circuit, expected, atol=2e-6, rtol=0)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ingest.discovery import attribute_edges, evaluate_circuit
+from ingest.discovery import attribute_edges, evaluate_circuit, prepare_setting
 from ingest.models import wrap
 from tests.ingest import tiny_models
 from tests.ingest.discovery.decoders import clean_ids, corrupt_ids, metric
@@ -29,20 +29,20 @@ def linear_llama() -> Any:
 
 def test_scores_are_the_effects_of_patching() -> None:
     model = linear_llama()
-    scores = attribute_edges(model, clean_ids(), corrupt_ids(), metric())
+    scores = attribute_edges(prepare_setting(model, clean_ids(), corrupt_ids(), metric()))
     found = scores.to_dict()
     full = float(scores.clean_metric.mean())
     largest = max(map(abs, found.values()))
     for edge in list(found)[::5]:
         others = evaluate_circuit(
-            model, found.keys() - {edge}, clean_ids(), corrupt_ids(), metric()
+            prepare_setting(model, clean_ids(), corrupt_ids(), metric()), found.keys() - {edge}
         )
         effect = full - float(others.circuit.mean())
         assert found[edge] == pytest.approx(effect, abs=1e-4 * largest), edge
 
 
 def test_what_reaches_the_logits_adds_up_to_the_whole_effect() -> None:
-    scores = attribute_edges(linear_llama(), clean_ids(), corrupt_ids(), metric())
+    scores = attribute_edges(prepare_setting(linear_llama(), clean_ids(), corrupt_ids(), metric()))
     assert scores.corrupt_metric is not None
     whole = float((scores.clean_metric - scores.corrupt_metric).mean())
     assert abs(whole) > 0.1
@@ -51,6 +51,8 @@ def test_what_reaches_the_logits_adds_up_to_the_whole_effect() -> None:
 
 
 def test_queries_and_keys_do_not_matter_to_even_attention() -> None:
-    found = attribute_edges(linear_llama(), clean_ids(), corrupt_ids(), metric()).to_dict()
+    found = attribute_edges(
+        prepare_setting(linear_llama(), clean_ids(), corrupt_ids(), metric())
+    ).to_dict()
     assert {abs(score) for edge, score in found.items() if edge.endswith("<k>")} == {0.0}
     assert any(abs(score) > 0.01 for edge, score in found.items() if edge.endswith("<v>"))

@@ -10,11 +10,13 @@ import torch
 import transformers
 from torch import nn
 
-from ingest.discovery import attribute_edges
-from ingest.discovery.faults import told_by_part
-from ingest.discovery.widened import widened
-from ingest.model_proof import all_logits, require_same_logits
+from ingest.discovery import attribute_edges, evaluate_circuits, prepare_setting
+from ingest.discovery.model.faults import told_by_part
+from ingest.discovery.model.widened import widened
+from ingest.jobs.answering import judge
 from ingest.models import wrap
+from ingest.models.proof import all_logits, require_same_logits
+from ingest.tasks.base import PromptPair, TokenPair
 from registry.errors import UnsupportedModel
 from tests.ingest.discovery.decoders import bridge, clean_ids, corrupt_ids, metric
 from tests.ingest.discovery.families import FAMILIES, Family, build
@@ -64,7 +66,8 @@ def test_edges_of_a_rounded_mixture_of_experts_are_those_of_the_plain_model(
 ) -> None:
     family, (clean, corrupt) = FAMILIES["ernie4_5_moe"], ids()
     found = attribute_edges(
-        wrap(build(family), dtype=torch.bfloat16), clean, corrupt, difference, method="exact"
+        prepare_setting(wrap(build(family), dtype=torch.bfloat16), clean, corrupt, difference),
+        method="exact",
     )
     model = loaded(family, tmp_path, torch.bfloat16)
     plain = PlainPatcher(model, family.names, found.space, clean, corrupt)
@@ -117,6 +120,40 @@ def test_a_model_that_cannot_be_float64_is_refused_with_the_part_that_fails() ->
         wrap(build(FAMILIES["xglm"]), dtype="float64")
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_model_that_cannot_be_run_in_half_precision_is_refused_with_the_part(
+    dtype: torch.dtype,
+) -> None:
+    """What is compared while loading is computed in float32, where none of these fails."""
+    kind = str(dtype).removeprefix("torch.")
+    narrow = Family(
+        "ernie4_5_moe",
+        more={"moe_intermediate_size": 12, "moe_num_experts": 4, "moe_layer_start_index": 0},
+    )
+    grouped = build(narrow)
+    grouped.set_experts_implementation("grouped_mm")  # as transformers does by itself
+    for model, part in (
+        (build(FAMILIES["xglm"]), r"XGLMDecoderLayer at model\.layers\.0"),
+        (build(FAMILIES["olmo2"]), r"Olmo2DecoderLayer at model\.layers\.0"),
+        (grouped, r"Ernie4_5_MoeExperts at model\.layers\.\d\.mlp\.experts"),
+    ):
+        with pytest.raises(
+            UnsupportedModel,
+            match=rf"cannot be run in {kind} once it is wrapped: .* in {part} \(.*\); use float32",
+        ):
+            wrap(model, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_prompts_are_answered_without_a_cache_of_another_dtype(dtype: torch.dtype) -> None:
+    model = wrap(build(FAMILIES["codegen"]), dtype=dtype)
+    text = PromptPair(clean="a", corrupt="b", correct=" c", wrong=" d")
+    pair = TokenPair(text=text, clean=(3, 5, 7), corrupt=(3, 6, 7), correct=4, wrong=8)
+    (verdict,) = judge(model)([pair])
+    logits = model.original_model(torch.tensor([[3, 5, 7]]), use_cache=False).logits[0, -1]
+    assert verdict.correct == bool(logits[4] > logits[8])
+
+
 def test_experts_run_in_float64() -> None:
     """The grouped product that transformers prefers has no float64."""
     model = wrap(build(FAMILIES["mixtral"]), dtype="float64")
@@ -130,7 +167,7 @@ def test_a_fault_of_our_own_hooks_is_not_blamed_on_the_model() -> None:
         raise KeyError("ours")
 
     with pytest.raises(KeyError, match="ours"):
-        attribute_edges(model, clean_ids(), corrupt_ids(), wrong)
+        attribute_edges(prepare_setting(model, clean_ids(), corrupt_ids(), wrong))
 
 
 def test_a_bare_assertion_is_told_by_its_line() -> None:
@@ -153,13 +190,60 @@ def test_a_bare_assertion_is_told_by_its_line() -> None:
 def test_logits_may_differ_by_rounding_and_no_more() -> None:
     plain = build(FAMILIES["llama"])
     found = all_logits(plain, "tiny")
-    assert found.shape == (4, 40)
+    assert found.shape == (3, 40)
     require_same_logits("tiny", found, found + 1e-6 * found.std())
     with pytest.raises(UnsupportedModel, match="tiny becomes another model"):
         require_same_logits("tiny", found, found + 1e-3 * found.std() * torch.randn(found.shape))
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_of_a_large_vocabulary_some_words_are_compared_and_weights_stay(
+    dtype: torch.dtype, *, tied: bool
+) -> None:
+    config = transformers.GPT2Config(
+        n_layer=1, n_head=2, n_embd=8, vocab_size=10_000, tie_word_embeddings=tied
+    )
+    plain = transformers.GPT2LMHeadModel(config).to(dtype).eval()
+    weight, values = plain.lm_head.weight, plain.lm_head.weight.clone()
+    tokens = torch.tensor([[2_500, 5_000, 7_499]])
+    wide = transformers.GPT2LMHeadModel(config).eval()
+    wide.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(all_logits(plain, "tiny"), wide(tokens).logits[0, :, ::3])
+    assert plain.lm_head.weight is weight
+    assert (plain.transformer.wte.weight is weight) is tied
+    bridge = wrap(plain)
+    assert bridge.original_model.lm_head.original_component.weight is weight
+    assert torch.equal(weight, values)
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_scores_of_a_model_that_is_right_pass_in_half_precision(dtype: torch.dtype) -> None:
     for name in ("gpt2", "llama", "neox", "gemma2"):
-        attribute_edges(bridge(name, dtype), clean_ids(), corrupt_ids(), metric())
+        attribute_edges(prepare_setting(bridge(name, dtype), clean_ids(), corrupt_ids(), metric()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("name", ["granite", "gptj", "falcon 7b", "llama"])
+def test_what_zero_ablation_leaves_is_no_rounding(name: str, dtype: torch.dtype) -> None:
+    """What is left may be nothing, and the next norm makes rounding as large as anything."""
+    clean, _ = ids()
+    exact, rounded = (_rounded(FAMILIES[name], one) for one in (torch.float64, dtype))
+    scores = attribute_edges(prepare_setting(exact, clean, None, difference, ablation="zero"))
+    every = list(scores.to_dict())
+    circuits = [[], [one for one in every if not one.startswith("input")], every[::3]]
+    expected, found = (
+        evaluate_circuits(
+            prepare_setting(model, clean, None, difference, ablation="zero"), circuits
+        )
+        for model in (exact, rounded)
+    )
+    whole = expected[0].full.abs().max()
+    for a, b in zip(expected, found, strict=True):
+        assert (a.empty - b.empty).abs().max() < 0.05 * whole
+        assert (a.circuit - b.circuit).abs().max() < 0.05 * whole
+
+
+def _rounded(family: Family, dtype: torch.dtype) -> Any:
+    """A model whose weights bfloat16 can hold, in a dtype."""
+    return wrap(build(family).to(torch.bfloat16).to(dtype))

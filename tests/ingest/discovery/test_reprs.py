@@ -6,17 +6,26 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
 from ingest import discovery
 from ingest.discovery import (
     LogitDifference,
+    Part,
     attribute_edges,
+    changed_weights,
     compare_with_random,
     faithfulness_curves,
     logit_difference,
+    named_weights,
+    part_circuit,
     patch_effects,
+    prepare_parts,
+    prepare_setting,
+    record_activations,
+    subspace_circuit,
 )
-from ingest.discovery.selecting import find_faithful
+from ingest.discovery.evaluation.smallest import find_faithful
 from ingest.models import wrap
 from tests.ingest import tiny_models
 
@@ -30,19 +39,31 @@ def results() -> dict[str, Any]:
     tokenizer = tiny_models.tokenizer(prepends_bos=False)
     model = wrap(tiny_models.llama(), tokenizer=tokenizer, slug="tiny-words")
     metric = logit_difference(model, ["mary", "john"], ["john", "mary"])
-    scores = attribute_edges(model, CLEAN, CORRUPT, metric, method="eap-ig-inputs")
+    setting = prepare_setting(model, CLEAN, CORRUPT, metric)
+    scores = attribute_edges(setting, method="eap-ig-inputs")
     circuit = scores.top(60)
     edges = [edge.id for edge in circuit.edges]
-    curves = faithfulness_curves(model, scores, CLEAN, CORRUPT, metric)
-    compared = compare_with_random(model, edges, CLEAN, CORRUPT, metric, n=3)
-    patched = patch_effects(model, CLEAN, CORRUPT, metric, edges=edges, nodes=["m0"])
+    curves = faithfulness_curves(setting, scores)
+    compared = compare_with_random(setting, edges, n=3)
+    patched = patch_effects(setting, edges=edges, nodes=["m0"])
     least = compared.found.faithfulness or 1.0
     faithful = find_faithful(
         scores.space.n_edges, abs(least) / 2, scores.top, lambda _: compared.found
     )
+    ablation = prepare_parts(setting)
+    heads = part_circuit(setting, ["a0.h0", "m0"])
+    basis = torch.eye(model.cfg.d_model)[:, :2]
+    subspaces = subspace_circuit(setting, {"l0.resid_post": [basis]})
+    parts = Part("l0.resid_post", "name", basis)
+    recorded = record_activations(model, CLEAN, ["m0", "l0.resid_post"])
+    name, weight = next(iter(named_weights(model).items()))
+    with changed_weights(model, added={name: torch.ones_like(weight)}) as changed:
+        pass
     every = [
+        ablation, ablation.effects([{"m0"}], metric), parts, recorded, changed,
         metric, scores, circuit, circuit.edges[0], circuit.nodes[0], curves, curves.signed,
-        curves.signed.points[4], compared, compared.found, patched, faithful,
+        curves.signed.points[4], setting, setting.ends, compared, compared.found, patched, faithful,
+        heads, subspaces,
     ]  # fmt: skip
     return {type(one).__name__: one for one in every}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ingest.discovery import attribute_edges, evaluate_circuit
-from ingest.discovery.ablation import Ablation
+from ingest.discovery import attribute_edges, evaluate_circuit, prepare_setting
+from ingest.discovery.ablation.replacement import Ablation
 from tests.ingest.discovery.tracr_models import (
     ABLATIONS,
     PROGRAMS,
@@ -19,7 +19,7 @@ from tests.ingest.discovery.tracr_models import (
 )
 
 pytest.importorskip("tracr", reason="needs the extra tracr, which brings jax")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 BOTH = pytest.mark.parametrize("name", sorted(PROGRAMS))
 UNDER_EACH = pytest.mark.parametrize("ablation", ABLATIONS)
@@ -62,13 +62,15 @@ def effects(name: str, ablation: Ablation, *, positions_in_input: bool) -> dict[
     prompts = source.prompts(positions_in_input=positions_in_input)
     bridge = source.bridge(positions_in_input=positions_in_input)
     return attribute_edges(
-        bridge,
-        prompts.clean,
-        prompts.corrupt if ablation == "resample" else None,
-        closeness(bridge, prompts),
+        prepare_setting(
+            bridge,
+            prompts.clean,
+            prompts.corrupt if ablation == "resample" else None,
+            closeness(bridge, prompts),
+            ablation=ablation,
+            attention_mask=prompts.attention_mask,
+        ),
         method="exact",
-        ablation=ablation,
-        attention_mask=prompts.attention_mask,
     ).to_dict()
 
 
@@ -104,7 +106,7 @@ def gradient_scores(name: str) -> dict[str, float]:
     metric = answer(bridge, prompts, "resample")
     mask = prompts.attention_mask
     return attribute_edges(
-        bridge, prompts.clean, prompts.corrupt, metric, attention_mask=mask
+        prepare_setting(bridge, prompts.clean, prompts.corrupt, metric, attention_mask=mask)
     ).to_dict()
 
 
@@ -128,13 +130,15 @@ def faithfulness(name: str, ablation: Ablation, edges: frozenset[str]) -> float:
     prompts = source.prompts(positions_in_input=True)
     bridge = source.bridge(positions_in_input=True)
     found = evaluate_circuit(
-        bridge,
+        prepare_setting(
+            bridge,
+            prompts.clean,
+            prompts.corrupt if ablation == "resample" else None,
+            closeness(bridge, prompts),
+            ablation=ablation,
+            attention_mask=prompts.attention_mask,
+        ),
         edges,
-        prompts.clean,
-        prompts.corrupt if ablation == "resample" else None,
-        closeness(bridge, prompts),
-        ablation=ablation,
-        attention_mask=prompts.attention_mask,
     ).faithfulness
     assert found is not None
     return found

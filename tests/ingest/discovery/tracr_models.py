@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingest.discovery.ablation import Ablation
-from ingest.discovery.metrics import Metric
+from ingest.discovery.ablation.replacement import Ablation
+from ingest.discovery.model.metrics import Metric
 
 __all__ = [
     "ABLATIONS",

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ingest.formats.attribution_graph_nodes import cantor
+from ingest.formats.attribution_graph.nodes import cantor
 
 __all__ = ["error", "feature", "graph", "link", "logit", "token", "written"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy
 
-from ingest.discovery.edge_space import EdgeSpace
 from ingest.formats.base import Imported
-from ingest.score_files import read_score_file
+from registry.files.score_files import read_score_file
+from registry.models.edge_space import EdgeSpace
 
 __all__ = ["Facts", "by_receiver", "facts_of", "real_scores", "strongest"]
 

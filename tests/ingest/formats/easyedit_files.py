@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ingest.importing import FileReport, import_files
-from ingest.importing import Outcome as Became
+from ingest.exchange.importing import FileOutcome as Became
+from ingest.exchange.importing import FileReport, import_files
 from registry import Registry
 from registry.records import Edit, Outcome
 from tests.ingest.formats.test_importing import SHARED

@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from ingest.bundle import gather, write
 from ingest.formats.base import Format, formats, recognised
+from ingest.formats.bundle.writing import gather, write
 from registry import Registry
 from registry.errors import CircuitsError
 from registry.ledger.base import NewCircuit

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from ingest.formats.base import Limits
-from ingest.importing import FileReport, Outcome, import_files
 from registry import Registry
 from registry.records import Circuit
 
@@ -42,7 +42,7 @@ def saved(folder: Path, content: Any) -> Path:
 
 def imported(registry: Registry, path: Path) -> tuple[FileReport, Circuit]:
     (report,) = import_files(registry, [path], SAID)
-    assert report.outcome is Outcome.STORED, report.notes
+    assert report.outcome is FileOutcome.STORED, report.notes
     return report, registry.circuit(report.circuits[0]).circuit
 
 
@@ -56,7 +56,7 @@ def test_what_is_present_between_parts_is_the_circuit(registry: Registry, tmp_pa
     assert {edge.effect for edge in circuit.edges} == {None}
     assert (circuit.universe_size, circuit.selection) == (10, {"rule": "present"})
     assert report.format == "acdc-subgraph"
-    assert report.notes[0].startswith("3 links that stay inside one head or MLP left out")
+    assert report.notes[0].startswith("3 links that stay inside one head or MLP omitted")
 
 
 def test_a_file_of_present_edges_alone_does_not_say_of_how_many(
@@ -119,7 +119,7 @@ def test_a_malformed_subgraph_is_refused_with_the_reason(
     registry: Registry, tmp_path: Path, content: Any, says: str
 ) -> None:
     (report,) = import_files(registry, [saved(tmp_path, content)], SAID)
-    assert report.outcome is Outcome.REFUSED
+    assert report.outcome is FileOutcome.REFUSED
     assert says in report.notes[0]
 
 

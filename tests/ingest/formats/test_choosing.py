@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from ingest.importing import FileReport, Outcome, import_files
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from registry import Registry
 from registry.records import Circuit
 from tests.ingest.formats.test_importing import graph
@@ -63,13 +63,13 @@ every_kind = pytest.mark.parametrize("kind", FILES)
 
 def one(registry: Registry, path: Path, **said: Any) -> tuple[FileReport, Circuit]:
     (report,) = import_files(registry, [path], {**GPT2, **said})
-    assert report.outcome is Outcome.STORED, report.notes
+    assert report.outcome is FileOutcome.STORED, report.notes
     return report, registry.circuit(report.circuits[0]).circuit
 
 
 def refused(registry: Registry, path: Path, **said: Any) -> str:
     (report,) = import_files(registry, [path], {**GPT2, **said})
-    assert report.outcome is Outcome.REFUSED
+    assert report.outcome is FileOutcome.REFUSED
     return report.notes[0]
 
 
@@ -85,7 +85,7 @@ def test_edges_that_a_file_marks_are_the_circuit(
     assert connections(circuit) == MARKED
     assert {node.component for node in circuit.nodes} == {"m0", "m1", "m2"}
     assert circuit.selection == {"rule": "in_circuit"}
-    assert "2 edges that the file marks as not in the circuit left out" in report.notes
+    assert "2 edges that the file marks as not in the circuit omitted" in report.notes
 
 
 @every_kind
@@ -98,10 +98,10 @@ def test_a_choice_by_size_replaces_the_marks_and_says_so(
     assert circuit.selection == {**asked, "by": "absolute"}
     option = "--top 2" if "top" in asked else "--threshold 1.5"
     assert (
-        f"{option} replaces the file's own marks: it marks 2 edges as its circuit, 1 of the 2 that"
-        " are taken are among them"
+        f"{option} replaces the file's own marks: it marks 2 edges as its circuit, 1 of the 2 "
+        "selected are among them"
     ) in report.notes
-    assert "1 edges without a score left out: size cannot choose them" in report.notes
+    assert "1 edges without a score omitted: no size to select by" in report.notes
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_marks_of_an_eap_ig_graph_are_replaced_and_said_so(
 ) -> None:
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(graph()))
-    report, circuit = one(registry, path, top=3)
+    report, circuit = one(registry, path, top=3, model="toy")
     assert connections(circuit) == {"a0.h0->logits", "input->m0", "input->logits"}
     assert report.notes[-1] == (
-        "--top 3 replaces the file's own marks: it marks 4 edges as its circuit, 2 of the 3 that"
-        " are taken are among them"
+        "--top 3 replaces the file's own marks: it marks 4 edges as its circuit, 2 of the 3 "
+        "selected are among them"
     )
-    assert not any("replaces" in note for note in one(registry, path)[0].notes)
+    assert not any("replaces" in note for note in one(registry, path, model="toy")[0].notes)
 
 
 def test_heads_that_a_tool_chose_are_replaced_and_its_figures_left_out(
@@ -147,7 +147,7 @@ def test_heads_that_a_tool_chose_are_replaced_and_its_figures_left_out(
     report, circuit = one(registry, path, top=1)
     assert [node.component for node in circuit.nodes] == ["a1.h0"]
     assert report.evaluations == 0
-    assert "the figures of the file's own heads left out" in report.notes
+    assert "the results for the file's own heads omitted" in report.notes
     assert any(note.startswith("--top 1 replaces the file's own marks: it marks 1 heads")
                for note in report.notes)  # fmt: skip
     assert one(registry, path)[0].evaluations == 1
@@ -176,7 +176,7 @@ def test_dropped_edges_are_chosen_from_too(registry: Registry, tmp_path: Path) -
     report, circuit = one(registry, path, top=1)
     assert connections(circuit) == {"m0->m2"}
     assert circuit.universe_size == 2
-    assert any("0 of the 1 that are taken" in note for note in report.notes)
+    assert any("0 of the 1 selected" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_choice_by_size_of_what_has_no_sizes_is_refused(
 ) -> None:
     path = tmp_path / name
     path.write_text(json.dumps(content))
-    assert "leave out --top and --threshold" in refused(registry, path, top=1)
+    assert "omit --top and --threshold" in refused(registry, path, top=1)
     one(registry, path)
 
 
@@ -211,9 +211,9 @@ def test_the_strongest_rows_of_a_table_without_marks_are_taken(
         ("source,target,in_circuit\nm0,m1,maybe\n", {}, "line 2: in_circuit is 'maybe'"),
         ("source,target,in_circuit\nm0,m1,\n", {}, "line 2: in_circuit is ''"),
         ("source,target,in_graph\nm0,m1,0\n", {}, "marks no edge as in the circuit"),
-        ("source,target\nm0,m1\n", {"top": 1}, "every edge is without a score"),
+        ("source,target\nm0,m1\n", {"top": 1}, "every edge has no score"),
         ("source,target,effect\nm0,m1,1\nm0,m2,-1\n", {"top": 1}, "every edge has the same score"),
-        ("source,target,effect\nm0,m1,1\nm0,m1,2\n", {"top": 1}, "stands there twice"),
+        ("source,target,effect\nm0,m1,1\nm0,m1,2\n", {"top": 1}, "m0 -> m1 appears twice"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused_with_the_reason(
@@ -222,3 +222,37 @@ def test_what_cannot_be_chosen_is_refused_with_the_reason(
     path = tmp_path / "edges.csv"
     path.write_text(text)
     assert says in refused(registry, path, **said)
+
+
+@pytest.mark.parametrize("said", [{"top": 1, "threshold": 0.5}, {"top": True}, {"threshold": True}])
+def test_two_choices_at_once_and_truths_for_numbers_are_refused(
+    registry: Registry, tmp_path: Path, said: dict[str, Any]
+) -> None:
+    (report,) = import_files(registry, [csv(tmp_path)], {**GPT2, **said})
+    assert report.outcome is FileOutcome.REFUSED
+    (note,) = report.notes
+    assert "give only one of them" in note or "is true, no number" in note
+
+
+def test_scores_of_circuitkit_are_chosen_by_the_same_rule(
+    registry: Registry, tmp_path: Path
+) -> None:
+    def imported(scores: dict[str, float], **said: Any) -> FileReport:
+        path = tmp_path / "scores.json"
+        path.write_text(json.dumps({"node_scores": scores}))
+        return next(import_files(registry, [path], {**GPT2, **said}))
+
+    alike = {"A0.1": 0.5, "A0.0": 0.5}
+    assert "every node has the same score" in imported(alike, top=1).notes[0]
+    few = imported({"A0.1": 0.5, "A0.0": 0.25}, top=3)
+    assert "2 nodes could be selected, fewer than the 3 requested" in few.notes
+    none = imported(alike, threshold=2.0)
+    assert (none.outcome, none.nodes) == (FileOutcome.STORED, 0)
+    assert "no node has this size: the circuit is empty" in none.notes
+
+
+def test_an_empty_circuit_of_other_formats_is_told_too(registry: Registry, tmp_path: Path) -> None:
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(graph()))
+    (report,) = import_files(registry, [path], {**GPT2, "model": "toy", "threshold": 1e9})
+    assert "no edge has this size: the circuit is empty" in report.notes

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.exchange.importing import FileOutcome, import_files
 from ingest.formats.base import recognised
 from ingest.formats.reading import outer_keys
-from ingest.importing import Outcome, import_files
 from registry import Registry
 from tests.ingest.formats.easyedit_files import record
 from tests.ingest.formats.test_importing import GPT2, graph, written
@@ -39,7 +39,7 @@ def test_what_wraps_a_file_is_no_such_file(registry: Registry, tmp_path: Path, n
     for inner in ({"run": SHAPES[name]}, [SHAPES[name]]):
         written(folder, inner, "wrapped.json")
         (report,) = import_files(registry, [folder], GPT2)
-        assert (report.outcome, report.notes) == (Outcome.SKIPPED, ("no format knows it",))
+        assert (report.outcome, report.notes) == (FileOutcome.SKIPPED, ("its format is unknown",))
 
 
 _JSON = st.recursive(
@@ -70,11 +70,11 @@ class TestTheFilesOwnModel:
             "node_scores": {"A20.3": 0.5, "MLP 3": 0.25},
         }  # fmt: skip
         (report,) = import_files(registry, [written(tmp_path, content)], {**GPT2, "top": 2})
-        assert report.outcome is Outcome.REFUSED
+        assert report.outcome is FileOutcome.REFUSED
         (why,) = report.notes
         assert "a20.h3" in why
         assert "gpt2" in why.replace("gpt2-medium", "")
-        assert "the file names the model gpt2-medium; taken is gpt2, as was said" in why
+        assert "the file names the model gpt2-medium; used is gpt2@toy, as given by the user" in why
 
     def test_edited_parts_are_told_with_both_models(
         self, registry: Registry, tmp_path: Path
@@ -86,7 +86,7 @@ class TestTheFilesOwnModel:
         )
         said = {"model": "gpt2", "hyperparameters": told}
         (report,) = import_files(registry, [written(tmp_path, record())], said)
-        assert report.outcome is Outcome.REFUSED
+        assert report.outcome is FileOutcome.REFUSED
         assert "gpt2/m40" in report.notes[0]
         assert "the hyperparameters are for gpt2-xl, not gpt2" in report.notes[0]
 
@@ -95,7 +95,7 @@ def test_a_note_of_many_names_is_a_short_line(registry: Registry, tmp_path: Path
     rows = "".join(f"A{layer}.{head},MLP 11\n" for layer in range(10) for head in range(12))
     path = written(tmp_path, f"source,target\n{rows}", "edges.csv")
     (report,) = import_files(registry, [path], GPT2)
-    assert report.outcome is Outcome.STORED
+    assert report.outcome is FileOutcome.STORED
     (many,) = [note for note in report.notes if "names read as ours" in note]
     assert many.startswith("121 names read as ours: A0.0 as a0.h0, ")
     assert many.endswith(" and 113 more")

@@ -14,9 +14,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from ingest.discovery.edge_space import EdgeSpace
 from ingest.formats.base import Context, Limits, Said, find_format
 from registry.errors import BadInput
+from registry.models.edge_space import EdgeSpace
 from tests.ingest.formats import attribution_graphs
 
 SPACE = EdgeSpace(12, 12, 12)

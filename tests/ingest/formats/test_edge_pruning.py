@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from ingest.formats.base import recognised
-from ingest.importing import FileReport, Outcome, import_files
 from registry import Registry
 from registry.identifiers import Kind, parse_local
 from registry.records import Circuit
@@ -25,7 +25,7 @@ SAID = {"model": "gpt2", "task": "ioi"}
 
 def imported(registry: Registry, path: Path, **said: Any) -> tuple[FileReport, Circuit]:
     (report,) = import_files(registry, [path], {**SAID, **said})
-    assert report.outcome is Outcome.STORED, report.notes
+    assert report.outcome is FileOutcome.STORED, report.notes
     return report, registry.circuit(report.circuits[0]).circuit
 
 
@@ -60,12 +60,12 @@ def test_the_list_may_be_the_value_of_an_object(
     more = {"model": "gpt2", key: listed, "threshold": 0.5}
     report, circuit = imported_or_known(registry, written(tmp_path, more))
     assert circuit.id == alone.id
-    assert f"left unread beside {key!r}: 'model', 'threshold'" in report.notes
+    assert f"not read, next to {key!r}: 'model', 'threshold'" in report.notes
 
 
 def imported_or_known(registry: Registry, path: Path) -> tuple[FileReport, Circuit]:
     (report,) = import_files(registry, [path], SAID)
-    assert report.outcome in {Outcome.STORED, Outcome.KNOWN}, report.notes
+    assert report.outcome in {FileOutcome.STORED, FileOutcome.KNOWN}, report.notes
     return report, registry.circuit(report.circuits[0]).circuit
 
 
@@ -78,7 +78,7 @@ def test_an_object_with_no_edges_in_it_is_an_empty_circuit(
 def test_an_object_of_two_lists_of_edges_is_refused(registry: Registry, tmp_path: Path) -> None:
     pairs = [["m0", "m1"]]
     (report,) = import_files(registry, [written(tmp_path, {"kept": pairs, "cut": pairs})], SAID)
-    assert report.outcome is Outcome.REFUSED
+    assert report.outcome is FileOutcome.REFUSED
     assert "holds lists 'kept', 'cut'; expected one list of edges" in report.notes[0]
 
 
@@ -104,7 +104,7 @@ def test_the_wrappers_extra_edges_of_the_input_belong_to_the_circuit(registry: R
     report, circuit = imported(registry, FILES / "wrapper-graph.json")
     assert connections(circuit) == ["input->m0", "m0->a1.h1<q>", "a1.h1->logits"]
     assert report.notes[0] == (
-        "3 links that stay inside one head or MLP left out, such as"
+        "3 links that stay inside one head or MLP omitted, such as"
         " blocks.1.hook_q_input -> blocks.1.attn.hook_q"
     )
 
@@ -125,7 +125,7 @@ def test_an_empty_circuit_is_a_circuit(registry: Registry, tmp_path: Path, conte
 def test_a_list_of_something_else_is_not_taken_for_one(tmp_path: Path) -> None:
     path = tmp_path / "nothing.json"
     path.write_text("[]", "utf-8")
-    with pytest.raises(Exception, match="no format knows"):
+    with pytest.raises(Exception, match="no format recognises"):
         recognised(path)
 
 
@@ -155,7 +155,7 @@ def test_a_malformed_file_is_refused_with_the_reason(
     registry: Registry, tmp_path: Path, content: Any, says: str
 ) -> None:
     (report,) = import_files(registry, [written(tmp_path, content)], SAID)
-    assert report.outcome is Outcome.REFUSED
+    assert report.outcome is FileOutcome.REFUSED
     assert says in report.notes[0]
     assert registry.circuits() == []
 
@@ -218,5 +218,5 @@ def test_real_files_have_the_facts_their_source_states(
 @needs_files
 def test_a_table_of_figures_is_refused_for_having_no_edges(registry: Registry) -> None:
     (report,) = import_files(registry, [SHARED / "acdc_results.csv"], SAID)
-    assert report.outcome is Outcome.REFUSED
+    assert report.outcome is FileOutcome.REFUSED
     assert "no column 'source'; it has 'task', 'filename'" in report.notes[0]

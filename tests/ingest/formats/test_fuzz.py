@@ -1,6 +1,6 @@
 """Damaged files of every registered format: records or one clear error, soon and in little memory.
 
-``CIRCUITS_TEST_FUZZ`` is how many damaged files each format gets. A new format brings a sound file
+``make slow`` damages ten times as many files of each format. A new format brings a sound file
 to start from (:mod:`tests.ingest.formats.seeds`), or these tests fail.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import resource
 import time
 from collections import defaultdict
@@ -22,21 +21,22 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from ingest.formats.base import UnknownFormat, find_format, formats, recognised
-from ingest.importing import FileReport, Outcome, import_files
 from registry import Registry
 from registry.errors import CircuitsError
+from tests.few import every_nth, n_examples
 from tests.ingest.formats.mutations import damaged, nested_documents
 from tests.ingest.formats.seeds import SAID, Seed, real_seeds, seeds
 
 FORMATS = sorted(formats())
-EXAMPLES = int(os.environ.get("CIRCUITS_TEST_FUZZ", "40"))
+EXAMPLES = n_examples(12)
 MODELS = itertools.count()
 SECONDS, BYTES = 20, 400 * 2**20
 BACKSTOP_BYTES = 8 * 2**30
 READ_NOTHING = {"pickle"}
 EMPTY_CIRCUITS = {("edge-pruning", b"[]")}
-NOT_STORED = {Outcome.REFUSED, Outcome.SKIPPED}
+NOT_STORED = {FileOutcome.REFUSED, FileOutcome.SKIPPED}
 Sown = dict[str, list[Seed]]
 
 
@@ -95,7 +95,7 @@ def _resident(name: str) -> int:
 
 def check(report: FileReport, path: Path) -> None:
     """A file is stored, known, or passed over or refused with one reason that names something."""
-    assert report.outcome is not Outcome.READABLE
+    assert report.outcome is not FileOutcome.READABLE
     if report.outcome in NOT_STORED:
         (reason,) = report.notes
         assert len(reason) > 5
@@ -114,7 +114,7 @@ def test_every_format_has_a_seed_of_our_own_that_is_read(
         path = seed.written(tmp_path / str(number))
         reports.append(imported(registry, path, format))
     # Files that only others are read with hold nothing of their own and are passed over.
-    read = {report.outcome for report in reports} - {Outcome.REFUSED}
+    read = {report.outcome for report in reports} - {FileOutcome.REFUSED}
     assert bool(read) is (format not in READ_NOTHING), reports
 
 
@@ -135,7 +135,7 @@ def test_every_seed_is_recognised_as_its_own_format_and_less_surely_as_any_other
         assert own > max(sure.values()), f"{seed} is {own} {format} but {sure}"
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("format", FORMATS)
 @settings(
     max_examples=EXAMPLES,
@@ -163,8 +163,10 @@ def test_damaged_files_give_records_or_one_clear_error(
             check(imported(registry, path, format), path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("depth", [60, 500, 900, 950, 980, 5000])
+@pytest.mark.seconds
+@pytest.mark.parametrize(
+    "depth", every_nth([60, 500, 900, 950, 980, 5000], 5, "a sound depth, and one far too deep")
+)
 def test_deep_nesting_anywhere_gives_records_or_one_clear_error(
     depth: int, sown: Sown, registry: Registry, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingest.importing import FileReport, Outcome, import_files
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from registry import Registry
 from registry.records import Ablation, Circuit, Level, Sign
 
@@ -23,7 +23,7 @@ def written(folder: Path, **changes: Any) -> Path:
 
 def imported(registry: Registry, path: Path, **said: Any) -> tuple[FileReport, Circuit]:
     (report,) = import_files(registry, [path], {"task": "ioi", **said})
-    assert report.outcome is Outcome.STORED, report.notes
+    assert report.outcome is FileOutcome.STORED, report.notes
     assert report.format == "glassbox"
     return report, registry.circuit(report.circuits[0]).circuit
 
@@ -59,7 +59,7 @@ def test_the_models_shape_is_recorded_and_heads_outside_it_refused(
     registry: Registry, tmp_path: Path
 ) -> None:
     (report,) = import_files(registry, [written(tmp_path, circuit=[[12, 0]])], {"task": "ioi"})
-    assert report.outcome is Outcome.REFUSED
+    assert report.outcome is FileOutcome.REFUSED
     assert "12 layers" in report.notes[0]
     imported(registry, FILE)
     (model,) = registry.ledger.models()
@@ -68,14 +68,14 @@ def test_the_models_shape_is_recorded_and_heads_outside_it_refused(
 
 def test_a_task_is_asked_for(registry: Registry) -> None:
     (report,) = import_files(registry, [FILE], {})
-    assert report.outcome is Outcome.REFUSED
+    assert report.outcome is FileOutcome.REFUSED
     assert "--task" in report.notes[0]
 
 
 def test_another_name_of_the_model_than_was_said_is_told(registry: Registry) -> None:
     report, circuit = imported(registry, FILE, model="my-gpt2")
     assert circuit.model == "my-gpt2"
-    assert "the file names the model gpt2; taken is my-gpt2, as was said" in report.notes
+    assert "the file names the model gpt2; used is my-gpt2, as given by the user" in report.notes
 
 
 def test_pooled_answers_have_another_metric(registry: Registry, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_missing_attribution_is_an_unknown_effect(registry: Registry, tmp_path
         ({"circuit": ["(9, x)"]}, "no head such as"),
         ({"circuit": ["m3"]}, "no head such as"),
         ({"circuit": ["A9.6.q"]}, "no head such as"),
-        ({"attributions": {"L9H6": 1, "(9, 6)": 2}}, "stands there already"),
+        ({"attributions": {"L9H6": 1, "(9, 6)": 2}}, "appears before"),
         ({"attributions": [1]}, "attributions is no object"),
         ({"attributions": {"nine": 1}}, "no head such as"),
         ({"attributions": {"(9, 6)": "much"}}, "no number"),
@@ -128,6 +128,6 @@ def test_a_malformed_result_is_refused_with_the_reason(
 ) -> None:
     said = {"model": "gpt2", "task": "ioi"}
     (report,) = import_files(registry, [written(tmp_path, **changes)], said)
-    assert report.outcome is Outcome.REFUSED
+    assert report.outcome is FileOutcome.REFUSED
     assert says in report.notes[0]
     assert registry.circuits() == []

@@ -20,10 +20,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from ingest.formats.base import find_format
-from ingest.formats.dot import read_dot
+from ingest.formats.graphs.dot import read_dot
 from ingest.formats.spelling import read_name
-from ingest.importing import FileReport, Outcome, import_files
 from registry import Registry
 from registry.errors import BadIdentifier
 from tests.ingest.formats import attribution_graphs
@@ -39,7 +39,7 @@ def refused(registry: Registry, path: Path, format: str | None = None, **said: A
     chosen = None if format is None else find_format(format)
     reports = list(import_files(registry, [path], {**GPT2, **said}, format=chosen))
     assert time.process_time() - began < SECONDS
-    found: FileReport = next(report for report in reports if report.outcome is Outcome.REFUSED)
+    found: FileReport = next(report for report in reports if report.outcome is FileOutcome.REFUSED)
     assert len(found.notes) == 1
     return found.notes[0]
 
@@ -183,8 +183,8 @@ class _WithAttributes:
 
 
 _ARCHIVES = {
-    "a key of tuples in tuples": (_archive(_tuples_as_a_key(100)), "unfolds"),
-    "two directories": (_two_directories(), "directory is not where it says"),
+    "a key of tuples in tuples": (_archive(_tuples_as_a_key(100)), "expands"),
+    "two directories": (_two_directories(), "directory is not at the stated offset"),
     "a tar that ends as a zip": (_tar_that_ends_as_a_zip(), "no archive as torch.save"),
     "a comment behind it": (_archive(b"N.")[:-2] + b"\x01\x00x", "does not end as a zip"),
 }
@@ -211,7 +211,7 @@ class TestTorchFiles:
             layers = [layers, layers]
         path = tmp_path / "graph.pt"
         torch.save({"cfg": {"n_layers": layers, "n_heads": 1}, "edges_scores": torch.ones(1)}, path)
-        assert "unfolds" in refused(registry, path, "eap-ig-pt")
+        assert "expands" in refused(registry, path, "eap-ig-pt")
 
     def test_attributes_do_not_take_the_place_of_methods(
         self, registry: Registry, tmp_path: Path
@@ -242,7 +242,8 @@ class TestTexts:
     ) -> None:
         path = tmp_path / "edges.csv"
         more = ",".join(f"c{at}" for at in range(990))
-        path.write_text(f"source,target,{more}\n" + "m0,m1\n" * 60_000 + "m0,nothing\n")
+        rows = "".join(f"a0.h{at},m1\n" for at in range(60_000))
+        path.write_text(f"source,target,{more}\n{rows}m0,nothing\n")
         assert "nothing" in refused(registry, path)
 
     @pytest.mark.parametrize("column", ["port", "effect", "rank", "source_position"])
@@ -253,11 +254,12 @@ class TestTexts:
         path = tmp_path / "edges.parquet"
         n_rows = 20_000
         places = pyarrow.array([0] * n_rows, pyarrow.int32())
-        texts = {"source": "m0", "target": "m1", column: value}
-        columns = {
+        texts = {"target": "m1", column: value}
+        columns: dict[str, Any] = {
             name: pyarrow.DictionaryArray.from_arrays(places, [text])
             for name, text in texts.items()
         }
+        columns["source"] = [f"a0.h{at}" for at in range(n_rows)]
         parquet.write_table(pyarrow.table(columns), path)
         assert path.stat().st_size < 2**18
         assert len(refused(registry, path)) < 500
@@ -332,7 +334,7 @@ class TestTexts:
         began = time.process_time()
         (report,) = import_files(registry, [path], GPT2, dry_run=True)
         assert time.process_time() - began < SECONDS
-        assert "3,000 links fit two nodes of one id" in " ".join(report.notes)
+        assert "3,000 links fit two nodes with one id" in " ".join(report.notes)
 
     def test_many_special_nodes_that_are_none_are_told_in_one_note(
         self, registry: Registry, tmp_path: Path
@@ -341,7 +343,7 @@ class TestTexts:
         path.write_text('digraph { "<m0>" -> "<m1>" [penwidth=2]; "<m1>" -> "<m2>" [penwidth=1] }')
         (tmp_path / "specialNode.txt").write_text("".join(f"x{at}\n" for at in range(50_000)))
         (report,) = import_files(registry, [path], GPT2)
-        assert report.outcome is Outcome.STORED
+        assert report.outcome is FileOutcome.STORED
         (note,) = (note for note in report.notes if "specialNode.txt" in note)
         assert "and 49,992 more" in note
 
@@ -350,13 +352,14 @@ def test_a_dry_run_tells_of_a_model_that_is_stored_with_another_shape(
     registry: Registry, tmp_path: Path
 ) -> None:
     path = tmp_path / "graph.json"
+    said = {**GPT2, "model": "gpt2@toy"}
     edges = {"input->m0": {"score": 1.0, "in_graph": True}}
-    for layers, outcome in ((1, Outcome.STORED), (2, Outcome.REFUSED)):
+    for layers, outcome in ((1, FileOutcome.STORED), (2, FileOutcome.REFUSED)):
         cfg = {"n_layers": layers, "n_heads": 1, "d_model": 8}
         path.write_text(json.dumps({"cfg": cfg, "nodes": {}, "edges": edges}))
         for dry_run in (True, False):
-            (report,) = import_files(registry, [path], GPT2, dry_run=dry_run)
-            known = Outcome.READABLE if dry_run and outcome is Outcome.STORED else outcome
+            (report,) = import_files(registry, [path], said, dry_run=dry_run)
+            known = FileOutcome.READABLE if dry_run and outcome is FileOutcome.STORED else outcome
             assert report.outcome is known
     assert "stored with n_layers 1, not 2" in report.notes[0]
 

@@ -112,7 +112,7 @@ def test_what_is_no_json_is_refused_in_pieces_of_any_size(
         ('{"items": {}}', "items is no list"),
         ('{"items": [], "items": []}', "'items' twice"),
         ('{"whole": 1, "whole": 2}', "'whole' twice"),
-        ('{"whole": 1} 2', "something stands behind its end"),
+        ('{"whole": 1} 2', "there is text after its end"),
         ('{"whole": "a\nb"}', "Invalid control character"),
         ('{"whole": ' + "[" * 100_000, "nested too deeply"),
         ('{"items": [' + '{"a":' * 100_000, "nested too deeply"),

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.exchange.importing import FileOutcome, import_files
 from ingest.formats.base import recognised
 from ingest.formats.pickles import classes_and_texts
-from ingest.importing import Outcome, import_files
 from registry import Registry
 
 SHARED = Path(__file__).parents[4] / "shared" / "fixtures" / "external" / "acdc"
@@ -39,7 +39,7 @@ class Bomb:
 
 def refusal(registry: Registry, path: Path) -> str:
     (report,) = import_files(registry, [path], SAID)
-    assert (report.outcome, report.format) == (Outcome.REFUSED, "pickle")
+    assert (report.outcome, report.format) == (FileOutcome.REFUSED, "pickle")
     return report.notes[0]
 
 
@@ -48,7 +48,7 @@ def test_nothing_of_a_pickle_is_run(registry: Registry, tmp_path: Path, protocol
     path = tmp_path / "result.pkl"
     path.write_bytes(pickle.dumps(Bomb(tmp_path / "trace"), protocol=protocol))
     said = refusal(registry, path)
-    assert "reading it would run what it says" in said
+    assert "reading it could run any code" in said
     assert "pathlib.Path" in said
     assert not (tmp_path / "trace").exists()
 
@@ -78,10 +78,10 @@ def test_tensors_that_are_of_no_format_run_nothing_and_are_called_so(
     torch.save(held, path, _use_new_zipfile_serialization=zipped)
     said = refusal(registry, path)
     if zipped:
-        assert "cache.pt holds plain tensors, not a circuit of a kind we know" in said
+        assert "cache.pt holds plain tensors, not a known kind of circuit" in said
         assert "run" not in said
         (report,) = import_files(registry, [folder], SAID)
-        assert (report.outcome, report.notes) == (Outcome.SKIPPED, (said,))
+        assert (report.outcome, report.notes) == (FileOutcome.SKIPPED, (said,))
     else:  # several pickles, one behind the other
         assert "torch._utils._rebuild_tensor_v2" in said
 
@@ -89,9 +89,7 @@ def test_tensors_that_are_of_no_format_run_nothing_and_are_called_so(
 def test_values_without_a_class_are_called_plain(registry: Registry, tmp_path: Path) -> None:
     path = tmp_path / "scores.pkl"
     path.write_bytes(pickle.dumps({"m0": [0.5, 1]}))
-    assert "scores.pkl holds plain values, not a circuit of a kind we know" in refusal(
-        registry, path
-    )
+    assert "scores.pkl holds plain values, not a known kind of circuit" in refusal(registry, path)
 
 
 @pytest.mark.parametrize("end", [b"cos\nsystem\n.", b"x"])
@@ -100,7 +98,7 @@ def test_what_stands_behind_plain_values_is_not_overlooked(
 ) -> None:
     path = tmp_path / "scores.pkl"
     path.write_bytes(pickle.dumps({"m0": 0.5}) + end)
-    assert "reading it would run what it says" in refusal(registry, path)
+    assert "reading it could run any code" in refusal(registry, path)
 
 
 @pytest.mark.parametrize("whole", [torch.nn.Linear(2, 2), {"a": torch.ones(1), "b": Path()}])
@@ -109,7 +107,7 @@ def test_an_archive_with_another_class_is_said_to_run_it(
 ) -> None:
     path = tmp_path / "model.pt"
     torch.save(whole, path)
-    assert "reading it would run what it says (it asks for" in refusal(registry, path)
+    assert "reading it could run any code (it requires" in refusal(registry, path)
 
 
 def test_a_damaged_archive_is_one_reason(registry: Registry, tmp_path: Path) -> None:
@@ -146,6 +144,6 @@ def test_edges_saved_by_acdc_are_refused_and_their_table_is_asked_for(
 ) -> None:
     said = refusal(registry, SHARED / file)
     assert "edges that ACDC's save_edges wrote" in said
-    assert "(it asks for acdc.acdc_utils.TorchIndex, builtins.slice)" in said
+    assert "(it requires acdc.acdc_utils.TorchIndex, builtins.slice)" in said
     assert "save_subgraph writes a .pth that is imported" in said
     assert "CSV or JSON Lines: source, target, effect; hook points with the head" in said

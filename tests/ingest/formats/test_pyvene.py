@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.numpy import load
 from torch import Tensor
 
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from ingest.formats.base import Limits
-from ingest.formats.pyvene import FORMAT
-from ingest.formats.pyvene_sites import site_of
-from ingest.importing import FileReport, Outcome, import_files
+from ingest.formats.pyvene.format import FORMAT
+from ingest.formats.pyvene.sites import site_of
 from registry import Registry
 from registry.errors import BadInput
 from registry.records import Circuit, Level
@@ -25,7 +25,7 @@ from tests.ingest.formats.pyvene_folders import config, rotated, saved, state_of
 
 KEY = "layer_0_comp_block_output_unit_pos_nunit_1#0"
 SAID = {"model": "gpt2", "task": "ioi"}
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 LOW_RANK = {"low_rank_dimension": 2}
 
 
@@ -36,14 +36,14 @@ def one(registry: Registry, path: Path, **said: Any) -> FileReport:
 
 def imported(registry: Registry, path: Path, **said: Any) -> tuple[FileReport, Circuit]:
     report = one(registry, path, **said)
-    assert report.outcome is Outcome.STORED, report.notes
+    assert report.outcome is FileOutcome.STORED, report.notes
     assert report.format == "pyvene"
     return report, registry.circuit(report.circuits[0]).circuit
 
 
 def refused(registry: Registry, path: Path) -> str:
     report = one(registry, path)
-    assert report.outcome is Outcome.REFUSED, report
+    assert report.outcome is FileOutcome.REFUSED, report
     assert registry.circuits() == []
     return report.notes[0]
 
@@ -202,8 +202,8 @@ class TestFolders:
         path = low_rank(tmp_path / "das")
         reports = {r.path.name: r for r in import_files(registry, [path.parent], SAID)}
         state = path.parent / f"intkey_{KEY}.bin"
-        assert reports["config.json"].outcome is Outcome.STORED
-        assert reports[state.name].outcome is Outcome.SKIPPED
+        assert reports["config.json"].outcome is FileOutcome.STORED
+        assert reports[state.name].outcome is FileOutcome.SKIPPED
         assert reports[state.name].notes == ("read with config.json",)
         registry.gc(apply=True, grace_seconds=0)
         content = state.read_bytes()
@@ -214,7 +214,7 @@ class TestFolders:
     def test_the_same_folder_again_adds_nothing(self, registry: Registry, tmp_path: Path) -> None:
         path = low_rank(tmp_path / "das")
         imported(registry, path)
-        assert one(registry, path).outcome is Outcome.KNOWN
+        assert one(registry, path).outcome is FileOutcome.KNOWN
 
     def test_interventions_at_several_places_are_one_circuit(
         self, registry: Registry, tmp_path: Path
@@ -337,10 +337,10 @@ class TestPlaces:
         [
             ("attention_value_output", "all heads of a layer at once"),
             ("transformer.h[3].attn.c_proj.input", "all heads of a layer at once"),
-            ("head_attention_value_output", "no record of which"),
-            ("head_query_output", "no record of which"),
-            ("mlp_input", "behind its norm"),
-            ("model.layers[3].self_attn.input", "behind its norm"),
+            ("head_attention_value_output", "does not record which"),
+            ("head_query_output", "does not record which"),
+            ("mlp_input", "after its norm"),
+            ("model.layers[3].self_attn.input", "after its norm"),
             ("cell_output", "no site here for 'cell_output'"),
             ("model.norm.output", "no site here for"),
             ("../../etc/passwd", "no site here for"),
@@ -363,7 +363,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("model", ["llama-3-8b", "gemma-2-2b", "smollm2-135m-instruct-q4_1"])
     def test_the_gate_of_a_gated_mlp_is_not_its_hidden_layer(self, model: str) -> None:
-        with pytest.raises(BadInput, match="gate alone"):
+        with pytest.raises(BadInput, match="only the gate"):
             site_of("mlp_activation", 0, model, "here")
         assert site_of("mlp_activation", 0, "gpt2", "here") == "m0.hidden"
 
@@ -387,14 +387,14 @@ class TestRefusals:
 
     def test_a_state_that_is_missing_is_named(self, registry: Registry, tmp_path: Path) -> None:
         says = refused(registry, saved(tmp_path / "das", config([LOW_RANK]), {}))
-        assert f"its state is not beside it (intkey_{KEY}.bin)" in says
+        assert f"its state is not in the folder (intkey_{KEY}.bin)" in says
 
     def test_links_and_paths_are_not_followed(self, registry: Registry, tmp_path: Path) -> None:
         state, _ = rotated(8, 2)
         torch.save(state_of(8, state), tmp_path / "outside.bin")
         path = saved(tmp_path / "das", config([LOW_RANK]), {})
         (path.parent / f"intkey_{KEY}.bin").symlink_to(tmp_path / "outside.bin")
-        assert "not beside it" in refused(registry, path)
+        assert "not in the folder" in refused(registry, path)
 
     def test_nothing_learned_is_nothing_to_import(self, registry: Registry, tmp_path: Path) -> None:
         path = saved(tmp_path / "das", config([{}], "VanillaIntervention"), {})

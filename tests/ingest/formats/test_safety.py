@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from ingest.formats.base import Limits, find_format, formats
-from ingest.importing import FileReport, Outcome, import_files
 from registry import Registry
+from tests.few import each_once
 from tests.ingest.formats.mutations import replaced
 from tests.ingest.formats.seeds import SAID, Seed, seeds
 
 FORMATS = sorted(formats())
+PATHS = ["whole", "relative", "address"]
 SECRET = "the content of another file"
 Sown = dict[str, list[Seed]]
 
@@ -44,7 +46,7 @@ def test_a_file_of_more_bytes_than_allowed_is_refused(
     for number, seed in enumerate(sown[format]):
         path = seed.written(tmp_path / str(number))
         report = imported(registry, path, format, Limits(max_bytes=path.stat().st_size - 1))
-        assert report.outcome is Outcome.REFUSED, seed
+        assert report.outcome is FileOutcome.REFUSED, seed
         assert "--max-bytes" in report.notes[0]
 
 
@@ -58,7 +60,7 @@ def test_a_file_of_more_edges_than_allowed_is_refused(
         if whole.edges == 0:
             continue
         report = imported(registry, path, format, Limits(max_edges=whole.edges - 1))
-        assert report.outcome is Outcome.REFUSED, seed
+        assert report.outcome is FileOutcome.REFUSED, seed
         assert "--max-edges" in report.notes[0]
 
 
@@ -71,7 +73,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not(
         for content in _pickles(proof, tmp_path):
             path = seed.written(tmp_path / str(number), {seed.main: content})
             report = imported(registry, path, format, Limits())
-            assert report.outcome in {Outcome.REFUSED, Outcome.SKIPPED}, seed
+            assert report.outcome in {FileOutcome.REFUSED, FileOutcome.SKIPPED}, seed
     assert not proof.exists()
 
 
@@ -122,16 +124,16 @@ def watched(name: str) -> Iterator[list[str]]:
         _WATCHED.append("no file has this name")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.seconds
+@pytest.mark.parametrize(("format", "written_as"), each_once(FORMATS, PATHS, "every format"))
 def test_a_path_that_stands_in_a_file_is_not_followed(
-    format: str, sown: Sown, registry: Registry, tmp_path: Path
+    format: str, written_as: str, sown: Sown, registry: Registry, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret.json"
     secret.write_text(json.dumps({"secret": SECRET}))
     for number, seed in enumerate(sown[format]):
         for name, content in seed.files.items():
-            for at, changed in enumerate(_naming(name, content, secret)):
+            for at, changed in enumerate(_naming(name, content, secret, written_as)):
                 path = seed.written(tmp_path / f"{number}-{at}", {name: changed})
                 with watched(secret.name) as opened:
                     report = imported(registry, path, format, Limits())
@@ -145,18 +147,18 @@ def test_opening_a_file_is_noticed(tmp_path: Path) -> None:
     assert opened == [str(tmp_path / "noticed.json")]
 
 
-def _naming(name: str, content: bytes, secret: Path) -> Iterator[bytes]:
-    """A JSON or YAML file with one text after the other replaced by a path, in three forms."""
-    for text in (str(secret), f"../{secret.name}", secret.as_uri()):
-        value = json.dumps(text).encode()
-        if name.endswith(".json"):
-            yield from replaced(content, value)
-        elif name.endswith((".yaml", ".yml")):
-            lines = content.split(b"\n")
-            for at, line in enumerate(lines):
-                key, colon, _ = line.partition(b": ")
-                if colon:
-                    yield b"\n".join([*lines[:at], key + b": " + value, *lines[at + 1 :]])
+def _naming(name: str, content: bytes, secret: Path, written_as: str) -> Iterator[bytes]:
+    """A JSON or YAML file with one text after the other replaced by a path."""
+    forms = {"whole": str(secret), "relative": f"../{secret.name}", "address": secret.as_uri()}
+    value = json.dumps(forms[written_as]).encode()
+    if name.endswith(".json"):
+        yield from replaced(content, value)
+    elif name.endswith((".yaml", ".yml")):
+        lines = content.split(b"\n")
+        for at, line in enumerate(lines):
+            key, colon, _ = line.partition(b": ")
+            if colon:
+                yield b"\n".join([*lines[:at], key + b": " + value, *lines[at + 1 :]])
 
 
 class TestLinks:
@@ -171,9 +173,9 @@ class TestLinks:
         with watched("outside") as opened:
             reports = list(import_files(registry, [folder], {"model": "gpt2", "task": "ioi"}))
         assert [(report.path.name, report.outcome) for report in reports] == [
-            ("deeper", Outcome.SKIPPED),
-            ("link.csv", Outcome.SKIPPED),
-            ("own.csv", Outcome.STORED),
+            ("deeper", FileOutcome.SKIPPED),
+            ("link.csv", FileOutcome.SKIPPED),
+            ("own.csv", FileOutcome.STORED),
         ]
         assert opened == []
 

@@ -118,8 +118,8 @@ def test_an_infinite_score_is_missing_and_named_in_every_format(
     tmp_path: Path, kind: str, score: float
 ) -> None:
     found = read(tmp_path, kind, score)
-    (note,) = (note for note in found.notes if "no finite number read as missing" in note)
-    assert note.startswith("1 score that is no finite number read as missing: ")
+    (note,) = (note for note in found.notes if "not finite, read as missing" in note)
+    assert note.startswith("1 score that is not finite, read as missing: ")
     assert NAMED[kind] in note
     assert "inf)" in note
     (circuit,) = found.circuits
@@ -140,7 +140,7 @@ def test_a_negative_score_among_sizes_is_refused_by_name_in_every_format(
 ) -> None:
     assert read(tmp_path, kind, 0.5, sign="unsigned").circuits
     with pytest.raises(
-        BadInput, match=r"score.* -0\.5.* sizes, of which none is negative"
+        BadInput, match=r"score.* -0\.5.* unsigned scores cannot be negative"
     ) as raised:
         read(tmp_path, kind, -0.5, sign="unsigned")
     place = NAMED[kind].rpartition(", ")[2]
@@ -159,7 +159,7 @@ def test_an_infinite_effect_of_a_unit_is_missing_and_counted(tmp_path: Path) -> 
     path = saved(neurons(nodes=nodes), tmp_path / "circuit.pt")
     said = {"model": "tiny", "task": "ioi", "top": 9}
     found = find_format("sparse-features").read(path, Context(Said(**said)))
-    assert "effects that are infinite read as missing: 1 in mlp_0" in found.notes
+    assert "infinite effects read as missing: 1 in mlp_0" in found.notes
 
 
 def test_many_odd_scores_are_counted_and_the_first_named(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_many_odd_scores_are_counted_and_the_first_named(tmp_path: Path) -> None
     path.write_text(f"source,target,effect\n{rows}")
     found = find_format("table").read(path, Context(Said(**SAID)))
     assert found.notes == [
-        "5 scores that are no finite number read as missing: line 2, m0->m1 (inf), line 3,"
+        "5 scores that are not finite, read as missing: line 2, m0->m1 (inf), line 3,"
         " m0->m2 (inf), line 4, m0->m3 (inf) and 2 more"
     ]
 
@@ -182,3 +182,59 @@ def test_a_pen_of_no_finite_width_says_no_effect(tmp_path: Path, width: str) -> 
     effects = {edge.target: edge.effect for edge in found.circuits[0].edges}
     assert effects == {"m1": None, "m2": 2.0, "m3": None}
     assert any(f"penwidth of m0 -> m1 ({width})" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["jsonl", "acdc-like csv", "node-link", "attribution-graph", "circuitkit", "eap-ig-json",
+     "glassbox"],
+)  # fmt: skip
+def test_a_whole_number_beyond_all_floats_is_missing_as_an_infinity_is(
+    tmp_path: Path, kind: str
+) -> None:
+    infinite = read(tmp_path, kind, float("inf"))
+    name, path, said = written(tmp_path, kind, float("inf"))
+    text = path.read_text("utf-8")
+    infinity = "inf" if path.suffix == ".csv" else "Infinity"
+    path.write_text(text.replace(infinity, "9" * 400), "utf-8")
+    found = find_format(name).read(path, Context(Said(**{**SAID, **said})))
+    assert (found.circuits, found.notes) == (infinite.circuits, infinite.notes)
+
+
+@pytest.mark.parametrize("text", ["1_000", "١٢", "1,5"])
+def test_what_only_python_reads_as_a_number_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "edges.csv"
+    for column in ("effect", "rank"):
+        path.write_text(f'source,target,{column}\nm0,m1,"{text}"\n', "utf-8")
+        with pytest.raises(BadInput, match=f"line 2: {column} '{text}' is no"):
+            find_format("table").read(path, Context(Said(**SAID)))
+    path = tmp_path / "graph.gv"
+    path.write_text(f'digraph {{ m0 -> m1 [penwidth="{text}"] }}', "utf-8")
+    with pytest.raises(BadInput, match="is no width"):
+        find_format("graphviz").read(path, Context(Said(**SAID)))
+
+
+@pytest.mark.parametrize("type", ["int", "double"])
+def test_numbers_of_graphml_are_those_of_xml(tmp_path: Path, type: str) -> None:
+    path = tmp_path / "graph.graphml"
+    path.write_text(
+        f'<graphml><key id="e" for="edge" attr.name="effect" attr.type="{type}"/>'
+        '<graph edgedefault="directed"><node id="m0"/><node id="m1"/>'
+        '<edge source="m0" target="m1"><data key="e">1_000</data></edge></graph></graphml>'
+    )
+    with pytest.raises(BadInput, match=f"effect is '1_000', no {type}"):
+        find_format("graphml").read(path, Context(Said(**SAID)))
+
+
+def test_odd_numbers_of_nodes_and_of_figures_are_told_of(tmp_path: Path) -> None:
+    graph = attribution_graphs.graph()
+    graph["nodes"][0] |= {"influence": float("nan"), "activation": float("inf")}
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(graph))
+    notes = find_format("attribution-graph").read(path, Context(Said(**SAID))).notes
+    assert any("influence of '0_3_1' (nan), activation of '0_3_1' (inf)" in one for one in notes)
+    figures = {"sufficiency": float("nan"), "comprehensiveness": 0.5}
+    content = {"circuit": [[3, 2]], "attributions": {"(3, 2)": 1.0}, "faithfulness": figures}
+    path.write_text(json.dumps(content))
+    notes = find_format("glassbox").read(path, Context(Said(**SAID))).notes
+    assert any("read as missing: sufficiency (nan)" in note for note in notes)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from ingest.formats.base import Limits
-from ingest.formats.sequence_continuation import FORMAT
-from ingest.importing import FileReport, Outcome, import_files
+from ingest.formats.sequence_continuation.format import FORMAT
 from ingest.tasks.prompts import read_kept
 from registry import Registry
 from registry.errors import BadInput
@@ -41,7 +41,7 @@ def one(registry: Registry, path: Path, **said: Any) -> FileReport:
 
 def stored(registry: Registry, path: Path, **said: Any) -> FileReport:
     report = one(registry, path, **said)
-    assert report.outcome is Outcome.STORED, report.notes
+    assert report.outcome is FileOutcome.STORED, report.notes
     return report
 
 
@@ -73,7 +73,8 @@ class TestNodeLists:
         assert "the task is taken from the file's name: sequence/months" in report.notes
         report = stored(registry, FILES / "months" / NODE_LIST, model="gpt2", task="mine")
         assert circuit_of(registry, report).task == "mine"
-        assert "the file names the task sequence/months; taken is mine, as was said" in report.notes
+        note = "the file names the task sequence/months; used is mine, as given by the user"
+        assert note in report.notes
         elsewhere = tmp_path / "circuit.json"
         shutil.copy(FILES / "months" / NODE_LIST, elsewhere)
         assert "--task" in one(registry, elsewhere, model="gpt2").notes[0]
@@ -99,7 +100,7 @@ class TestNodeLists:
     ) -> None:
         path = changed(tmp_path, FILES / "months" / NODE_LIST, **changes)
         report = one(registry, path, model="gpt2")
-        assert report.outcome is Outcome.REFUSED
+        assert report.outcome is FileOutcome.REFUSED
         assert says in report.notes[0]
 
 
@@ -144,10 +145,10 @@ class TestEdges:
             ({"edges": []}, "holds no edge"),
             ({"edges": [1]}, "edge 1 is no object"),
             ({"edges": [{"source": "m0"}]}, "target is 'None'"),
-            ({"edges": [{"source": "m0", "target": "x"}]}, "in a spelling we know"),
+            ({"edges": [{"source": "m0", "target": "x"}]}, "in a known spelling"),
             ({"edges": [{"source": "a0.h1<q>", "target": "m1"}]}, "sends nothing"),
             ({"edges": [{"source": "m0", "target": "m1", "ratio": "1"}]}, "no number"),
-            ({"edges": [{"source": "m0", "target": "m1"}] * 2}, "stands there already"),
+            ({"edges": [{"source": "m0", "target": "m1"}] * 2}, "appears before"),
             ({"dropped": [{"source": "m0", "target": "m1"}]}, "is kept and dropped"),
             ({"dropped": 3}, "dropped is no list"),
             ({"edges": {}}, "has neither"),
@@ -157,7 +158,7 @@ class TestEdges:
         self, registry: Registry, tmp_path: Path, changes: dict[str, Any], says: str
     ) -> None:
         report = one(registry, changed(tmp_path, FILES / "edges.json", **changes))
-        assert report.outcome is Outcome.REFUSED
+        assert report.outcome is FileOutcome.REFUSED
         assert says in report.notes[0]
 
     def test_more_edges_than_allowed_are_refused(self, registry: Registry) -> None:
@@ -188,7 +189,7 @@ class TestEvaluations:
             ("F", 80.5), ("F: cross-task", -9.25), ("F: one-head-removed-from-circuit", 8.0),
             ("F: one-mlp-removed-from-full-model", 101.5),
         }  # fmt: skip
-        assert "no node list beside it: ioi (26 heads, all MLPs)" in report.notes[0]
+        assert "no node list next to it: ioi (26 heads, all MLPs)" in report.notes[0]
 
     def test_each_says_what_it_is_of_and_how_it_was_taken(self, registry: Registry) -> None:
         stored(registry, self.FILE)
@@ -202,7 +203,7 @@ class TestEvaluations:
     def test_the_circuits_are_those_of_the_node_lists_themselves(self, registry: Registry) -> None:
         evaluated = stored(registry, self.FILE)
         listed = one(registry, self.FILE.parent / NODE_LIST, model="gpt2")
-        assert listed.outcome is Outcome.KNOWN
+        assert listed.outcome is FileOutcome.KNOWN
         assert listed.circuits[0] in evaluated.circuits
 
     def test_node_lists_that_were_read_are_kept(self, registry: Registry) -> None:
@@ -215,26 +216,26 @@ class TestEvaluations:
     def test_without_its_node_list_it_is_refused(self, registry: Registry, tmp_path: Path) -> None:
         shutil.copy(self.FILE, tmp_path)
         report = one(registry, tmp_path / self.FILE.name)
-        assert report.outcome is Outcome.REFUSED
-        assert "months_circuit_thres_0.8.json, is looked for" in report.notes[0]
+        assert report.outcome is FileOutcome.REFUSED
+        assert "months_circuit_thres_0.8.json, must be" in report.notes[0]
 
     def test_several_node_lists_are_not_chosen_among(
         self, registry: Registry, tmp_path: Path
     ) -> None:
         path = changed(tmp_path, self.FILE)
         shutil.copy(path.parent / NODE_LIST, path.parent / "months_circuit_thres_0.9.json")
-        assert "does not say which of" in one(registry, path).notes[0]
+        assert "may evaluate any of" in one(registry, path).notes[0]
 
     def test_no_name_in_the_file_leads_out_of_its_folder(
         self, registry: Registry, tmp_path: Path
     ) -> None:
         path = changed(tmp_path, self.FILE, task="../months")
         (tmp_path / NODE_LIST).write_text('{"heads": [], "mlps": []}', "utf-8")
-        assert one(registry, path).outcome is Outcome.REFUSED
+        assert one(registry, path).outcome is FileOutcome.REFUSED
         path.parent.joinpath(NODE_LIST).unlink()
         path.parent.joinpath(NODE_LIST).symlink_to(tmp_path / NODE_LIST)
         shutil.copy(self.FILE, path)
-        assert "is not beside it" in one(registry, path).notes[0]
+        assert "is not next to it" in one(registry, path).notes[0]
 
     @pytest.mark.parametrize(
         ("row", "says"),
@@ -243,7 +244,7 @@ class TestEvaluations:
             ({"kind": "circuit", "circuit": "months"}, "has no value"),
             ({"kind": "circuit", "value": "high"}, "no number"),
             ({"kind": ["circuit"], "value": 1}, "no object with kind"),
-            ({"kind": "x", "removed": "b1", "value": 1}, "in a spelling we know"),
+            ({"kind": "x", "removed": "b1", "value": 1}, "in a known spelling"),
             ({"kind": "x", "removed": 7, "value": 1}, "no part that can be removed"),
         ],
     )
@@ -251,7 +252,7 @@ class TestEvaluations:
         self, registry: Registry, tmp_path: Path, row: Any, says: str
     ) -> None:
         report = one(registry, changed(tmp_path, self.FILE, evaluations=[row]))
-        assert report.outcome is Outcome.REFUSED
+        assert report.outcome is FileOutcome.REFUSED
         assert says in report.notes[0]
 
     @pytest.mark.parametrize("task", [["months"], {"a": 1}, 3])
@@ -280,7 +281,7 @@ class TestPrompts:
     ) -> None:
         stored(registry, FILES / "prompts.json")
         again = changed(tmp_path, FILES / "prompts.json")
-        assert one(registry, again).outcome is Outcome.KNOWN
+        assert one(registry, again).outcome is FileOutcome.KNOWN
         assert len(registry.ledger.prompt_sets()) == 1
 
     def test_jobs_are_told_that_they_cannot_run_on_them(self, registry: Registry) -> None:
@@ -305,7 +306,7 @@ class TestPrompts:
         self, registry: Registry, tmp_path: Path, prompts: Any, says: str
     ) -> None:
         report = one(registry, changed(tmp_path, FILES / "prompts.json", prompts=prompts))
-        assert report.outcome is Outcome.REFUSED
+        assert report.outcome is FileOutcome.REFUSED
         assert says in report.notes[0]
         assert registry.ledger.prompt_sets() == ()
 
@@ -407,8 +408,8 @@ class TestRealFiles:
         files = [one for one in reports if one.path.suffix == ".json"]
         assert len(files) == 10
         assert {one.format for one in files} == {"sequence-continuation"}
-        assert {one.outcome for one in files} <= {Outcome.STORED, Outcome.KNOWN}
+        assert {one.outcome for one in files} <= {FileOutcome.STORED, FileOutcome.KNOWN}
         assert len(registry.circuits()) == 4
         assert len(registry.ledger.prompt_sets()) == 4
         again = [one for one in import_files(registry, [REAL], {"model": "gpt2"}) if one.format]
-        assert {one.outcome for one in again} == {Outcome.KNOWN}
+        assert {one.outcome for one in again} == {FileOutcome.KNOWN}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from ingest.importing import Outcome, import_files
+from ingest.exchange.importing import FileOutcome, import_files
 from registry import Registry
 
 SHARED = Path(__file__).parents[4] / "shared" / "fixtures" / "external" / "sparse-feature-circuits"
@@ -24,7 +24,7 @@ def test_the_real_file_has_the_facts_its_source_states(tmp_path: Path) -> None:
 def assert_its_facts(registry: Registry) -> None:
     what = {"model": "gemma-2-2b", "task": "rc", "top": 5}
     (report,) = import_files(registry, [REAL], what)
-    assert (report.outcome, report.edges) == (Outcome.STORED, 0)
+    assert (report.outcome, report.edges) == (FileOutcome.STORED, 0)
     circuit = registry.circuit(report.circuits[0]).circuit
     assert circuit.universe_size == 1_211_392
     assert circuit.parameters["n_examples"] == 100

@@ -100,7 +100,7 @@ def test_our_own_names_are_read_as_they_are(text: str) -> None:
     ],
 )
 def test_what_no_tool_writes_is_refused(text: str) -> None:
-    with pytest.raises(BadIdentifier, match="in a spelling we know"):
+    with pytest.raises(BadIdentifier, match="in a known spelling"):
         read_name(text)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from ingest.discovery.edge_space import EdgeSpace
 from ingest.formats.base import Context, Imported, Said, find_format
 from ingest.formats.universe import whole_model
-from ingest.known_models import known_model
+from registry.models.edge_space import EdgeSpace
+from registry.models.known_models import common_model
 from registry.records import Level
 from tests.ingest.formats import attribution_graphs
 
@@ -44,7 +44,7 @@ class TestEapIg:
         found = read(tmp_path, "eap-ig-json", eap({"input->m0": 1.0, "m0->logits": 2.0}))
         assert universe(found) is None
         assert found.notes[-1] == (
-            "the file lists 2 of the 32,491 edges of its model: from how many they were chosen is"
+            "the file lists 2 of the 32,491 edges of its model: the number to select from is"
             " unknown"
         )
 
@@ -110,7 +110,7 @@ class TestOthers:
         content: dict[str, Any] = {"model": "gpt2", "task": "ioi", "node_scores": scores}
         assert universe(read(tmp_path, "circuitkit", content, top=1)) is None
         content["node_scores"] = {
-            f"A{layer}.{head}": 1.0 for layer in range(12) for head in range(12)
+            f"A{layer}.{head}": layer + 1.0 for layer in range(12) for head in range(12)
         }
         assert universe(read(tmp_path, "circuitkit", content, top=1)) == 144
         assert universe(read(tmp_path, "circuitkit", content, top=1, model="tiny")) is None
@@ -139,7 +139,7 @@ class TestOthers:
 
 
 def test_a_whole_model_is_all_parts_of_the_kinds_that_are_listed() -> None:
-    gpt2 = known_model("gpt2")
+    gpt2 = common_model("gpt2")
     heads = [f"a{layer}.h{head}" for layer in range(12) for head in range(12)]
     mlps = [f"m{layer}" for layer in range(12)]
     assert whole_model(heads, gpt2) == 144

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ingest.jobs import Outcome, run_job
-from ingest.jobs.edge_attribution import JOB, EdgeAttributionConfiguration
+from ingest.jobs import FinishedRun, run_job
+from ingest.jobs.edge_attribution.job import JOB, EdgeAttributionConfiguration
 from ingest.jobs.progress import Progress
 from registry import Registry
 from registry.records import Circuit
@@ -18,7 +18,7 @@ PAIR = '{{"clean": "{} done in", "corrupt": "{} done in", "correct": " {}", "wro
 
 def discover(
     registry: Registry, model: Path | str, *, progress: Progress | None = None, **told: Any
-) -> Outcome:
+) -> FinishedRun:
     """Find a circuit of 30 edges on 8 prompts of ``sequence/months``, or what is told."""
     chosen = {"share", "threshold", "faithfulness"}.intersection(told)
     size = {} if chosen else {"edges": 30}

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from ingest.jobs import Configuration, Finding, find_job, run_job
+from ingest.jobs.files import NamedFile, plot_file, tensor_file
 from ingest.jobs.progress import Progress, Report
 from registry import Registry
-from registry.errors import BadInput, NotFound
+from registry.errors import BadInput, MeasureOutOfRange, NotFound
+from registry.figures import empty_figure
 from registry.ledger.base import Batch, NewCircuit
-from registry.records import Circuit, Level, Node, RunStatus, Task
+from registry.records import Annotation, Circuit, Edit, Evaluation, Level, Node, RunStatus, Task
 
 
 class Told(Configuration):
@@ -44,6 +49,38 @@ class Plain:
         return Finding(batch, (b"scores",), {"circuit": circuit.id})
 
 
+class Measuring(Plain):
+    """Finds the circuit, measures it, and makes an edit; one measurement is another run's."""
+
+    def __init__(self, other: str | None = None) -> None:
+        self._other = other
+
+    def compute(self, prepared: Told, progress: Progress) -> Finding:
+        found = super().compute(prepared, progress).batch
+        id = found.circuits[0].circuit.id
+        evaluations = [Evaluation(circuit=id, task="t", measure="own", value=1)]
+        if self._other:
+            taken = Evaluation(circuit=id, task="t", measure="taken", value=1, run=self._other)
+            evaluations.append(taken)
+        edits = [Edit(model="m", editor="ROME", circuits=(id,))]
+        return Finding(replace(found, evaluations=evaluations, edits=edits))
+
+
+class Leaving(Plain):
+    """Leaves files with its circuit, its run and a record of the registry."""
+
+    def __init__(self, *files: NamedFile, says: str = "z") -> None:
+        self._files, self._says = files, says
+
+    def compute(self, prepared: Told, progress: Progress) -> Finding:
+        found = super().compute(prepared, progress)
+        id = found.summary["circuit"]
+        own = NamedFile("own.txt", self._says.encode(), "what the circuit has", of=id)
+        said = Annotation(circuit=id, node="m0", role="mover", said_by="plain")
+        batch = replace(found.batch, annotations=(said,))
+        return replace(found, batch=batch, files=(own, *self._files))
+
+
 class Unprepared(Plain):
     """Ends before it computes."""
 
@@ -70,6 +107,16 @@ class Terminated(Plain):
     def compute(self, prepared: Told, progress: Progress) -> Finding:
         os.kill(os.getpid(), signal.SIGTERM)
         return super().compute(prepared, progress)
+
+
+class Overshooting(Plain):
+    """Computes a share that is none."""
+
+    def compute(self, prepared: Told, progress: Progress) -> Finding:
+        found = super().compute(prepared, progress)
+        (new,) = found.batch.circuits
+        overlap = Evaluation(circuit=new.circuit.id, task="t", measure="edge_overlap", value=1.2)
+        return replace(found, batch=replace(found.batch, evaluations=(overlap,)))
 
 
 @dataclass
@@ -102,6 +149,81 @@ def test_running_again_adds_a_run_and_no_circuit(registry: Registry) -> None:
     first, second = (run_job(Plain(), Told(), registry).run for _ in range(2))
     (entry,) = registry.circuits()
     assert set(entry.runs) == {first.id, second.id}
+
+
+def test_what_a_job_measures_and_makes_names_its_run(registry: Registry) -> None:
+    first = run_job(Measuring(), Told(), registry).run
+    assert [one.run for one in registry.ledger.evaluations()] == [first.id]
+    assert [edit.run for edit in registry.edits()] == [first.id]
+    run_job(Measuring(first.id), Told(), registry)
+    runs = {one.measure: one.run for one in registry.ledger.evaluations()}
+    assert runs == {"own": first.id, "taken": first.id}
+    rows = registry.cypher(
+        "MATCH (r:Run)-[k]->(x) WHERE type(k) IN ['MEASURED', 'MADE']"
+        " RETURN r.id AS run, type(k) AS kind, count(x) AS n ORDER BY kind"
+    )
+    assert rows.values == ((first.id, "MADE", 1), (first.id, "MEASURED", 2))
+
+
+def test_files_that_a_job_leaves_are_attached(registry: Registry, tmp_path: Path) -> None:
+    other = run_job(Plain(), Told(), registry).finding.summary["circuit"]
+    (tmp_path / "large.bin").write_bytes(b"large" * 100)
+    figure = empty_figure(2, 2)
+    figure.subplots().plot([1, 2])
+    left = (
+        plot_file("plot.svg", figure, "a line"),
+        plot_file("plot.png", figure, "a line", of=other),
+        tensor_file("mask.safetensors", {"mask": torch.eye(2) > 0}, "which [row, column]"),
+        NamedFile("large.bin", tmp_path / "large.bin", "from the disk"),
+    )
+    run = run_job(Leaving(*left), Told(), registry).run
+    of_run = {one.name: one for one in registry.attachments(run.id)}
+    assert set(of_run) == {"plot.svg", "mask.safetensors", "large.bin"}
+    assert of_run["plot.svg"].media_type == "image/svg+xml"
+    with of_run["large.bin"].open() as file:
+        assert file.read() == b"large" * 100
+    saved = of_run["mask.safetensors"].save(tmp_path / "out")
+    assert torch.equal(load_file(saved)["mask"], torch.eye(2) > 0)
+    assert {one.name for one in registry.attachments(other)} == {"plot.png", "own.txt"}
+    (said,) = registry.annotations(other)
+    assert said.run == run.id
+
+
+def test_a_file_of_another_content_gets_another_name(registry: Registry) -> None:
+    for says in ("z", "z", "y"):
+        circuit = run_job(Leaving(says=says), Told(), registry).finding.summary["circuit"]
+    names = sorted(one.name for one in registry.attachments(circuit))
+    assert len(names) == 2
+    assert "own.txt" in names
+
+
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        (NamedFile("../out", b"", ""), BadInput),
+        (NamedFile("x", Path("not-there"), ""), BadInput),
+        (NamedFile("x", b"", "", of="0" * 64), NotFound),
+    ],
+)
+def test_a_file_that_cannot_be_attached_ends_the_run_with_nothing_recorded(
+    registry: Registry, file: NamedFile, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        run_job(Leaving(file), Told(), registry)
+    (run,) = registry.ledger.runs()
+    assert run.status is RunStatus.FAILED
+    assert registry.circuits() == []
+
+
+def test_a_value_that_its_measure_cannot_have_ends_the_run_with_nothing_recorded(
+    registry: Registry,
+) -> None:
+    with pytest.raises(MeasureOutOfRange, match="edge_overlap"):
+        run_job(Overshooting(), Told(), registry)
+    (run,) = registry.ledger.runs()
+    assert run.status is RunStatus.FAILED
+    assert "its range is 0 to 1" in (run.error or "")
+    assert registry.circuits() == []
 
 
 @pytest.mark.parametrize("error", [BadInput("no such thing"), NotFound("task", "x")])

@@ -12,10 +12,10 @@ import torch
 from safetensors import safe_open
 
 from ingest.discovery import EdgeScores, PrunedCircuit
-from ingest.discovery.edge_space import EdgeSpace
-from ingest.jobs.consensus import CONSENSUS, agree, edge_frequencies
+from ingest.jobs.edge_attribution.consensus import CONSENSUS, agree, edge_frequencies
 from registry import Registry
 from registry.errors import BadInput
+from registry.models.edge_space import EdgeSpace
 from registry.records import Circuit, RunStatus
 from tests.ingest.jobs.discovering import PAIR, discover, write_prompts
 from tests.ingest.jobs.test_base import StopsWhile
@@ -100,7 +100,7 @@ def _ids(circuit: Circuit) -> set[str]:
     return {edge.connection for edge in circuit.edges}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestSeeds:
     def test_each_seed_finds_the_circuit_that_it_finds_alone(
         self, registry: Registry, tiny_model: Path
@@ -195,7 +195,7 @@ class TestSeeds:
         assert (row["of"], row["circuit"], row["edges"]) == ("consensus", None, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestBootstrap:
     def test_resamples_make_a_consensus_beside_the_circuit_of_all_prompts(
         self, registry: Registry, tiny_model: Path

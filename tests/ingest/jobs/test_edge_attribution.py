@@ -12,13 +12,13 @@ import pytest
 from pydantic import ValidationError
 from safetensors import safe_open
 
-from ingest.jobs.edge_attribution import EdgeAttributionConfiguration
+from ingest.jobs.edge_attribution.job import EdgeAttributionConfiguration
 from registry import Registry
 from registry.errors import BadInput, CircuitsError, NotFound, TooFewPrompts
 from registry.records import Ablation, Level, RunStatus, Sign
 from tests.ingest.jobs.discovering import PAIR, discover, write_prompts
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 
 def test_a_circuit_is_recorded_with_all_that_it_came_from(
@@ -156,7 +156,7 @@ def test_a_users_own_file_is_used_whole(
     [
         ({"task": "sequence/moths"}, NotFound, "did you mean 'sequence/months'"),
         ({"model": "./nowhere/at-all"}, NotFound, "no model './nowhere/at-all'"),
-        ({"edges": 83}, BadInput, "83 edges are asked for and the model has 82"),
+        ({"edges": 83}, BadInput, "83 edges are requested, but the model has 82"),
         ({"dtype": "int8"}, BadInput, "'int8' is not a dtype"),
         ({"device": "abacus"}, BadInput, "no device 'abacus'"),
     ],
@@ -182,7 +182,10 @@ def test_wrong_input_ends_in_one_line_and_nothing_is_recorded(
         (lambda _: "", "holds no prompts"),
         (lambda _: PAIR.format("Van", "Hat", "May 3", "June"), "line 4: .*one last token"),
         (lambda _: PAIR.format("Van", "Red Hat", "May", "June"), "line 4: .*3 tokens, .* 4;"),
-        (lambda _: PAIR.format("Van " * 70, "Hat " * 70, "May", "June"), "72 tokens .* most 64"),
+        (
+            lambda _: PAIR.format("Van " * 70, "Hat " * 70, "May", "June"),
+            "line 4: .*72 tokens, but .* most 64",
+        ),
     ],
 )
 def test_a_broken_file_is_refused_by_line_and_nothing_is_recorded(
@@ -201,19 +204,19 @@ def test_a_broken_file_is_refused_by_line_and_nothing_is_recorded(
 def test_too_few_edges_to_reach_the_output_fail_the_run(
     registry: Registry, tiny_model: Path
 ) -> None:
-    with pytest.raises(BadInput, match=r"none of the best 1 edges .* ask for more"):
+    with pytest.raises(BadInput, match=r"none of the best 1 edges .* choose a larger number"):
         discover(registry, tiny_model, edges=1)
     assert registry.ledger.runs()[0].status is RunStatus.FAILED
     assert registry.circuits() == []
 
 
 def test_a_task_or_a_file_is_needed() -> None:
-    with pytest.raises(ValidationError, match="a task is needed"):
+    with pytest.raises(ValidationError, match="a task is required"):
         EdgeAttributionConfiguration(model="smollm2")
 
 
 @pytest.mark.model
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_smollm2_has_a_faithful_ioi_circuit(registry: Registry) -> None:
     outcome = discover(
         registry, Path("smollm2"), task="ioi", prompts=8, edges=None, select="signed"
@@ -231,3 +234,35 @@ def _nothing_is_recorded(registry: Registry) -> None:
     assert registry.circuits() == []
     files = [path for path in (registry.settings.home / "artifacts").rglob("*") if path.is_file()]
     assert [path.name for path in files] == ["registry.json"]  # which says whose they are
+
+
+UNKNOWN = PAIR.format("Zorg", "Blip", "June", "May")
+"""Two words that the tokenizer does not know: to the model both prompts are the same."""
+
+
+def test_prompts_of_unknown_words_and_a_faithfulness_without_a_value_are_reported(
+    registry: Registry, tiny_model: Path, tmp_path: Path
+) -> None:
+    pairs = [UNKNOWN, PAIR.format("Zorg", "Blip", "May", "June")]  # one of them is right
+    file = write_prompts(tmp_path, "".join(pairs))
+    found = discover(
+        registry, tiny_model, file=file, task=None, min_prompts=1, edges=82, ablation="resample"
+    )
+    assert found.finding.summary["faithfulness"] is None
+    first, second = found.finding.notes
+    assert "faithfulness is unknown: on these prompts the whole model does no better" in first
+    assert "1 of 1 prompts hold a word that the model's tokenizer does not know" in second
+    assert "'Zorg done in'" in second
+
+
+def test_an_answer_that_the_tokenizer_does_not_know_is_refused_with_its_line(
+    registry: Registry, tiny_model: Path, tmp_path: Path
+) -> None:
+    for answers in (("Zurk", "May"), ("May", "Zurk")):
+        good = PAIR.format("June", "May", "June", "May")
+        file = write_prompts(tmp_path, good + PAIR.format("June", "May", *answers))
+        with pytest.raises(
+            BadInput, match=r"line 5: the model's tokenizer does not know the answer ' Zurk'"
+        ):
+            discover(registry, tiny_model, file=file, task=None)
+    assert registry.circuits() == []

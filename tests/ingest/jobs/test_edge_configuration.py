@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ingest.jobs.edge_configuration import EdgeAttributionConfiguration
+from ingest.jobs.edge_attribution.configuration import EdgeAttributionConfiguration
 
 
 def _told(**options: Any) -> EdgeAttributionConfiguration:
@@ -29,7 +29,7 @@ def test_a_batch_size_is_auto_or_a_number(given: str | int | None, size: int | N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": None}, "a task is needed"),
+        ({"task": None}, "a task is required"),
         ({"edges": 3, "share": "1%"}, "edges and share contradict each other"),
         ({"threshold": 0.1, "faithfulness": 0.9}, "threshold and faithfulness contradict"),
         ({"share": "one"}, "a share is written such as 1% or 0.01, not 'one'"),

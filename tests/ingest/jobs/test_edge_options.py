@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingest import models
-from ingest.discovery import attribute_edges, evaluate_circuit
+from ingest.discovery import attribute_edges, evaluate_circuit, prepare_setting
 from ingest.jobs.answering import as_tensors
 from ingest.tasks.prompts import read_kept
 from registry import Registry
@@ -17,7 +17,7 @@ from registry.errors import BadInput
 from registry.records import Ablation, Circuit, Evaluation, RunStatus
 from tests.ingest.jobs.discovering import PAIR, discover, only_circuit, write_prompts
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 MONTHS = ["January", "March", "May", "July", "August", "October"]
 METHODS = ["eap", "eap-ig-inputs", "eap-ig-activations", "clean-corrupted", "exact"]
@@ -44,13 +44,15 @@ def test_a_circuit_says_its_method_and_has_its_scores(
     assert circuit.parameters.get("steps") == (3 if integrated else None)
     prompts = as_tensors(read_kept(registry.artifact(circuit.prompt_set or "")))
     scores = attribute_edges(
-        models.load(str(tiny_model), device="cpu"),
-        prompts.clean,
-        prompts.corrupt,
-        prompts.logit_difference,
+        prepare_setting(
+            models.load(str(tiny_model), device="cpu"),
+            prompts.clean,
+            prompts.corrupt,
+            prompts.logit_difference,
+            attention_mask=prompts.attention_mask,
+        ),
         method=method,
         steps=3,
-        attention_mask=prompts.attention_mask,
     ).to_dict()
     effects = _effects(circuit)
     assert effects == pytest.approx({edge: scores[edge] for edge in effects}, abs=1e-6)
@@ -71,12 +73,14 @@ def test_scores_and_faithfulness_share_their_ablation(
     if ablation == "mean":
         told |= {"reference": prompts.clean, "reference_mask": prompts.attention_mask}
     measured = evaluate_circuit(
-        models.load(str(tiny_model), device="cpu"),
+        prepare_setting(
+            models.load(str(tiny_model), device="cpu"),
+            prompts.clean,
+            None,
+            prompts.logit_difference,
+            **told,
+        ),
         _effects(circuit),
-        prompts.clean,
-        None,
-        prompts.logit_difference,
-        **told,
     )
     found = _measured(registry, "faithfulness")
     assert found.ablation is Ablation(ablation)
@@ -192,9 +196,13 @@ def test_curve_completeness_and_controls_are_stored_beside(
     prompts = as_tensors(read_kept(registry.artifact(circuit.prompt_set or "")))
     bridge = models.load(str(tiny_model), device="cpu")
     told = (prompts.clean, prompts.corrupt, prompts.logit_difference)
-    every = attribute_edges(bridge, *told, attention_mask=prompts.attention_mask).to_dict()
+    every = attribute_edges(
+        prepare_setting(bridge, *told, attention_mask=prompts.attention_mask)
+    ).to_dict()
     rest = [edge for edge in every if edge not in _effects(circuit)]
-    measured = evaluate_circuit(bridge, rest, *told, attention_mask=prompts.attention_mask)
+    measured = evaluate_circuit(
+        prepare_setting(bridge, *told, attention_mask=prompts.attention_mask), rest
+    )
     assert _measured(registry, "completeness").value == pytest.approx(measured.faithfulness)
 
     controls = _measured(registry, "random_faithfulness")
@@ -227,7 +235,7 @@ def test_a_device_map_finds_what_a_device_finds(registry: Registry, tiny_model: 
     [
         ({"device_map": "nowhere"}, "cannot be read: .*device"),
         ({"reference": Path("gone.jsonl"), "ablation": "mean"}, "cannot read gone.jsonl"),
-        ({"edges": 111, "kv_heads": "per-query-head"}, "111 edges are asked .* has 110"),
+        ({"edges": 111, "kv_heads": "per-query-head"}, "111 edges are requested.* has 110"),
     ],
 )
 def test_wrong_options_end_in_one_line_and_nothing_is_recorded(

@@ -16,13 +16,15 @@ import pytest
 
 from ingest.jobs import run_job
 from ingest.jobs.campaigns import Account, NumberedRuns, discover
-from ingest.jobs.edge_attribution import JOB as ATTRIBUTION
+from ingest.jobs.edge_attribution.job import JOB as ATTRIBUTION
 from ingest.jobs.matrix import JOB, MatrixConfiguration
-from ingest.jobs.model_place import KeptModel, ModelPlace
+from ingest.jobs.places import KeptModel, ModelPlace
 from ingest.jobs.progress import Progress, Report, Silent, show_progress
+from ingest.tasks.splits import Part, part_of
 from registry import Registry
 from registry.cli.main import main
 from registry.errors import BadInput, IncompatibleModel, NotFound
+from registry.files.prompt_files import read_prompt_file
 from registry.records import RunStatus
 from tests.ingest.jobs.test_base import StopsWhile
 
@@ -87,8 +89,31 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[st
         return _record(registry)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("given", [("a,b", "c"), ["a", " b ,c,"], "a,b,c"])
+def test_tasks_are_repeated_or_parted_by_commas(given: Any) -> None:
+    assert MatrixConfiguration(model="m", tasks=given).tasks == ("a", "b", "c")
+
+
+def test_a_split_seed_needs_a_split() -> None:
+    with pytest.raises(ValueError, match="give split too: train, validation or test"):
+        MatrixConfiguration(model="m", split_seed=3)
+
+
+@pytest.mark.seconds
 class TestRuns:
+    def test_a_split_is_that_of_every_task(self, registry: Registry, tiny_model: Path) -> None:
+        account = _make(
+            registry, tiny_model, tasks=TASKS[:2], seeds=1, controls=0, split="train", split_seed=3
+        )
+        assert _statuses(account, "transfer") == ["run", "run"]
+        for prompts in registry.ledger.prompt_sets():
+            assert prompts.artifact is not None
+            kept = read_prompt_file(registry.artifact(prompts.artifact))
+            assert (kept.header["split"]["part"], kept.header["split"]["seed"]) == ("train", 3)
+            assert {part_of(one["clean"], 3) for one in kept.prompts} == {Part.TRAIN}
+        again = _make(registry, tiny_model, tasks=TASKS[:2], seeds=1, controls=0)
+        assert _statuses(again, "attribution") == ["run", "run"]  # of all prompts: others
+
     def test_every_circuit_is_measured_on_every_other_task_by_prompts_of_its_seed(
         self, registry: Registry, tiny_model: Path
     ) -> None:
@@ -126,7 +151,7 @@ class TestRuns:
         assert sum("loading" in title for title in heard.titles) == 1
         assert heard.titles[0] == f"run 1 of 12: loading {tiny_model}"
         assert heard.titles[-1].startswith("run 12 of 12, about ")
-        assert account.notes == ("12 runs were made, 0 were there already",)
+        assert account.notes == ("12 runs were made, 0 existed already",)
         for column in ("attribution", "transfer"):
             assert _statuses(account, column) == ["run"] * 6
 
@@ -152,7 +177,7 @@ class TestRuns:
         again = _make(registry, tiny_model, progress=heard)
         assert _record(registry) == before
         assert heard.titles == []
-        assert again.notes == ("all 12 runs were there already; nothing was run",)
+        assert again.notes == ("all 12 runs exist already; nothing was run",)
         for column in ("attribution", "transfer"):
             assert _statuses(again, column) == ["skipped"] * 6
         results = ("task", "seed", "circuit", "edges", "faithfulness", "problem")
@@ -175,26 +200,26 @@ class TestRuns:
             run.configuration["circuits"] for run in transfers if run.configuration["seed"] == 1
         ]
         assert of_second_seed.count([new["circuit"]]) == 2
-        assert _make(registry, tiny_model).notes[0].startswith("all 12 runs were there already")
+        assert _make(registry, tiny_model).notes[0].startswith("all 12 runs exist already")
 
     def test_a_retracted_circuit_is_left_out(self, registry: Registry, tiny_model: Path) -> None:
         told: dict[str, Any] = {"tasks": TASKS[:2], "seeds": 1, "controls": 0}
         (row, _) = _make(registry, tiny_model, **{**told, "tasks": TASKS[:1]}).rows * 2
         registry.retract(row["circuit"], reason="wrong prompts")
         account = _make(registry, tiny_model, **told)
-        assert account.rows[0]["problem"] == "left out: its circuit is retracted"
+        assert account.rows[0]["problem"] == "omitted: its circuit is retracted"
         assert _statuses(account, "transfer") == [None, None]
         assert [each.task for each in registry.ledger.evaluations(row["circuit"])] == [TASKS[0]]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestStopping:
     @pytest.mark.parametrize(
         ("title", "n_finished"),
         [
             ("run 1 of 12: scoring edges on ioi", 0),
             ("run 3 of 12: storing", 2),
-            ("run 4 of 12: measuring 3 circuits, 2 random ones for each, on ioi", 3),
+            ("run 4 of 12: measuring 3 circuits, 2 random circuits for each, on ioi", 3),
             ("run 4 of 12: storing", 3),
         ],
     )
@@ -213,9 +238,7 @@ class TestStopping:
         assert registry.ledger.runs()[0].status is RunStatus.INTERRUPTED
         account = _make(registry, tiny_model)
         assert _record(registry) == whole
-        assert account.notes == (
-            f"{12 - n_finished} runs were made, {n_finished} were there already",
-        )
+        assert account.notes == (f"{12 - n_finished} runs were made, {n_finished} existed already",)
         statuses = [*_statuses(account, "attribution")[:3], *_statuses(account, "transfer")[:3]]
         assert statuses == ["skipped"] * n_finished + ["run"] * (6 - n_finished)
 
@@ -238,7 +261,7 @@ class TestStopping:
         assert running.returncode == -9
         assert registry.ledger.runs()[0].status is RunStatus.RUNNING
         account = _make(registry, tiny_model)
-        assert account.notes == ("8 runs were made, 4 were there already",)
+        assert account.notes == ("8 runs were made, 4 existed already",)
         assert _record(registry) == whole
 
 
@@ -269,7 +292,7 @@ def few_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "few_prompts_task", raising=False)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestFailing:
     @pytest.mark.usefixtures("few_prompts")
     def test_a_task_that_fails_is_named_and_ends_alone(
@@ -280,15 +303,15 @@ class TestFailing:
         assert _statuses(account, "attribution") == ["failed", "run", "run", None, "run", "run"]
         assert _statuses(account, "transfer") == [None, "run", "run", None, "run", "run"]
         assert "at least 8 are needed" in failed["problem"]
-        assert account.rows[3]["problem"] == "left out: this task failed with another seed"
+        assert account.rows[3]["problem"] == "omitted: this task failed with another seed"
         assert (failed["circuit"], failed["edges"], failed["faithfulness"]) == (None, None, None)
         (warning,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
-        assert warning.startswith("an/impossible-task with seed 0 failed, the others go on:")
-        assert account.notes == ("8 runs were made, 0 were there already, 1 failed",)
+        assert warning.startswith("an/impossible-task with seed 0 failed, the others continue:")
+        assert account.notes == ("8 runs were made, 0 existed already, 1 failed",)
         statuses = Counter(run.status for run in registry.ledger.runs())
         assert statuses == {RunStatus.FINISHED: 8, RunStatus.FAILED: 1}
         again = _make(registry, tiny_model, tasks=(*FEW, "capitals"))
-        assert again.notes == ("0 runs were made, 8 were there already, 1 failed",)
+        assert again.notes == ("0 runs were made, 8 existed already, 1 failed",)
 
     @pytest.mark.usefixtures("few_prompts")
     def test_where_no_task_gives_a_circuit_there_is_no_matrix(
@@ -302,7 +325,7 @@ class TestFailing:
         [
             ({"tasks": ("ioi", "iou")}, NotFound, "did you mean 'ioi'"),
             ({"model": "./gone"}, NotFound, "no model './gone'"),
-            ({"edges": 83}, BadInput, "83 edges are asked for and the model has 82"),
+            ({"edges": 83}, BadInput, "83 edges are requested, but the model has 82"),
         ],
     )
     def test_what_is_wrong_for_all_tasks_ends_it_with_nothing_recorded(
@@ -337,7 +360,7 @@ class TestFailing:
         ("told", "text"),
         [
             ({"share": 0.1, "edges": 5}, "edges and share contradict each other"),
-            ({"method": "eap", "steps": 3}, "steps are those of"),
+            ({"method": "eap", "steps": 3}, "steps are only for"),
             ({"method": "clean-corrupted", "ablation": "zero"}, "clean-corrupted takes gradients"),
             ({"device_map": "auto"}, "device and device_map contradict"),
             ({"seeds": 0}, "greater than or equal to 1"),
@@ -405,7 +428,7 @@ class TestProgress:
                 assert time.monotonic() < drawn_before
                 time.sleep(0.05)
 
-    @pytest.mark.slow
+    @pytest.mark.seconds
     def test_a_model_is_loaded_once_while_it_is_asked_for(self, tiny_model: Path) -> None:
         load, heard = KeptModel(), Heard()
         place = ModelPlace(str(tiny_model), device="cpu")
@@ -416,12 +439,12 @@ class TestProgress:
         assert len(heard.titles) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_command_shows_a_row_for_each_task_and_seed(
     registry: Registry, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--home", str(registry.settings.home), "discover", "matrix",
-               "--model", str(tiny_model), "--task", "ioi", "--task", "capitals", "--seeds", "1",
+               "--model", str(tiny_model), "--task", "ioi, capitals", "--seeds", "1",
                "--share", "40%", "--prompts", "8", "--controls", "0", "--method", "eap",
                "--device", "cpu", "--format", "json"]  # fmt: skip
     assert main(command) == 0
@@ -430,8 +453,8 @@ def test_the_command_shows_a_row_for_each_task_and_seed(
     assert [row["task"] for row in rows] == ["ioi", "capitals"]
     assert {row["circuit"] for row in rows} == {entry.id for entry in registry.circuits()}
     assert {(row["attribution"], row["transfer"]) for row in rows} == {("run", "run")}
-    assert said.err.splitlines()[-1] == "note: 4 runs were made, 0 were there already"
+    assert said.err.splitlines()[-1] == "note: 4 runs were made, 0 existed already"
     assert main(command) == 0
     said = capsys.readouterr()
-    assert said.err == "note: all 4 runs were there already; nothing was run\n"
+    assert said.err == "note: all 4 runs exist already; nothing was run\n"
     assert {row["attribution"] for row in json.loads(said.out)} == {"skipped"}

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from ingest.discovery import EdgeScores, attribute_edges, evaluate_circuit
+from ingest.discovery import EdgeScores, attribute_edges, evaluate_circuit, prepare_setting
 from ingest.jobs.answering import PromptTensors, as_tensors
 from ingest.models import describe, load
-from ingest.score_files import read_score_file
 from ingest.tasks.prompts import read_kept
 from registry import Registry
 from registry.errors import BadInput, NotFound
+from registry.files.score_files import read_score_file
 from registry.records import Circuit, Model, PromptSet, Sign
+from tests.ingest.discovery.asking import attribute
 from tests.ingest.jobs.discovering import discover, only_circuit
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 
 class Found:
@@ -29,7 +30,7 @@ class Found:
         assert self.prompts.artifact is not None
         self.pairs = as_tensors(read_kept(registry.artifact(self.prompts.artifact)))
         self.model = load(str(folder), device="cpu")
-        self.scores = attribute_edges(
+        self.scores = attribute(
             self.model, self.pairs.clean, self.pairs.corrupt, Named(self.pairs),
             attention_mask=self.pairs.attention_mask, **told,
         )  # fmt: skip
@@ -95,9 +96,15 @@ def test_so_does_every_method_ablation_and_choice(
 def test_a_description_says_what_the_scores_do_not(registry: Registry, found: Found) -> None:
     chosen = found.scores.top(20, by="signed")
     measured = evaluate_circuit(
-        found.model, [edge.id for edge in chosen.edges], found.pairs.clean, found.pairs.corrupt,
-        Named(found.pairs), attention_mask=found.pairs.attention_mask,
-    )  # fmt: skip
+        prepare_setting(
+            found.model,
+            found.pairs.clean,
+            found.pairs.corrupt,
+            Named(found.pairs),
+            attention_mask=found.pairs.attention_mask,
+        ),
+        [edge.id for edge in chosen.edges],
+    )
     (id,) = registry.record(
         chosen, task="own/task", title="Mine", tags=["b", "a"], author="me", model="tiny@two",
         metric="probability", evaluation=measured,
@@ -131,9 +138,14 @@ def test_the_model_may_be_its_record(registry: Registry, found: Found) -> None:
 
 def test_a_metric_without_a_name_stays_without(registry: Registry, found: Found) -> None:
     scores = attribute_edges(
-        found.model, found.pairs.clean, found.pairs.corrupt, lambda logits, _: logits[:, 3],
-        attention_mask=found.pairs.attention_mask,
-    )  # fmt: skip
+        prepare_setting(
+            found.model,
+            found.pairs.clean,
+            found.pairs.corrupt,
+            lambda logits, _: logits[:, 3],
+            attention_mask=found.pairs.attention_mask,
+        )
+    )
     (id,) = registry.record(scores.top(30), task="sequence/months").circuits
     assert registry.document(id).metric is None
 
@@ -156,7 +168,7 @@ def test_records_and_what_was_found_go_together_or_not_at_all(
         (
             lambda f: f.scores,
             {"task": "ioi"},
-            "no circuit yet; choose some first, such as scores.t",
+            "not a circuit yet; choose some first, such as scores.t",
         ),
         (
             lambda f: f.scores.top(30),
@@ -166,19 +178,19 @@ def test_records_and_what_was_found_go_together_or_not_at_all(
         (
             lambda f: f.scores.top(30),
             {"task": "ioi", "titel": "x"},
-            "knows no 'titel'; .* task, ti",
+            "does not know 'titel'; .* task, ti",
         ),
-        (lambda f: f.job, {"task": "ioi"}, "^task describe what ingest.discovery found; records"),
-        (lambda f: f.scores.top(1), {"task": "ioi"}, "no chosen edge lies on a path from input"),
+        (lambda f: f.job, {"task": "ioi"}, "^task describe results of ingest.discovery; records"),
+        (lambda f: f.scores.top(1), {"task": "ioi"}, "no chosen edge is on a path from input"),
         (
             lambda f: bare(f.scores).top(30),
             {"task": "ioi"},
-            "does not say how its edges were scored, as attribute_edges does",
+            "does not show how its edges were scored, as attribute_edges does",
         ),
         (
             lambda f: f.scores.top(30),
             {"task": "ioi", "model": "Some/Model"},
-            "is called 'Some/Model'; say what to keep it as, such as model='gpt2'",
+            "is called 'Some/Model'; give the name to store it under, such as model='gpt2'",
         ),
     ],
 )
@@ -199,10 +211,16 @@ def bare(scores: EdgeScores) -> EdgeScores:
 def test_an_evaluation_is_of_one_circuit_and_known(registry: Registry, found: Found) -> None:
     chosen = found.scores.top(30)
     same = evaluate_circuit(
-        found.model, [], found.pairs.clean, found.pairs.clean, Named(found.pairs),
-        attention_mask=found.pairs.attention_mask,
-    )  # fmt: skip
-    with pytest.raises(BadInput, match="faithfulness is unknown, as ablation changes nothing"):
+        prepare_setting(
+            found.model,
+            found.pairs.clean,
+            found.pairs.clean,
+            Named(found.pairs),
+            attention_mask=found.pairs.attention_mask,
+        ),
+        [],
+    )
+    with pytest.raises(BadInput, match="faithfulness is unknown, because ablation changes nothing"):
         registry.record(chosen, task="ioi", evaluation=same)
     with pytest.raises(BadInput, match="an evaluation is of one circuit, and 2 are given"):
         registry.record(chosen, found.scores.top(29), task="ioi", evaluation=same)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ingest import models
-from ingest.discovery import evaluate_circuit
-from ingest.jobs import Outcome, run_job
+from ingest.discovery import Part, ablate_parts, evaluate_circuit, prepare_setting
+from ingest.discovery.model.anatomy import read_anatomy
+from ingest.exchange.importing import import_files
+from ingest.jobs import FinishedRun, run_job
 from ingest.jobs.answering import PromptTensors, as_tensors
-from ingest.jobs.transfer import JOB, TransferConfiguration
+from ingest.jobs.transfer.job import JOB, TransferConfiguration
 from ingest.tasks.prompts import read_kept
 from registry import Registry
 from registry.cli.main import main
@@ -31,6 +34,7 @@ from registry.records import (
     RunStatus,
     Sign,
 )
+from tests.ingest.formats.pyvene_folders import config, rotated, saved, state_of
 from tests.ingest.jobs.discovering import PAIR, discover, write_prompts
 
 OTHER = "sequence/numerals"
@@ -40,7 +44,7 @@ def _find(registry: Registry, model: Path, **told: Any) -> Circuit:
     return registry.circuit(discover(registry, model, **told).finding.summary["circuit"]).circuit
 
 
-def _measure(registry: Registry, *circuits: str, **told: Any) -> Outcome:
+def _measure(registry: Registry, *circuits: str, **told: Any) -> FinishedRun:
     told = {"device": "cpu", **told}
     return run_job(JOB, TransferConfiguration(circuits=circuits, **told), registry)
 
@@ -56,16 +60,39 @@ def _prompts(registry: Registry, prompt_set: str | None) -> PromptTensors:
     return as_tensors(read_kept(registry.artifact(prompt_set or "")))
 
 
+def _parts_like(circuit: Circuit, level: Level, names: list[str]) -> Circuit:
+    """A circuit of parts without edges, of a found one's model and found as it was."""
+    facts = circuit.model_dump() | {"level": level, "edges": (), "scores": None}
+    nodes = tuple(Node(component=name) for name in names)
+    return Circuit(**facts | {"nodes": nodes, "selection": None})
+
+
+def _all_parts(universe: dict[str, int]) -> list[str]:
+    """Names of all parts of the tiny model's two blocks that a universe counts."""
+    each = {
+        "heads": [f"a{layer}.h{head}" for layer in range(2) for head in range(4)],
+        "kv_heads": [f"a{layer}.kv{head}" for layer in range(2) for head in range(2)],
+        "mlps": ["m0", "m1"] if universe.get("mlps") == 2 else ["m0"],
+        "neurons of m0": [f"m0.n{index}" for index in range(48)],
+        "neurons of m1": [f"m1.n{index}" for index in range(48)],
+        "ln1": ["l0.ln1", "l1.ln1"],
+        "ln2": ["l0.ln2", "l1.ln2"],
+        "ln_final": ["ln_final"],
+    }
+    assert {kind: len(each[kind]) for kind in universe} == universe
+    return [name for kind in universe for name in each[kind]]
+
+
 def _prompt_sets(registry: Registry) -> set[str]:
     return {known.id for known in registry.ledger.prompt_sets()}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestMeasuring:
     @pytest.mark.parametrize("kv_heads", ["grouped", "per-query-head"])
     @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
     def test_faithfulness_is_that_of_the_circuit_on_the_other_tasks_prompts(
-        self, registry: Registry, tiny_model: Path, ablation: str, kv_heads: str
+        self, registry: Registry, tiny_model: Path, ablation: Any, kv_heads: str
     ) -> None:
         circuit = _find(registry, tiny_model, ablation=ablation, kv_heads=kv_heads)
         other = _find(registry, tiny_model, task=OTHER)
@@ -75,13 +102,15 @@ class TestMeasuring:
         if ablation == "mean":
             options |= {"reference": prompts.clean, "reference_mask": prompts.attention_mask}
         expected = evaluate_circuit(
-            models.load(str(tiny_model), device="cpu"),
+            prepare_setting(
+                models.load(str(tiny_model), device="cpu"),
+                prompts.clean,
+                prompts.corrupt,
+                prompts.logit_difference,
+                ablation=ablation,
+                **options,
+            ),
             [edge.connection for edge in circuit.edges],
-            prompts.clean,
-            prompts.corrupt,
-            prompts.logit_difference,
-            ablation=ablation,  # type: ignore[arg-type]
-            **options,
         )
         (stored,) = _measured_on(registry, circuit, OTHER).values()
         assert stored.value == pytest.approx(expected.faithfulness, abs=1e-5)
@@ -90,6 +119,7 @@ class TestMeasuring:
         assert (stored.prompt_set, stored.n_prompts) == (other.prompt_set, 8)
         assert (stored.measure, stored.ablation) == ("faithfulness", Ablation(ablation))
         assert stored.parameters == {"metric": "logit_difference"}
+        assert stored.run == outcome.run.id
         assert outcome.finding.summary == {
             "circuit": circuit.id,
             "found_on": "sequence/months",
@@ -110,6 +140,178 @@ class TestMeasuring:
             alone = _measure(registry, row["circuit"], task=OTHER).finding.summary
             assert row["faithfulness"] == pytest.approx(alone["faithfulness"], abs=1e-5)
         assert together[0]["faithfulness"] != pytest.approx(together[1]["faithfulness"], abs=1e-3)
+
+    def test_a_circuit_of_nodes_is_measured_with_every_other_head_and_mlp_ablated(
+        self, registry: Registry, tiny_model: Path
+    ) -> None:
+        of_edges = _find(registry, tiny_model)
+        other = _find(registry, tiny_model, task=OTHER)
+        named = [n for n in of_edges.nodes if n.component[0] in "am" and ".kv" not in n.component]
+        facts = of_edges.model_dump() | {"level": Level.NODE, "edges": (), "scores": None}
+        alone = Circuit(**facts | {"nodes": tuple(named), "selection": None})
+        registry.record(alone)
+        rows = _measure(registry, alone.id, of_edges.id, task=OTHER).finding.rows
+        assert {row["circuit"] for row in rows} == {alone.id, of_edges.id}
+        prompts = _prompts(registry, other.prompt_set)
+        bridge = models.load(str(tiny_model), device="cpu")
+        space = read_anatomy(bridge, "grouped").space
+        expected = evaluate_circuit(
+            prepare_setting(
+                bridge,
+                prompts.clean,
+                prompts.corrupt,
+                prompts.logit_difference,
+                attention_mask=prompts.attention_mask,
+            ),
+            space.edges_from(["input", *(node.component for node in named)]),
+        )
+        (stored,) = _measured_on(registry, alone, OTHER).values()
+        assert stored.value == pytest.approx(expected.faithfulness, abs=1e-5)
+        assert stored.parameters == {
+            "metric": "logit_difference",
+            "ablated": "nodes",
+            "universe": {"heads": 8, "mlps": 2},
+        }
+        (theirs,) = _measured_on(registry, of_edges, OTHER).values()
+        assert (stored.full, stored.empty) == (theirs.full, theirs.empty)
+        assert stored.value != pytest.approx(theirs.value, abs=1e-3)
+        again = _measure(registry, alone.id, prompt_set=stored.prompt_set)
+        assert again.finding.summary["faithfulness"] == pytest.approx(stored.value, abs=1e-6)
+        assert len(_measured_on(registry, alone, OTHER)) == 1
+
+    @pytest.mark.parametrize(
+        ("level", "names", "universe"),
+        [
+            (Level.NODE, ["a0.h1", "a1.h2", "m0"], {"heads": 8, "mlps": 2}),
+            (
+                Level.NODE,
+                ["a0.h1", "a0.kv0", "a1.h2", "a1.kv1", "m0", "input", "logits"],
+                {"heads": 8, "kv_heads": 4, "mlps": 2},
+            ),
+            (Level.NEURON, ["m0.n3", "m0.n40", "m0.n7"], {"neurons of m0": 48}),
+            (
+                Level.NEURON,
+                ["m1.n3", "m1.n9", "a0.h1", "m0"],
+                {"heads": 8, "mlps": 1, "neurons of m1": 48},
+            ),
+            (Level.PARAMETER, ["l1.ln1", "l0.ln2", "unembed"], {"ln1": 2, "ln2": 2}),
+            (Level.PARAMETER, ["l1.ln1", "ln_final"], {"ln1": 2, "ln_final": 1}),
+        ],
+    )
+    def test_a_circuit_of_parts_is_measured_with_every_part_outside_it_ablated(
+        self,
+        registry: Registry,
+        tiny_model: Path,
+        level: Level,
+        names: list[str],
+        universe: dict[str, int],
+    ) -> None:
+        other = _find(registry, tiny_model, task=OTHER)
+        circuit = _parts_like(other, level, names)
+        registry.record(circuit)
+        told: dict[str, Any] = {"prompt_set": other.prompt_set, "controls": 3, "seed": 1}
+        summary = _measure(registry, circuit.id, **told).finding.summary
+        ends = {"input", "logits", "unembed"}
+        prompts = _prompts(registry, other.prompt_set)
+        setting = prepare_setting(
+            models.load(str(tiny_model), device="cpu"),
+            prompts.clean,
+            prompts.corrupt,
+            prompts.logit_difference,
+            attention_mask=prompts.attention_mask,
+        )
+        every = _all_parts(universe)
+        outside = [part for part in every if part not in names]
+        found = ablate_parts(setting, [outside, every])
+        assert len(outside) == len(every) - len(set(names) - ends)
+        kept, empty = (float(each.mean()) for each in found.ablated)
+        full = float(found.full.mean())
+        if level is Level.NODE:  # as circuits with edges
+            empty = float(setting.ends.empty.mean())
+        stored = _measured_on(registry, circuit, OTHER)
+        assert set(stored) == {"faithfulness", "random_faithfulness"}
+        assert stored["faithfulness"].value == pytest.approx(
+            (kept - empty) / (full - empty), abs=1e-4
+        )
+        for each in stored.values():
+            assert each.parameters["ablated"] == f"{level}s"
+            assert each.parameters["universe"] == universe
+            assert (each.full, each.empty) == pytest.approx((full, empty), abs=1e-5)
+        control = stored["random_faithfulness"]
+        assert (control.parameters["circuits"], control.parameters["seed"]) == (3, 1)
+        assert 0 <= control.parameters["mean_share_of_parts_kept"] <= 1
+        assert control.value == control.parameters["deciles"][4]
+        assert summary["random_faithfulness"] == control.value
+        _measure(registry, circuit.id, **told)
+        assert len(_measured_on(registry, circuit, OTHER)) == 2
+
+    def test_subspaces_imported_with_their_rotation_are_measured_at_their_place(
+        self, registry: Registry, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        other = _find(registry, tiny_model, task=OTHER)
+        state, rotation = rotated(32, 6)
+        row = {"layer": 0, "low_rank_dimension": 6, "subspace_partition": [[0, 4], [4, 6]]}
+        key = "layer_0_comp_block_output_unit_pos_nunit_1#0"
+        folder = saved(tmp_path / "das", config([row]), {key: state_of(32, state)})
+        said = {"model": other.model, "task": OTHER, "metric": "logit_difference"}
+        (report,) = import_files(registry, [folder], said | {"ablation": "resample"})
+        whole = registry.circuit(report.circuits[0]).circuit
+        facts = whole.model_dump() | {"nodes": (Node(component=whole.nodes[1].component),)}
+        part = Circuit(**facts)
+        registry.record(part)
+        told: dict[str, Any] = {"prompt_set": other.prompt_set, "controls": 3}
+        _measure(registry, whole.id, part.id, **told)
+        prompts = _prompts(registry, other.prompt_set)
+        setting = prepare_setting(
+            models.load(str(tiny_model), device="cpu"),
+            prompts.clean,
+            prompts.corrupt,
+            prompts.logit_difference,
+            attention_mask=prompts.attention_mask,
+        )
+        complete = torch.linalg.qr(rotation.double(), mode="complete").Q
+        for circuit, kept in ((whole, range(6)), (part, range(4, 6))):
+            rest = [column for column in range(32) if column not in kept]
+            outside = Part("l0.resid_post", None, complete[:, rest])
+            found = ablate_parts(setting, [[outside], ["l0.resid_post"]])
+            left, empty = (float(each.mean()) for each in found.ablated)
+            stored = _measured_on(registry, circuit, OTHER)
+            assert set(stored) == {"faithfulness", "random_faithfulness"}
+            assert stored["faithfulness"].value == pytest.approx(
+                (left - empty) / (float(found.full.mean()) - empty), abs=1e-4
+            )
+            for each in stored.values():
+                assert each.parameters["ablated"] == "subspaces"
+                assert each.parameters["universe"] == {"directions of l0.resid_post": 32}
+            share = stored["random_faithfulness"].parameters["mean_share_of_parts_kept"]
+            assert 0 < share < 1
+
+    def test_circuits_of_several_levels_are_measured_together_as_each_alone(
+        self, registry: Registry, tiny_model: Path
+    ) -> None:
+        of_edges = _find(registry, tiny_model)
+        _find(registry, tiny_model, task=OTHER)
+        finer = [
+            _parts_like(of_edges, Level.NODE, ["a0.h1", "a1.h2", "m0"]),
+            _parts_like(of_edges, Level.NEURON, ["m0.n3", "m1.n4"]),
+            _parts_like(of_edges, Level.PARAMETER, ["l1.ln1"]),
+        ]
+        registry.record(Batch.of(*finer))
+        every = sorted([of_edges.id, *(circuit.id for circuit in finer)])
+        rows = _measure(registry, ",".join(every), task=OTHER, controls=2).finding.rows
+        assert [row["circuit"] for row in rows] == every
+        for row in rows:
+            alone = _measure(registry, row["circuit"], task=OTHER, controls=2).finding.summary
+            for name in ("faithfulness", "random_faithfulness"):
+                assert row[name] == pytest.approx(alone[name], abs=1e-5)
+
+    def test_a_part_that_the_model_lacks_is_named(
+        self, registry: Registry, tiny_model: Path
+    ) -> None:
+        circuit = _parts_like(_find(registry, tiny_model), Level.PARAMETER, ["l0.q_norm"])
+        registry.record(circuit)
+        with pytest.raises(BadInput, match=r"this model has no l0\.q_norm: its attention has no"):
+            _measure(registry, circuit.id, task=circuit.task)
 
     def test_controls_are_the_random_circuits_that_attribution_draws(
         self, registry: Registry, tiny_model: Path
@@ -165,15 +367,17 @@ class TestMeasuring:
         assert stored.parameters["reference"] == circuit.parameters["reference"]
         prompts = _prompts(registry, other.prompt_set)
         expected = evaluate_circuit(
-            models.load(str(tiny_model), device="cpu"),
+            prepare_setting(
+                models.load(str(tiny_model), device="cpu"),
+                prompts.clean,
+                None,
+                prompts.logit_difference,
+                ablation="mean",
+                reference=reference.clean,
+                reference_mask=reference.attention_mask,
+                attention_mask=prompts.attention_mask,
+            ),
             [edge.connection for edge in circuit.edges],
-            prompts.clean,
-            None,
-            prompts.logit_difference,
-            ablation="mean",
-            reference=reference.clean,
-            reference_mask=reference.attention_mask,
-            attention_mask=prompts.attention_mask,
         )
         assert stored.value == pytest.approx(expected.faithfulness, abs=1e-5)
         own = _find(registry, tiny_model, ablation="mean")
@@ -200,7 +404,7 @@ class TestMeasuring:
         assert set(_measured_on(registry, consensus, OTHER)) == {"faithfulness"}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestPrompts:
     def test_kept_prompts_of_the_seed_are_taken_again(
         self, registry: Registry, tiny_model: Path
@@ -290,7 +494,78 @@ class TestRefusals:
             ({"edges": (), "level": Level.NODE}, "has no edges"),
             ({"metric": "kl_divergence"}, "was measured by kl_divergence"),
             ({"ablation": None}, "is unknown; only resample, mean, zero"),
-            ({"level": Level.FEATURE}, "is one of features"),
+            ({"level": Level.FEATURE}, "has features"),
+            ({"level": Level.FEATURE, "edges": ()}, "has features, and the dictionary"),
+            ({"level": Level.SUBSPACE, "edges": ()}, "has no edges, and names no subspace to keep"),
+            (
+                {
+                    "edges": (),
+                    "level": Level.SUBSPACE,
+                    "nodes": (Node(component="l0.resid_post#das[0]"),),
+                },
+                r"names l0.resid_post#das\[0\], and which directions that has is not recorded",
+            ),
+            (
+                {
+                    "edges": (),
+                    "level": Level.SUBSPACE,
+                    "nodes": (Node(component=f"m0#pyvene-{'a' * 12}[0]"),),
+                    "parameters": {"interventions": [{"rotation": "a" * 64}, 3]},
+                },
+                r"names m0#pyvene-a+\[0\], and which directions that has is not recorded",
+            ),
+            ({"level": Level.PARAMETER, "edges": ()}, "has no edges, and names no norm to keep"),
+            ({"level": Level.NEURON, "edges": ()}, "has no edges, and names no neuron to keep"),
+            ({"level": Level.NEURON}, "has edges between neurons; edges are ablated between"),
+            ({"edges": ()}, "has no edges, and names no head or MLP to keep"),
+            (
+                {
+                    "edges": (),
+                    "level": Level.NODE,
+                    "nodes": (Node(component="a0.kv0"), Node(component="input")),
+                },
+                "has no edges, and names no head or MLP to keep",
+            ),
+            (
+                {
+                    "edges": (),
+                    "level": Level.NODE,
+                    "nodes": (Node(component="a0.h0"), Node(component="l0.ln1")),
+                },
+                "has no edges and names l0.ln1; in circuits of nodes, only heads, MLPs",
+            ),
+            (
+                {
+                    "edges": (),
+                    "level": Level.NEURON,
+                    "nodes": (Node(component="m0.n1"), Node(component="l0.resid_post#sae[3]")),
+                },
+                r"has no edges and names l0.resid_post#sae\[3\]; in circuits of neurons",
+            ),
+            (
+                {
+                    "edges": (),
+                    "level": Level.PARAMETER,
+                    "nodes": (Node(component="l0.ln1"), Node(component="m1")),
+                },
+                "has no edges and names m1; in circuits of parameters, only norms can be kept",
+            ),
+            (
+                {
+                    "edges": (),
+                    "level": Level.PARAMETER,
+                    "nodes": (Node(component="l0.ln1", density=0.25),),
+                },
+                "keeps 25 % of the weights of l0.ln1, and which is not recorded",
+            ),
+            (
+                {
+                    "edges": (),
+                    "level": Level.NODE,
+                    "nodes": (Node(component="m0", position="END"),),
+                },
+                "is bound to token positions",
+            ),
         ],
     )
     def test_what_cannot_be_measured_again_is_named(
@@ -331,7 +606,7 @@ class TestRefusals:
     def test_signs_need_not_be_known(self, registry: Registry) -> None:
         circuit = _circuit(sign=Sign.UNKNOWN)
         registry.record(circuit)
-        with pytest.raises(BadInput, match="does not know where the model m is"):
+        with pytest.raises(BadInput, match="the location of the model m is unknown"):
             _measure(registry, circuit.id, task="ioi")
 
     @pytest.mark.parametrize(
@@ -340,7 +615,7 @@ class TestRefusals:
             ({"task": "iou"}, NotFound, "did you mean 'ioi'"),
             ({"prompt_set": "ffff"}, NotFound, "no prompt set 'ffff'"),
             ({"prompt_set": "00"}, BadInput, "2 prompt sets start with '00'"),
-            ({"prompt_set": f"{2:064x}"}, BadInput, "holds what other answers"),
+            ({"prompt_set": f"{2:064x}"}, BadInput, "is of other, but the circuits"),
         ],
     )
     def test_wrong_prompts_are_named(
@@ -362,7 +637,7 @@ class TestRefusals:
         [
             ({}, "give either a task or a prompt set"),
             ({"task": "ioi", "prompt_set": "00"}, "give either a task or a prompt set"),
-            ({"prompt_set": "00", "prompts": 8}, "leave the number out"),
+            ({"prompt_set": "00", "prompts": 8}, "omit the number"),
             ({"task": "ioi", "device_map": "auto"}, "device and device_map contradict"),
             ({"task": "ioi", "controls": 0}, "greater than or equal to 1"),
         ],
@@ -375,7 +650,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="at least 1 item"):
             TransferConfiguration(circuits=(), task="ioi")
 
-    @pytest.mark.slow
+    @pytest.mark.seconds
     def test_another_model_than_the_circuits_is_refused(
         self, registry: Registry, tiny_model: Path, tmp_path: Path
     ) -> None:
@@ -387,13 +662,13 @@ class TestRefusals:
             _measure(registry, circuit.id, task=circuit.task, model=elsewhere)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_command_shows_a_row_for_each_circuit(
     registry: Registry, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = sorted(_find(registry, tiny_model, edges=n).id for n in (20, 40))
-    given = [word for circuit in both for word in ("--circuit", circuit[:12])]
-    command = ["discover", "transfer", *given, "--task", OTHER, "--prompts", "8",
+    given = ",".join(circuit[:12] for circuit in both)
+    command = ["discover", "transfer", "--circuit", given, "--task", OTHER, "--prompts", "8",
                "--controls", "3", "--device", "cpu", "--format", "json"]  # fmt: skip
     assert main(["--home", str(registry.settings.home), *command]) == 0
     rows = json.loads(capsys.readouterr().out)

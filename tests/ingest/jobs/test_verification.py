@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ingest import models
-from ingest.discovery import attribute_edges, evaluate_circuit
-from ingest.jobs import Outcome, run_job
+from ingest.discovery import attribute_edges, evaluate_circuit, prepare_setting
+from ingest.jobs import FinishedRun, run_job
 from ingest.jobs.answering import PromptTensors, as_tensors
 from ingest.jobs.verification import (
     JOB,
@@ -28,7 +28,7 @@ from tests.ingest.jobs.discovering import PAIR, discover, write_prompts
 from tests.ingest.jobs.test_base import StopsWhile
 
 
-def _verify(registry: Registry, circuit: str, **told: Any) -> Outcome:
+def _verify(registry: Registry, circuit: str, **told: Any) -> FinishedRun:
     told = {"device": "cpu", "top": 3, **told}
     return run_job(JOB, VerificationConfiguration(circuit=circuit, **told), registry)
 
@@ -45,7 +45,7 @@ def _prompts(registry: Registry, prompt_set: str | None) -> PromptTensors:
     return as_tensors(read_kept(registry.artifact(prompt_set or "")))
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestEffects:
     @pytest.mark.parametrize("options", [{}, {"ablation": "mean"}, {"ablation": "zero"}], ids=str)
     @pytest.mark.parametrize("kv_heads", ["grouped", "per-query-head"])
@@ -64,11 +64,11 @@ class TestEffects:
         if options.get("ablation") == "mean":
             told |= {"reference": prompts.clean, "reference_mask": prompts.attention_mask}
         given = (prompts.clean, prompts.corrupt, prompts.logit_difference)
-        every = attribute_edges(bridge, *given, **told).to_dict()
+        every = attribute_edges(prepare_setting(bridge, *given, **told)).to_dict()
         assert len(stored.parameters["effects"]) == 3
         for row in stored.parameters["effects"]:
             rest = [edge for edge in every if edge != row["part"]]
-            measured = evaluate_circuit(bridge, rest, *given, **told)
+            measured = evaluate_circuit(prepare_setting(bridge, *given, **told), rest)
             lost = float((measured.full - measured.circuit).mean())
             assert row["exact"] == pytest.approx(lost, abs=1e-5)
             assert row["attributed"] == pytest.approx(every[row["part"]], abs=1e-5)
@@ -101,6 +101,7 @@ class TestEffects:
             assert (evaluation.n_prompts, evaluation.ablation) == (8, Ablation.RESAMPLE)
         run = registry.ledger.runs()[0]
         assert (run.job, run.status) == ("verification", RunStatus.FINISHED)
+        assert {evaluation.run for evaluation in stored.values()} == {run.id}
         _verify(registry, circuit.id, top=5)
         assert len(_evaluations(registry, circuit.id)) == 2  # the same again adds none
 
@@ -140,7 +141,7 @@ class TestEffects:
         assert _evaluations(registry, found) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 class TestRefusals:
     def test_a_model_with_other_weights_is_refused(
         self, registry: Registry, tiny_model: Path, tmp_path: Path
@@ -209,7 +210,7 @@ def test_a_mean_over_unknown_prompts_cannot_be_taken_again(
     known["parameters"].pop("reference")
     circuit = Circuit.model_validate(known)
     registry.record(Batch.of(circuit))
-    with pytest.raises(BadInput, match="does not say over which prompts its ablation's mean was"):
+    with pytest.raises(BadInput, match="does not give the prompts for its ablation's mean"):
         _verify(registry, circuit.id)
 
 
@@ -222,7 +223,7 @@ def test_a_mean_over_unknown_prompts_cannot_be_taken_again(
         ({"ablation": Ablation.OTHER}, "is other; only resample, mean, zero can be repeated"),
         ({"ablation": None}, "is unknown; only resample"),
         ({"sign": Sign.UNSIGNED}, "the signs of circuit .* are unsigned"),
-        ({"level": Level.FEATURE}, "is one of features"),
+        ({"level": Level.FEATURE}, "has features"),
         (
             {"nodes": (Node(component="m0", position="END", effect=1.0),), "edges": ()},
             "is bound to token positions",
@@ -245,7 +246,7 @@ def test_a_circuit_that_cannot_be_measured_again_is_refused_in_one_line(
     assert (said.out, said.err) == ("", f"error: {caught.value}\n")
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_command_shows_attributed_beside_exact(
     registry: Registry, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

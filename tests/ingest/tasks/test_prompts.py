@@ -8,8 +8,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from ingest.tasks import TokenPair, find_task
-from ingest.tasks.prompts import Judge, KeptPrompts, Verdict, keep_answered, read_kept
+from ingest.tasks import PromptPair, TokenPair, find_task
+from ingest.tasks.prompts import (
+    Judge,
+    KeptPrompts,
+    Verdict,
+    keep_answered,
+    read_kept,
+    split_of_kept,
+)
+from ingest.tasks.splits import Part, Split
 from registry.errors import BadInput, TooFewPrompts
 from tests.ingest.tasks.words import WholeWords
 
@@ -61,6 +69,13 @@ def test_too_few_right_answers_end_in_an_error_that_counts_them() -> None:
         _keep(_every(100), 20, at_least=5)
 
 
+def test_fewer_prompts_are_advised_only_where_some_are_answered() -> None:
+    with pytest.raises(TooFewPrompts, match=r"or --min-prompts 3$"):
+        _keep(_every(100), 20, at_least=5)
+    with pytest.raises(TooFewPrompts, match=r"at least 1 is needed.* another BOS policy$"):
+        _keep(lambda pairs: [Verdict(False, False) for _ in pairs], 1, at_least=1)
+
+
 def test_the_file_is_named_by_its_hash_and_tells_prompts_and_bos_apart() -> None:
     plain, again, with_bos = (_keep(_every(1), 4, opening=given) for given in ((), (), (999,)))
     assert plain.record == again.record
@@ -77,6 +92,56 @@ def test_the_file_is_named_by_its_hash_and_tells_prompts_and_bos_apart() -> None
 def test_kept_prompts_are_read_back_as_they_were(opening: tuple[int, ...]) -> None:
     kept = _keep(_every(1), 4, opening=opening)
     assert read_kept(kept.artifact) == kept.pairs
+
+
+def _kept(*pairs: TokenPair, split: Split | None = None) -> KeptPrompts:
+    return KeptPrompts("ioi", "m", False, 1, pairs, 1.0, 1.0, len(pairs), split)
+
+
+PLAIN = TokenPair(PromptPair("a b", "a c", " d", " e"), (1, 2), (1, 3), 4, 5)
+SEVERAL = TokenPair(PromptPair("b b", "a c", " d", " e", (" f",)), (2, 2), (1, 3), 4, 5, (6,))
+LABELLED = TokenPair(
+    PromptPair("c b", "a c", " d", " e", labels={"n": 1, "s": 0.5, "x": True, "t": "z"}),
+    (3, 2), (1, 3), 4, 5,
+)  # fmt: skip
+
+
+def test_a_set_of_single_wrong_answers_without_labels_is_written_as_it_always_was() -> None:
+    assert _kept(PLAIN).artifact == (
+        b'{"bos":false,"format":"circuits-prompts/1","model":"m","task":"ioi"}\n'
+        b'{"clean":"a b","clean_ids":[1,2],"correct":" d","correct_id":4,"corrupt":"a c",'
+        b'"corrupt_ids":[1,3],"wrong":" e","wrong_id":5}\n'
+    )
+
+
+def test_several_wrong_answers_labels_and_the_split_are_read_back_as_they_were() -> None:
+    split = Split(Part.TEST, 3, "t")
+    kept = _kept(PLAIN, SEVERAL, LABELLED, split=split)
+    assert read_kept(kept.artifact) == kept.pairs
+    assert [pair.text.labels for pair in read_kept(kept.artifact)][2] == LABELLED.text.labels
+    assert split_of_kept(kept.artifact) == split
+    assert split_of_kept(_kept(PLAIN).artifact) is None
+    assert kept.record.id != _kept(PLAIN, SEVERAL, LABELLED).record.id
+
+
+def test_only_sets_with_several_wrong_answers_have_the_newer_format() -> None:
+    formats = [
+        json.loads(_kept(pair).artifact.partition(b"\n")[0])["format"]
+        for pair in (PLAIN, SEVERAL, LABELLED)
+    ]
+    assert formats == ["circuits-prompts/1", "circuits-prompts/2", "circuits-prompts/1"]
+
+
+def test_a_set_whose_format_is_too_old_for_its_answers_is_not_read() -> None:
+    artifact = _kept(SEVERAL).artifact.replace(b"prompts/2", b"prompts/1")
+    with pytest.raises(BadInput, match="not kept as"):
+        read_kept(artifact)
+
+
+@pytest.mark.parametrize("artifact", [b"", b"[]", b'{"split": {"part": "half", "seed": 0}}'])
+def test_what_has_no_header_has_no_split(artifact: bytes) -> None:
+    with pytest.raises(BadInput, match="no header"):
+        split_of_kept(artifact)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 
 from ingest.tasks import PromptPair, TaskSpec, TokenPair, align, all_tasks, find_task
 from ingest.tasks.base import Encode, single_tokens
-from registry.aliases import MODEL_ALIASES
 from registry.errors import BadInput, NotFound
+from registry.models.aliases import MODEL_ALIASES
 from tests.ingest.tasks.words import WholeWords
 
 TASKS = tuple(all_tasks().values())
@@ -148,9 +148,9 @@ def test_an_answer_split_like_the_other_lends_its_beginning_to_the_prompts() -> 
     ("pair", "message"),
     [
         (("a b", "a b c", " x", " y"), "2 tokens, the corrupt one 3"),
-        (("a b", "a c", " x z", " y"), "do not differ in one last token"),
+        (("a b", "a c", " x z", " y"), "must differ in exactly one last token"),
         (("a b", "a c", " x", " x"), "are the same"),
-        (("a b", "a c", "", " x"), "tokens of its own"),
+        (("a b", "a c", "", " x"), "has no separate tokens"),
         (("", "a", " x", " y"), "empty"),
     ],
 )

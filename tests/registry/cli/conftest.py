@@ -49,6 +49,7 @@ class Answer:
         parts = (
             f"exit code {self.code}\n--- standard output\n{self.out}--- standard error\n{self.err}"
         )
+        parts = re.sub(r"--after \S+", "--after PLACE", parts)
         return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "TIME", parts)
 
 

@@ -33,16 +33,20 @@ FAULTS = [
     ("list --format xml", 2, "'xml' is not one of 'table', 'json', 'csv'"),
     ("list --state gone", 2, "--state is 'gone'; it must be one of active, superseded, retracted"),
     ("list --limit 0", 2, "--limit"),
+    ("import x --top 0", 2, "'--top': must be at least 1"),
+    ("import x --node-threshold 1.5", 2, "'--node-threshold': must be at most 1"),
+    ("import x --top many", 2, "'--top': must be a whole number"),
+    ("discover edge-attribution --top 20", 2, "No such option: --top; here it is --edges"),
     ("list --model gtp2", 1, "no model 'gtp2'; nearest: gpt2"),
     ("list --task iio", 1, "no task 'iio'; nearest: ioi"),
     ("show", 2, "Missing argument 'CIRCUIT'"),
     ("show xyz", 2, "'xyz' is not the start of a circuit's id"),
     ("show 000000", 1, "no circuit '000000'"),
     ("tag 000000 x", 1, "no circuit '000000'"),
-    (f"tag {IOI.id} ' '", 2, "' ' is no tag"),
+    (f"tag {IOI.id} ' '", 2, "' ' is not a tag"),
     (f"note {IOI.id} ''", 2, "the note is empty"),
-    (f"note {IOI.id} 'half \udcff'", 2, "notes.0: Input should be a valid string"),
-    (f"tag {IOI.id} 'half-\udcff'", 2, "tags.0: Input should be a valid string"),
+    (f"note {IOI.id} 'half \udcff'", 2, "notes.0: must be text that can be"),
+    (f"tag {IOI.id} 'half-\udcff'", 2, "tags.0: must be text that can be"),
     (f"retract {IOI.id}", 2, "--reason"),
     (f"retract {IOI.id} --reason ''", 2, "a retraction needs a reason"),
     (f"retract {IOI.id} --reason x --superseded-by {IOI.id}", 2, "cannot supersede itself"),
@@ -56,7 +60,7 @@ FAULTS = [
     ("query where-used component=gpt2/x9", 2, "'x9'"),
     ("cypher ''", 2, "the statement is empty"),
     ("cypher 'RETURN $n AS n' --param n", 2, "--param 'n' is not KEY=VALUE"),
-    ("cypher 'RETURN $n AS n' --param n=NaN", 2, "NaN is no value: numbers are finite"),
+    ("cypher 'RETURN $n AS n' --param n=NaN", 2, "NaN is not a valid value: numbers are finite"),
     ("cypher 'RETURN $n AS n' --param n=1 --param n=2", 2, "--param n is given twice"),
     ("cypher 'MATCH (n'", 1, ""),
     ("cypher 'CREATE (n:Circuit {id: $i})' --param i=x", 1, ""),
@@ -65,23 +69,23 @@ FAULTS = [
     ("edits show 0000", 1, "no edit '0000'"),
     ("edits list --circuit 0000", 1, "no circuit '0000'"),
     ("edits attach --editor ROME", 2, "which model was edited? Give --model, or --circuit"),
-    (f"edits attach --circuit {IOI.id}", 2, "editor: Field required"),
+    (f"edits attach --circuit {IOI.id}", 2, "editor: missing"),
     (f"edits attach --circuit {IOI.id} --editor R --component x9", 2, "'x9'"),
     (f"edits attach --circuit {IOI.id} --editor R --component a99.h0", 2, "a99.h0"),
     (f"edits attach --circuit {IOI.id} --editor R --restriction all", 2, "restriction: "),
     ("edits attach --model gtp2 --editor R", 1, "no model 'gtp2'; nearest: gpt2"),
     (f"edits attach --circuit {IOI.id} --editor R --outcome efficacy", 2, "is not KEY=VALUE"),
     (f"edits attach --circuit {IOI.id} --editor R --outcome metrik=a", 2, "no field 'metrik'"),
-    (f"edits attach --circuit {IOI.id} --editor R --outcome task=ioi", 2, "metric: Field required"),
+    (f"edits attach --circuit {IOI.id} --editor R --outcome task=ioi", 2, "metric: missing"),
     (
         f"edits attach --circuit {IOI.id} --editor R --outcome metric=a,after=much",
         2,
-        "outcomes.0: after: Input should be a valid number",
+        "outcomes.0: after: must be a number",
     ),
     (
         f"edits attach --circuit {IOI.id} --editor R --outcome metric=a,after=nan",
         2,
-        "outcomes.0: after: Input should be a finite number",
+        "outcomes.0: after: must be a finite number",
     ),
     ("edits attach --file absent.yaml", 2, "absent.yaml cannot be read: No such file"),
     ("backup .", 2, "exists already"),
@@ -96,15 +100,15 @@ FAULTS = [
 ]
 EDIT_FILES = {
     "broken.json": ('{"editor": ', 2, "broken.json is not JSON: "),
-    "nan.json": ('{"editor": "R", "request": {"a": NaN}}', 2, "NaN is no value"),
+    "nan.json": ('{"editor": "R", "request": {"a": NaN}}', 2, "NaN is not a valid value"),
     "broken.yaml": ("editor: [", 2, "broken.yaml is not YAML: "),
     "list.yaml": ("- ROME", 2, "list.yaml must hold one edit"),
     "unknown.yaml": ("editr: ROME", 2, "unknown.yaml: no field 'editr'; there are model, editor"),
-    "missing.yaml": ("model: gpt2", 2, "missing.yaml: editor: Field required"),
+    "missing.yaml": ("model: gpt2", 2, "missing.yaml: editor: missing"),
     "type.yaml": (
         "{model: gpt2, editor: [1]}",
         2,
-        "type.yaml: editor: Input should be a valid str",
+        "type.yaml: editor: must be text",
     ),
     "text.yaml": ("{model: gpt2, editor: R, circuits: abc}", 2, "circuits must be a list of texts"),
     "date.yaml": (
@@ -117,7 +121,7 @@ EDIT_FILES = {
     "nested.yaml": (
         "{model: gpt2, editor: R, outcomes: [{metric: a}, {metric: b, before: low}]}",
         2,
-        "nested.yaml: outcomes.1: before: Input should be a valid number",
+        "nested.yaml: outcomes.1: before: must be a number",
     ),
     "binary.yaml": ("\udcff", 2, "binary.yaml cannot be read: it is not UTF-8 text"),
 }
@@ -165,7 +169,7 @@ def test_an_edit_of_one_model_is_not_aimed_at_a_circuit_of_another(cli: Cli, fil
     with Registry.open(filled) as registry:
         registry.record(examples.circuit(9, model="gpt2-medium"))
     answer = cli("edits", "attach", "--model", "gpt2-medium", "--editor", "R", "--circuit", IOI.id)
-    assert answer.err == "error: the edit is of gpt2-medium, but aimed at a circuit of gpt2\n"
+    assert answer.err == "error: the edit is of gpt2-medium, but it targeted a circuit of gpt2\n"
     foreign = cli(
         *("edits", "attach", "--circuit", IOI.id, "--editor", "R"),
         *("--component", "gpt2-medium/a1.h1"),
@@ -210,7 +214,7 @@ def test_doctor_fails_where_a_part_fails_and_says_what_to_do(cli: Cli, filled: P
     (filled / "circuits.toml").write_text('graph = "bolt://127.0.0.1:1"')
     assert failing() == {"trust": f"circuits trust {filled}"}
     assert cli("trust").code == 0
-    assert failing() == {"graph": "recording goes on; then circuits sync"}
+    assert failing() == {"graph": "recording continues; then circuits sync"}
     (filled / "circuits.toml").unlink()
     document = next(path for path in (filled / "artifacts").rglob("*") if IOI.id[4:] in path.name)
     document.chmod(0o644)
@@ -299,14 +303,14 @@ def test_a_record_that_does_not_fit_names_field_and_number_of_faults() -> None:
     with pytest.raises(ValidationError) as caught:
         Edit.model_validate({"model": "gpt2", "editor": 3, "restriction": "all"})
     failure = describe(caught.value)
-    assert failure.line == ("error: editor: Input should be a valid string, got 3 (and 1 more)")
+    assert failure.line == ("error: editor: must be text, is 3 (and 1 more)")
     assert failure.exit_code == 2
 
 
 def test_a_fault_of_our_own_says_how_to_see_where() -> None:
     failure = describe(RuntimeError("oops"))
     assert failure.exit_code == 1
-    assert failure.line.startswith("error: RuntimeError: oops (a fault of this program; ")
+    assert failure.line.startswith("error: RuntimeError: oops (an error in this program; ")
 
 
 def test_debugging_shows_the_traceback(cli: Cli, filled: Path) -> None:

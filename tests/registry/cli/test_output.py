@@ -19,9 +19,9 @@ from registry.cli.failures import report
 from registry.cli.logs import LogLevel, start_logging
 from registry.cli.output import Format, Section, cell_text, notice, show_rows, show_sections
 from registry.cli.values import assignments, value_of
-from registry.csv_cells import guarded_cell, unguarded_cell
 from registry.errors import BadInput
 from registry.rows import Rows
+from registry.texts.csv_cells import guarded_cell, unguarded_cell
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_value_is_finite(text: str) -> None:
 
 def test_a_command_says_a_warning_once(capsys: pytest.CaptureFixture[str]) -> None:
     start_logging(LogLevel.WARNING)
-    log = logging.getLogger("registry.syncing")
+    log = logging.getLogger("registry.upkeep.syncing")
     for _ in range(3):
         log.warning("behind by %d", 1)
         log.error("broken")

@@ -9,14 +9,17 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry import Registry
 from registry.records import Circuit
+from tests import examples
 from tests.golden_files import check_golden
 from tests.registry.cli.conftest import EDIT, IOI, IOI_TOO, NUMERALS, Cli
 
+GROUPS = {"discover": "edge-attribution", "edits": "attach", "catalog": "load"}
 CYPHER = "MATCH (c:Circuit)-[:FOR_TASK]->(t:Task) RETURN c.id AS circuit, t.id AS task, \
 c.n_edges AS edges ORDER BY circuit"
 GOLDEN = {
@@ -67,6 +70,9 @@ def test_a_reading_command_answers_exactly_as_before(name: str, cli: Cli, filled
         "cypher 'RETURN 1 AS one'",
         "edits list",
         f"edits show {EDIT.id}",
+        "runs",
+        "runs cccc",
+        "prompts",
         "status",
         "doctor",
         "gc",
@@ -114,6 +120,25 @@ def test_list_filters_by_every_label_and_searches_titles_and_notes(cli: Cli, fil
     assert found("--limit", "2") < {IOI.id, IOI_TOO.id, NUMERALS.id}
 
 
+def test_lists_are_gone_on_with_page_by_page(cli: Cli, filled: Path) -> None:
+    with Registry.open(filled) as registry:
+        registry.record(*(examples.edit(IOI, "m5", f"a{n}.h0")[0] for n in range(4)))
+    for command, name in ((["list"], "circuit"), (["edits", "list"], "edit")):
+
+        def asked(*arguments: str, command: list[str] = command) -> tuple[list[Any], list[str]]:
+            answer = cli(*command, *arguments, "--format", "json")
+            assert answer.code == 0, answer.err
+            return json.loads(answer.out), re.findall(r"--after (\S+)", answer.err)
+
+        rows, place = asked("--limit", "2")
+        while place:
+            more, place = asked("--limit", "2", "--after", place[0])
+            rows += more
+        assert rows == asked()[0]
+        assert len({row[name] for row in rows}) == len(rows) >= 3
+        assert cli(*command, "--after", "nowhere").code == 2
+
+
 def test_a_query_takes_a_list_with_commas_or_a_key_that_comes_twice(cli: Cli, filled: Path) -> None:
     once = cli("query", "shared-components", "tasks=ioi,sequence/numerals", "--format", "json")
     twice = cli(
@@ -133,7 +158,7 @@ def test_rows_of_several_models_are_said_to_be_unless_one_is_asked_for(
     both = cli(*asked)
     assert {row["model"] for row in json.loads(both.out)} == {"gpt2", "pythia-70m"}
     assert both.err == (
-        "note: rows of 2 models, each counted on its own: gpt2, pythia-70m; model=NAME shows one of"
+        "note: rows of 2 models, each counted separately: gpt2, pythia-70m; model=NAME shows one of"
         " them\n"
     )
     one = cli(*asked, "model=pythia-70m")
@@ -154,3 +179,43 @@ def test_a_row_limit_says_that_it_cut(cli: Cli, filled: Path) -> None:
     answer = cli("cypher", "UNWIND range(1, 9) AS n RETURN n", "--max-rows", "3")
     assert answer.err == "only the first 3 rows; --max-rows sets the limit\n"
     assert answer.out.split() == ["n", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_without_a_command_lists_its_commands(cli: Cli, group: str) -> None:
+    answer = cli(group)
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    assert lines.index("Commands:") > 3
+    assert any(line.startswith(f"  {GROUPS[group]} ") for line in lines)
+    assert answer.out == cli(group, "--help").out
+
+
+@pytest.mark.parametrize(
+    ("command", "filter", "what"),
+    [
+        ("list", "--tag=nothing", "circuits"),
+        ("runs", "--job=nothing", "runs"),
+        ("prompts", "--task=ioi", "prompt sets"),
+        ("edits list", f"--circuit={NUMERALS.id}", "edits"),
+    ],
+)
+def test_an_empty_list_says_whether_nothing_is_recorded_or_nothing_fits(
+    cli: Cli, filled: Path, tmp_path: Path, command: str, filter: str, what: str
+) -> None:
+    with Registry.open(filled) as registry:
+        registry.record(examples.prompt_set("a" * 64, "sequence/numerals"))
+    assert cli(*command.split(), filter).err == f"no such {what}\n"
+    Registry.init(tmp_path / "empty").close()
+    nothing = cli("--home", str(tmp_path / "empty"), *command.split())
+    assert (nothing.code, nothing.out) == (0, "")
+    assert re.fullmatch(rf"no {what} yet; '.*\n", nothing.err)
+
+
+def test_a_page_after_the_last_one_says_that_there_is_no_more(cli: Cli, filled: Path) -> None:
+    with Registry.open(filled) as registry:
+        place = registry.circuits_page(limit=2).after
+        (last,) = registry.circuits_page(limit=2, after=place).items
+        registry.retract(last.id, reason="wrong prompts")
+    assert place is not None
+    assert cli("list", "--state", "active", "--after", place).err == "no more circuits\n"

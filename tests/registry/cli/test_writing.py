@@ -208,7 +208,7 @@ def test_what_is_damaged_is_left_out_named_and_mended(
     assert f"the document of circuit {IOI.id[:12]}" in refused.err
     assert "--skip-damaged" in refused.err
     assert (
-        f"left out: artifact {IOI.id[:12]} is damaged"
+        f"skipped: artifact {IOI.id[:12]} is damaged"
         in cli("backup", "--skip-damaged", "some.zip").err
     )
     assert cli("rebuild").code == 0
@@ -230,7 +230,7 @@ def test_a_restore_leaves_a_graph_in_use_alone(cli: Cli, filled: Path, tmp_path:
     graph = f"kglite:///{filled / 'graph.kgl'}"
     refused = cli("--graph", graph, "restore", "all.zip", "new")
     assert refused.code == 1
-    assert "is left alone: it is not empty" in refused.err
+    assert "is not changed: it is not empty" in refused.err
     assert not (tmp_path / "new" / ".circuits").exists()
     assert cli("--graph", graph, "restore", "--overwrite-graph", "all.zip", "new").code == 0
     assert cli("query", "circuits-of-task", "task=ioi").code == 1

@@ -1,0 +1,1 @@
+"""Commands that import, find and export circuits: one module per command."""

@@ -1,0 +1,1 @@
+"""Runs of a model in which some of its edges or parts carry other values."""

@@ -1,0 +1,1 @@
+"""Activations of any sites over any prompts, in memory or on disk."""

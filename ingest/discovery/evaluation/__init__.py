@@ -1,0 +1,1 @@
+"""Evaluation of a circuit: faithfulness, curves, controls, patching."""

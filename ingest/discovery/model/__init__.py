@@ -1,0 +1,1 @@
+"""A model as the algorithms see it: its anatomy, its norms, batches of prompts, metrics."""

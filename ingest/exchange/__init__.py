@@ -1,0 +1,1 @@
+"""Import of files into the registry: find them, read them, record them, and report."""

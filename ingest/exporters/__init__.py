@@ -1,1 +1,0 @@
-"""Circuits out again, in the formats of other tools: one exporter per module."""

@@ -1,0 +1,1 @@
+"""Attribution graphs of transcoder features, read and written."""

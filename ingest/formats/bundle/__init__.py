@@ -1,0 +1,1 @@
+"""Bundles: records of a registry in one file, read and written."""

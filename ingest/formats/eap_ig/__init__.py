@@ -1,0 +1,1 @@
+"""Files of EAP-IG, read and written."""

@@ -1,0 +1,1 @@
+"""Results, hyperparameters and data sets of EasyEdit and related tools."""

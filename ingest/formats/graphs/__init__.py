@@ -1,0 +1,1 @@
+"""General graph files: DOT, GraphML, node-link JSON; import and export."""

@@ -1,0 +1,1 @@
+"""Files of shared circuits of sequence continuation."""

@@ -1,0 +1,1 @@
+"""Files of sparse feature circuits."""

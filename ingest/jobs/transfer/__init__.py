@@ -1,0 +1,1 @@
+"""The job that runs circuits of one task on the prompts of others."""

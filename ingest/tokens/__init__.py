@@ -1,0 +1,1 @@
+"""Conversion of texts to token ids, without torch."""

@@ -1,0 +1,1 @@
+"""The parts that circuits share, by task, and the paths through them."""

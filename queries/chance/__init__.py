@@ -1,0 +1,1 @@
+"""Null models of circuits, and what they predict by chance."""

@@ -1,0 +1,1 @@
+"""Commands that compare circuits: one module per command, and the options they share."""

@@ -1,0 +1,1 @@
+"""Plots of answers: one module per answer, and the modules that they share."""

@@ -1,0 +1,39 @@
+"""The picture of how many tasks use a part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry.figures import empty_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from queries.answers.reuse import Reuse
+
+__all__ = ["figure_of_reuse"]
+
+_FOUND, _BY_CHANCE = "#0b6e75", "#aab4bf"
+
+
+def figure_of_reuse(found: Reuse) -> Figure:
+    """Plot how many components and connections are used by one task, two, ..., and by chance.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    figure = empty_figure(9, 3.6)
+    spread = found.spread()
+    numbers = [row["n_tasks"] for row in spread]
+    for axes, of in zip(figure.subplots(1, 2), ("components", "connections"), strict=True):
+        axes.bar([n - 0.2 for n in numbers], [row[of] for row in spread], 0.4, color=_FOUND)
+        chance = [row[f"{of} by chance"] for row in spread]
+        if None not in chance:
+            axes.bar([n + 0.2 for n in numbers], chance, 0.4, color=_BY_CHANCE)
+            axes.legend(["found", "by chance"], frameon=False)
+        axes.set_xticks(numbers)
+        axes.set_xlabel(f"tasks, of {len(found.tasks)}")
+        axes.set_ylabel(of)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"How many tasks use a part of {found.chosen.model}")
+    return figure

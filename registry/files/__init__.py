@@ -1,0 +1,1 @@
+"""Files of the registry: artifacts, and the content of each kind of artifact."""

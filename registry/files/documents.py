@@ -1,0 +1,63 @@
+"""Circuits read from their artifacts: canonical JSON, parsed in pieces.
+
+:attr:`registry.records.Circuit.document` writes it. If pydantic gets a whole document, it holds a
+tree of the document in addition to the records, twice as large as these.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from pydantic import TypeAdapter
+
+from registry.limits import STORED
+from registry.records import Circuit, Edge
+
+__all__ = ["read_circuit"]
+
+_PIECE_BYTES = 1 << 20
+_EDGES = TypeAdapter(list[Edge])
+_START = re.compile(rb'\{(?:"ablation":"[a-z]+",)?"edges":\[(?=\{)')
+# In compact JSON a quote within a text is escaped, and a closing quote is followed by a mark.
+# Therefore neither of these can be in a text, or begin in a text.
+_BETWEEN = re.compile(rb'(?<=\}),(?=\{"[a-z])')
+_END = re.compile(rb'(?<=\})\](?=,"[a-z])')
+
+
+def read_circuit(
+    document: bytes, *, stored: bool = False, piece_bytes: int = _PIECE_BYTES
+) -> Circuit:
+    """The circuit of a document.
+
+    Args:
+        document: Canonical JSON; other JSON of a circuit is read whole.
+        stored: It comes from this registry's own artifacts, so present limits do not apply.
+        piece_bytes: Size of the parsed pieces.
+
+    Raises:
+        ValidationError: It is not a circuit.
+    """
+    context = STORED if stored else None
+    start = _START.match(document) if len(document) > piece_bytes else None
+    end = _END.search(document, start.end()) if start else None
+    if start is None or end is None:
+        return Circuit.model_validate_json(document, context=context)
+    edges: list[Edge] = []
+    for piece in _pieces(document, start.end(), end.start(), piece_bytes):
+        edges += _EDGES.validate_json(b"[" + piece + b"]")
+    try:
+        rest = json.loads(document[: start.end()] + document[end.start() :])
+    except (ValueError, RecursionError):
+        return Circuit.model_validate_json(document, context=context)  # which reports the problem
+    return Circuit.model_validate({**rest, "edges": edges}, context=context)
+
+
+def _pieces(document: bytes, start: int, end: int, piece_bytes: int) -> Iterator[bytes]:
+    """Parts of a list's inside, cut between its objects."""
+    while start < end:
+        cut = _BETWEEN.search(document, min(start + piece_bytes, end), end)
+        stop = cut.start() if cut else end
+        yield document[start:stop]
+        start = stop + 1

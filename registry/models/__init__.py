@@ -1,0 +1,1 @@
+"""Facts about models before anything is recorded: short names, shapes, their edges."""

@@ -1,0 +1,1 @@
+"""Texts for people and other programs: words, markup, cells, and errors in plain words."""

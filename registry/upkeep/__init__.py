@@ -1,0 +1,1 @@
+"""Maintenance of a registry: updating the graph, finding and repairing damage, backups."""
