@@ -9,12 +9,12 @@ the end of each round and with every answer to a reader:
 - after ``sync`` the graph has exactly the circuits that are not retracted, each complete; after
   ``rebuild`` it has the same, including every property;
 - no reader sees a circuit without all its nodes and edges, unless it is warned of a rebuild; no
-reader
-  sees fewer circuits than before or than recorded, unless it gets a warning or an error;
+  reader sees fewer circuits than before or than recorded, unless it gets a warning or an error;
 - backups made during the round can be restored, with all that was acknowledged before they began;
 - nothing ends with an error, except that the graph or the ledger cannot be used now.
 
     python benchmarks/faults.py [--back-end local|servers] [--minutes 30] [--seed 1] [--out FILE]
+        [--at-least 0]
 
 It prints a line every minute, and at the end a page of Markdown, which ``--out`` writes to a file.
 The exit code is 1 if a check failed. Servers are started as for tests (Java 17, Maven,
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kill-seconds", type=float, default=2.5)
     parser.add_argument("--server-kill-seconds", type=float, default=40.0)
+    parser.add_argument("--at-least", type=int, default=0, help="records to acknowledge, at least")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     plan = Plan(
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.seed,
         kill_seconds=options.kill_seconds,
         server_kill_seconds=options.server_kill_seconds,
+        at_least=options.at_least,
     )
     # A signal from a script acts like Ctrl-C, so that started processes are stopped too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -746,7 +746,7 @@ class Registry(Closing):
         registry.close()
         if not is_empty:
             raise LedgerError(
-                f"{settings.describe()['ledger']} holds records already; restore into a new folder,"
+                f"{settings.describe()['ledger']} already holds records; restore into a new folder,"
                 " or name a new ledger by --ledger"
             )
         return None

@@ -51,7 +51,7 @@ def campaign(folder: Path, back_end: str, *options: str, minutes: float) -> str:
     out = folder / "faults.md"
     done = subprocess.run(
         [sys.executable, FAULTS, "--back-end", back_end, "--minutes", str(minutes),
-         "--kill-seconds", "1.5", "--out", out, *options],
+         "--kill-seconds", "1.5", "--at-least", "1", "--out", out, *options],
         capture_output=True,
         text=True,
         check=False,

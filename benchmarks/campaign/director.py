@@ -50,9 +50,14 @@ def direct(plan: Plan, back_end: BackEnd, say: Say) -> Tally:
     """
     total, draw, clock = Tally(), random.Random(plan.seed), _Clock()
     number = 0
-    while number == 0 or plan.seconds - clock.seconds > plan.round_seconds / 2:
+    while (
+        number == 0
+        or plan.seconds - clock.seconds > plan.round_seconds / 2
+        or total.acknowledged.total() < plan.at_least
+    ):
         number += 1
-        seconds = min(plan.round_seconds, plan.seconds - clock.seconds)
+        left = plan.seconds - clock.seconds
+        seconds = min(plan.round_seconds, left if left > 0 else plan.seconds)
         with (
             tempfile.TemporaryDirectory(prefix="circuits-faults-") as folder,
             back_end.new_registry(Path(folder) / "registry") as variables,

@@ -42,6 +42,8 @@ class Plan:
     Attributes:
         back_end: ``local`` or ``servers``.
         seconds: Maximum total time, including the checks between rounds.
+        at_least: More rounds are run after this time until so many records are acknowledged. On a
+            busy machine writers may be killed before they write.
         seed: Seed of the kills. The state of the processes at a kill also depends on the machine.
         kill_seconds: Mean time between kills of our processes.
         server_kill_seconds: Mean time between kills of servers.
@@ -57,6 +59,7 @@ class Plan:
     seed: int
     kill_seconds: float
     server_kill_seconds: float
+    at_least: int = 0
     round_seconds: float = 300.0
     share_of_checks: float = 0.25
     quiet_seconds: float = 15.0

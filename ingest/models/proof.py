@@ -157,7 +157,6 @@ def require_one_attention(name: str, model: Any) -> None:
 
     This is possible only if the model's own code chooses between kinds of attention (Falcon adds
     ALiBi twice in one of them). If transformers chooses, it offers only complete kinds.
-    one of them). Where transformers chooses, a kind that does less is not offered.
 
     Args:
         name: Name of the model and its architecture.
