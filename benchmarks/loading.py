@@ -16,7 +16,7 @@ root::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -29,7 +29,7 @@ from ingest.models.proof import all_logits
 
 _N_TOKENS = 15
 _REPEATS = 9
-_WRAPPED = 4
+_WRAPPED = 6
 _SHAPES: dict[str, Callable[[], Any]] = {
     "GPT-2 small": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config()),
     "SmolLM2 135M": lambda: transformers.LlamaForCausalLM(
@@ -44,17 +44,14 @@ _SHAPES: dict[str, Callable[[], Any]] = {
 def least_seconds(work: Callable[[], object]) -> float:
     """Smallest time of several runs, after one warm-up run."""
     work()
-    return least_of([work] * _REPEATS)
+    return min(seconds(work) for _ in range(_REPEATS))
 
 
-def least_of(works: Sequence[Callable[[], object]]) -> float:
-    """Seconds of the fastest run."""
-    seconds = []
-    for work in works:
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def seconds(work: Callable[..., object], *arguments: object) -> float:
+    """Time of one run."""
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
 
 
 def without_proofs(model: Any) -> None:
@@ -78,9 +75,9 @@ def main() -> None:
             with torch.no_grad():
                 proofs = 2 * least_seconds(partial(all_logits, model, "benchmark"))
                 prompt = least_seconds(partial(model, tokens))
-            models = [make().to(dtype) for _ in range(2 * _WRAPPED)]
-            before = least_of([partial(without_proofs, one) for one in models[::2]])
-            now = least_of([partial(ingest.models.wrap, one) for one in models[1::2]])
+            pairs = [(make().to(dtype), make().to(dtype)) for _ in range(_WRAPPED)]
+            both = [(seconds(without_proofs, a), seconds(ingest.models.wrap, b)) for a, b in pairs]
+            before, now = (min(times) for times in zip(*both, strict=True))
             print(
                 f"| {name} | {str(dtype).removeprefix('torch.')} | {1e3 * proofs:.0f} | "
                 f"{1e3 * prompt:.0f} | {proofs / prompt:.2f} | {1e3 * (now - before):+.0f} |"

@@ -9,6 +9,9 @@ from typing import Any
 
 __all__ = ["canonical_json", "content_hash", "record_json"]
 
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 _MAX_NESTING = 200
 """Maximum nesting of JSON in a record; pydantic writes at most about 250 levels."""
 
@@ -19,9 +22,7 @@ def canonical_json(value: Any) -> str:
     Raises:
         ValueError: A number is NaN or infinite.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _CANONICAL.encode(value)
 
 
 def content_hash(value: Any) -> str:

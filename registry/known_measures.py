@@ -7,7 +7,8 @@ nothing is known about them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from registry import plugins
@@ -54,11 +55,7 @@ def find_measure(name: str) -> Measure | None:
 
     An exact name has priority over a pattern, and our names over those of other packages.
     """
-    ours = _OURS.get(name) or _by_pattern(name, _OUR_PATTERNS)
-    if ours is not None:
-        return ours
-    known = all_measures()
-    return known.get(name) or _by_pattern(name, known.values())
+    return _ours(name) or _found(name, all_measures())
 
 
 def title_of(name: str) -> str:
@@ -112,6 +109,7 @@ def _outside(
     evaluations: Iterable[Evaluation], outcomes: Iterable[Outcome]
 ) -> Iterator[tuple[Measure, float]]:
     known: dict[str, Measure | None] = {}
+    everything: dict[str, Measure] | None = None
     named = [(one.measure, one.value) for one in evaluations]
     named += [
         (one.metric, value)
@@ -121,10 +119,23 @@ def _outside(
     ]
     for name, value in named:
         if name not in known:
-            known[name] = find_measure(name)
+            if (measure := _ours(name)) is None:
+                everything = all_measures() if everything is None else everything
+                measure = _found(name, everything)
+            known[name] = measure
         measure = known[name]
         if measure is not None and not measure.holds(value):
             yield measure, value
+
+
+@lru_cache(maxsize=1024)
+def _ours(name: str) -> Measure | None:
+    """Our measure of a name; results of thousands of files have the same names."""
+    return _OURS.get(name) or _by_pattern(name, _OUR_PATTERNS)
+
+
+def _found(name: str, known: Mapping[str, Measure]) -> Measure | None:
+    return known.get(name) or _by_pattern(name, known.values())
 
 
 def _by_pattern(name: str, among: Iterable[Measure]) -> Measure | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ingest.formats.base import Imported
-from registry.ledger.base import Ledger
+from registry.ledger.base import Ledger, OutcomeRow
 from registry.records import Edit, Outcome
 
 __all__ = ["KnownOutcomes", "other_edits", "tell_apart"]
@@ -33,16 +33,18 @@ class KnownOutcomes:
 
     def __init__(self, ledger: Ledger, edits: Iterable[str]) -> None:
         asked = list(dict.fromkeys(edits))
-        self._outcomes: dict[str, tuple[Outcome, ...]] = {
-            edit.id: () for edit in ledger.edits(asked)
-        } | dict(ledger.outcomes_of(asked))
+        self._outcomes: dict[str, list[Outcome | OutcomeRow]] = {
+            edit.id: [] for edit in ledger.edits(asked)
+        }
+        for row in ledger.outcome_rows(asked):
+            self._outcomes.setdefault(row.edit, []).append(row)
 
     def __contains__(self, edit: str) -> bool:
         return edit in self._outcomes
 
     def contradict(self, edit: str, outcomes: Sequence[Outcome]) -> bool:
         """Return whether a known result of an edit has another value in ``outcomes``."""
-        known: dict[_Measured, list[Outcome]] = {}
+        known: dict[_Measured, list[Outcome | OutcomeRow]] = {}
         for one in self._outcomes.get(edit, ()):
             known.setdefault(_measured(one), []).append(one)
         # An edit that received both results in an older version keeps both.
@@ -55,9 +57,9 @@ class KnownOutcomes:
     def add(self, edits: Iterable[Edit], outcomes: Iterable[Outcome]) -> None:
         """Add records that will be recorded."""
         for edit in edits:
-            self._outcomes.setdefault(edit.id, ())
+            self._outcomes.setdefault(edit.id, [])
         for one in outcomes:
-            self._outcomes[one.edit] = (*self._outcomes.get(one.edit, ()), one)
+            self._outcomes.setdefault(one.edit, []).append(one)
 
 
 def other_edits(edits: Iterable[Edit], digest: str) -> dict[str, Edit]:
@@ -116,11 +118,11 @@ def _with_others(found: Imported, apart: Mapping[str, Edit]) -> Imported:
 _Measured = tuple[str, str, str | None]
 
 
-def _measured(outcome: Outcome) -> _Measured:
+def _measured(outcome: Outcome | OutcomeRow) -> _Measured:
     return outcome.metric, outcome.protocol, outcome.task
 
 
-def _differ(known: Outcome, given: Outcome) -> bool:
+def _differ(known: Outcome | OutcomeRow, given: Outcome) -> bool:
     if given.protocol in _OF_THE_RUN:
         return False
     sides = ((known.before, given.before), (known.after, given.after))

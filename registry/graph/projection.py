@@ -27,7 +27,6 @@ from registry.graph.large import add_in_parts, remove_most, unfinished
 from registry.graph.looked_up import LookedUp
 from registry.graph.rows import (
     CircuitRows,
-    OutcomeRow,
     Row,
     annotation_row,
     circuit_row,
@@ -38,16 +37,15 @@ from registry.graph.rows import (
     made_rows,
     measured_rows,
     model_row,
-    outcome_row,
     prompt_set_row,
     run_row,
     task_row,
 )
 from registry.graph.schema import PutAside
 from registry.graph.writer import GraphWriter, Part, all_of, chunks, each, reference_parts
-from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger
+from registry.ledger.base import Change, ChangeKind, CircuitEntry, Ledger, OutcomeRow
 from registry.progress import OnProgress
-from registry.records import Circuit, CircuitState, Edit, Outcome
+from registry.records import Circuit, CircuitState, Edit
 
 __all__ = ["RecordSource", "project"]
 
@@ -153,7 +151,7 @@ class _Edits:
     def size(self) -> int:
         return len(self.edits) + len(self.modifies) + len(self.added) + len(self.merged)
 
-    def add(self, edit: Edit, outcomes: Iterable[Outcome], *, is_new: bool) -> None:
+    def add(self, edit: Edit, outcomes: Iterable[OutcomeRow], *, is_new: bool) -> None:
         key = edit.id
         self.edits.append(edit_row(edit))
         self.made.extend(made_rows([edit]))
@@ -162,7 +160,7 @@ class _Edits:
             self.parts[component] = edit.model, local
             self.modifies.append({"edit": key, "component": component})
         self.targets.extend({"edit": key, "circuit": circuit} for circuit in edit.circuits)
-        (self.added if is_new else self.merged).extend(map(outcome_row, outcomes))
+        (self.added if is_new else self.merged).extend(outcomes)
 
 
 _B = TypeVar("_B", _Batch, _Edits)
@@ -375,10 +373,12 @@ class _Projection:
         ledger, most = self._source.ledger, self._store.rows_per_transaction
         known = self._store.present(statements.KNOWN_EDITS, ids)
         for part in chunks(ids, _RECORDS_PER_TRANSACTION):
-            outcomes = ledger.outcomes_of(part)
+            outcomes = defaultdict[str, list[OutcomeRow]](list)
+            for row in ledger.outcome_rows(part):
+                outcomes[row.edit].append(row)
             batch = _Edits()
             for edit in ledger.edits(part):
-                batch.add(edit, outcomes.get(edit.id, ()), is_new=edit.id not in known)
+                batch.add(edit, outcomes[edit.id], is_new=edit.id not in known)
                 if batch.size >= most:
                     yield batch
                     batch = _Edits()

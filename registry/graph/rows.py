@@ -22,7 +22,6 @@ from registry.records import (
     Evaluation,
     Model,
     Node,
-    Outcome,
     PromptSet,
     Run,
     Task,
@@ -45,7 +44,6 @@ __all__ = [
     "made_rows",
     "measured_rows",
     "model_row",
-    "outcome_row",
     "prompt_set_row",
     "run_row",
     "task_row",
@@ -69,19 +67,6 @@ class NodeRow(NamedTuple):
     role: str | None
     position: str | None
     density: float | None
-
-
-class OutcomeRow(NamedTuple):
-    """An outcome of an edit; a tuple like :class:`NodeRow`."""
-
-    id: str
-    edit: str
-    metric: str
-    protocol: str
-    task: str | None
-    before: float | None
-    after: float | None
-    n_prompts: int | None
 
 
 class EdgeRow(NamedTuple):
@@ -357,20 +342,6 @@ def measured_rows(evaluations: Iterable[Evaluation]) -> list[Row]:
 def made_rows(edits: Iterable[Edit]) -> list[Row]:
     """The runs that made edits, for edits that name their run."""
     return [{"edit": edit.id, "run": edit.run} for edit in edits if edit.run]
-
-
-def outcome_row(outcome: Outcome) -> OutcomeRow:
-    """An outcome of an edit."""
-    return OutcomeRow(
-        outcome.id,
-        outcome.edit,
-        outcome.metric,
-        outcome.protocol,
-        outcome.task,
-        outcome.before,
-        outcome.after,
-        outcome.n_prompts,
-    )
 
 
 def _node_row(circuit: str, model: str, node: Node) -> NodeRow:

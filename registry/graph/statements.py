@@ -224,7 +224,7 @@ MATCH (e:Edit {id: row.edit})
 MATCH (c:Component {id: row.component})
 MERGE (e)-[:MODIFIES]->(c)
 """
-# Rows of these are OutcomeRow of registry.graph.rows, by index.
+# Rows of these are OutcomeRow of registry.ledger.base, by index.
 ADD_OUTCOMES = """
 UNWIND $rows AS row
 MATCH (e:Edit {id: row[1]})

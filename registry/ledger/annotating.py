@@ -13,13 +13,11 @@ from sqlalchemy import Column, Connection, RowMapping, Select, delete, insert, s
 
 from registry.errors import NotFound
 from registry.ledger import tables
+from registry.ledger.looking_up import chunks
 from registry.ledger.record_rows import row_from_record
 from registry.records import Annotation
 
 __all__ = ["all_annotations", "take_back", "write_annotations"]
-
-_KEYS_A_STATEMENT = 500
-"""Well below the maximum number of parameters of either database."""
 
 
 def all_annotations(circuit: str | None = None) -> Select[tuple[object, ...]]:
@@ -100,7 +98,7 @@ def _place(row: RowMapping) -> tuple[str, str, str, str]:
 def _require(connection: Connection, kind: str, column: Column[str], keys: Iterable[str]) -> None:
     wanted = set(keys)
     found: set[str] = set()
-    for some in _chunks(wanted):
+    for some in chunks(wanted):
         found.update(connection.execute(select(column).where(column.in_(some))).scalars())
     if missing := wanted - found:
         raise NotFound(kind, min(missing), "what a record refers to is recorded with it or before")
@@ -108,19 +106,13 @@ def _require(connection: Connection, kind: str, column: Column[str], keys: Itera
 
 def _of_circuits(connection: Connection, circuits: Iterable[str]) -> Iterator[RowMapping]:
     table = tables.circuit_annotations
-    for some in _chunks(circuits):
+    for some in chunks(circuits):
         query = select(table).where(table.c.circuit.in_(some))
         yield from connection.execute(query).mappings().all()
 
 
 def _delete(connection: Connection, ids: Iterable[str]) -> None:
-    for some in _chunks(ids):
+    for some in chunks(ids):
         connection.execute(
             delete(tables.circuit_annotations).where(tables.circuit_annotations.c.id.in_(some))
         )
-
-
-def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
-    distinct = list(dict.fromkeys(keys))
-    for start in range(0, len(distinct), _KEYS_A_STATEMENT):
-        yield distinct[start : start + _KEYS_A_STATEMENT]

@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from registry.closing import Closing
 from registry.files.attachments import Attachment, AttachmentOwner
@@ -61,6 +61,7 @@ __all__ = [
     "Life",
     "Made",
     "NewCircuit",
+    "OutcomeRow",
     "Page",
     "PromptSetFilter",
     "Recorded",
@@ -357,6 +358,19 @@ class Made:
     edits: tuple[Edit, ...]
 
 
+class OutcomeRow(NamedTuple):
+    """An outcome of an edit; checking that stored ones are records would take most of the time."""
+
+    id: str
+    edit: str
+    metric: str
+    protocol: str
+    task: str | None
+    before: float | None
+    after: float | None
+    n_prompts: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """One page of a list.
@@ -637,6 +651,10 @@ class Ledger(Closing):
     @abc.abstractmethod
     def outcomes_of(self, edits: Iterable[str]) -> Mapping[str, tuple[Outcome, ...]]:
         """Outcomes of many edits at once, without edits that have none."""
+
+    @abc.abstractmethod
+    def outcome_rows(self, edits: Iterable[str]) -> Iterator[OutcomeRow]:
+        """Outcomes of many edits as tuples, in order of recording for each edit."""
 
     @abc.abstractmethod
     def owner(self, prefix: str) -> tuple[AttachmentOwner, str]:

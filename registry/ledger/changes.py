@@ -17,6 +17,7 @@ from sqlalchemy import Connection, case, delete, func, insert, literal, select
 
 from registry.ledger import tables
 from registry.ledger.base import Change, ChangeKind, Delta, Revision
+from registry.ledger.looking_up import chunks
 
 __all__ = [
     "append_changes",
@@ -29,7 +30,6 @@ __all__ = [
     "projected",
 ]
 
-_KEYS_A_STATEMENT = 500
 
 _PROJECTED = {
     ChangeKind.MODEL: tables.models.c.slug,
@@ -54,7 +54,7 @@ def append_changes(connection: Connection, changes: Iterable[tuple[ChangeKind, s
         return
     number = _new_revision(connection)
     table = tables.changes
-    for name, some in ((k, part) for k, all_ in keys.items() for part in _chunks(all_)):
+    for name, some in ((k, part) for k, all_ in keys.items() for part in chunks(all_)):
         connection.execute(delete(table).where(table.c.kind == name, table.c.key.in_(some)))
         rows = [{"kind": name, "key": key, "revision": number} for key in some]
         connection.execute(insert(table), rows)
@@ -121,8 +121,3 @@ def _new_revision(connection: Connection) -> int:
     row = {"number": number, "token": uuid.uuid4().hex}
     connection.execute(insert(tables.revisions), row)
     return number
-
-
-def _chunks(keys: list[str]) -> Iterable[list[str]]:
-    for start in range(0, len(keys), _KEYS_A_STATEMENT):
-        yield keys[start : start + _KEYS_A_STATEMENT]

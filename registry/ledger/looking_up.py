@@ -42,6 +42,7 @@ from registry.records import Record, SourceFile
 __all__ = [
     "OWNER_TABLES",
     "artifact_addresses",
+    "chunks",
     "circuit_entries",
     "find_circuits",
     "find_edits",
@@ -84,9 +85,15 @@ def records_among(
     keys: Iterable[str],
 ) -> Iterator[R]:
     """The records of a query whose ``column`` is one of ``keys``, read in chunks of keys."""
+    for some in chunks(keys):
+        yield from records(connection, kind, query.where(column.in_(some)))
+
+
+def chunks(keys: Iterable[str]) -> Iterator[list[str]]:
+    """The distinct keys in lists that are short enough for one statement."""
     left = iter(dict.fromkeys(keys))
     while some := list(itertools.islice(left, _KEYS_A_STATEMENT)):
-        yield from records(connection, kind, query.where(column.in_(some)))
+        yield some
 
 
 def resolve(connection: Connection, kind: str, table: Table, prefix: str) -> str:

@@ -24,6 +24,7 @@ from registry.ledger.base import (
     Ledger,
     Life,
     Made,
+    OutcomeRow,
     Page,
     PromptSetFilter,
     Recorded,
@@ -54,6 +55,7 @@ from registry.ledger.lives import beat, interrupt, keep_stages, lives, note_sile
 from registry.ledger.locks import holding_projection
 from registry.ledger.looking_up import (
     artifact_addresses,
+    chunks,
     circuit_entries,
     find_circuits,
     find_edits,
@@ -398,6 +400,17 @@ class SqlLedger(Ledger):
             for one in records_among(connection, Outcome, query, columns.edit, edits):
                 found.setdefault(one.edit, []).append(one)
         return {edit: tuple(outcomes) for edit, outcomes in found.items()}
+
+    @override
+    def outcome_rows(self, edits: Iterable[str]) -> Iterator[OutcomeRow]:
+        columns = tables.outcomes.c
+        query = select(*(columns[name] for name in OutcomeRow._fields)).order_by(
+            columns.recorded_at, columns.position, columns.id
+        )
+        with reading(self._engine) as connection:
+            for some in chunks(edits):
+                rows = connection.execute(query.where(columns.edit.in_(some)))
+                yield from map(OutcomeRow._make, rows)
 
     @override
     def owner(self, prefix: str) -> tuple[AttachmentOwner, str]:

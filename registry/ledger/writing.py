@@ -25,7 +25,7 @@ from registry.ledger.annotating import write_annotations
 from registry.ledger.base import Batch, ChangeKind, NewCircuit, Recorded
 from registry.ledger.changes import append_changes
 from registry.ledger.lives import settle
-from registry.ledger.looking_up import OWNER_TABLES, circuit_entries
+from registry.ledger.looking_up import OWNER_TABLES, chunks, circuit_entries
 from registry.ledger.merging import fill_in, merge_models
 from registry.ledger.record_rows import label_row, record_from_row, row_from_record
 from registry.records import (
@@ -45,9 +45,6 @@ __all__ = ["relabel", "write_batch"]
 
 R = TypeVar("R", bound=Record)
 E = TypeVar("E", Evaluation, Edit)
-
-_KEYS_A_STATEMENT = 500
-"""Well below the maximum number of parameters of either database."""
 
 
 def write_batch(connection: Connection, batch: Batch) -> Recorded:
@@ -400,7 +397,7 @@ def _require(connection: Connection, kind: str, table: Table, keys: Iterable[str
 def _existing(connection: Connection, table: Table, keys: Iterable[str]) -> set[str]:
     key = next(iter(table.primary_key))
     found: set[str] = set()
-    for some in _chunks(keys):
+    for some in chunks(keys):
         found.update(connection.execute(select(key).where(key.in_(some))).scalars())
     return found
 
@@ -408,14 +405,8 @@ def _existing(connection: Connection, table: Table, keys: Iterable[str]) -> set[
 def _rows(
     connection: Connection, table: Table, column: Column[Any], keys: Iterable[str]
 ) -> Iterator[RowMapping]:
-    for some in _chunks(keys):
+    for some in chunks(keys):
         yield from connection.execute(select(table).where(column.in_(some))).mappings().all()
-
-
-def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
-    distinct = list(dict.fromkeys(keys))
-    for start in range(0, len(distinct), _KEYS_A_STATEMENT):
-        yield distinct[start : start + _KEYS_A_STATEMENT]
 
 
 def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

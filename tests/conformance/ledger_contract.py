@@ -18,6 +18,7 @@ from registry.ledger.base import (
     Delta,
     Ledger,
     NewCircuit,
+    OutcomeRow,
     Revision,
 )
 from registry.records import (
@@ -251,6 +252,15 @@ class LedgerContract(RecordingContract, ProvenanceContract):
             key: measured[key] for key in wanted if measured[key]
         }
         assert (ledger.edits([]), dict(ledger.outcomes_of([]))) == ((), {})
+        rows = list(ledger.outcome_rows(asked))
+        read = [one for some in found.values() for one in some]
+        assert sorted((r.edit, r.id, r.metric, r.protocol) for r in rows) == sorted(
+            (one.edit, one.id, one.metric, one.protocol) for one in read
+        )
+        assert [row for row in rows if row.edit == wanted[1]] == [
+            tuple(getattr(one, name) for name in OutcomeRow._fields) for one in found[wanted[1]]
+        ]
+        assert list(ledger.outcome_rows([])) == []
 
     def test_artifacts_are_documents_scores_and_prompts(self, ledger: Ledger) -> None:
         ledger.record(everything())

@@ -3,7 +3,8 @@
 Rounding to half precision hides small differences from a proof: bfloat16 has three digits, and a
 block's output can be smaller than the rounding of the residual stream. So proofs run in float32.
 Weights are widened when their block begins and restored when it ends, so a model needs memory for
-one more block, not three times its own.
+one more block of each kind, not three times its own. Of an embedding only the rows that are looked
+up are widened.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ def widened(model: nn.Module) -> Iterator[None]:
     if not any(is_half(each.dtype) for each in (*model.parameters(), *model.buffers())):
         yield  # checking every block again takes a tenth of the time of a small model's pass
         return
-    at_once = _Widened()
+    spare = _Spare()
+    at_once = _Widened(spare)
     handles = []
     for part in _parts(model, at_once):
-        own = _Widened()
+        own = _Widened(spare)
         handles.append(part.register_forward_pre_hook(own.before))
         handles.append(part.register_forward_hook(own.after, always_call=True))
     try:
@@ -50,14 +52,37 @@ def widened(model: nn.Module) -> Iterator[None]:
         at_once.put_back()
 
 
+class _Spare:
+    """Memory of earlier blocks; new memory for each would take longer than to widen into it."""
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[torch.device, int], list[Tensor]] = {}
+
+    def take(self, narrow: Tensor) -> Tensor:
+        """Return the values in float32."""
+        free = self._free.get((narrow.device, narrow.numel()))
+        if not free:
+            return narrow.to(torch.float32, memory_format=torch.contiguous_format)
+        return free.pop().view(narrow.shape).copy_(narrow)
+
+    def give(self, wide: Tensor) -> None:
+        """Take memory that is no longer used."""
+        self._free.setdefault((wide.device, wide.numel()), []).append(wide)
+
+
 class _Widened:
     """Tensors that are wide at present, with their narrow values."""
 
-    def __init__(self) -> None:
+    def __init__(self, spare: _Spare) -> None:
+        self._spare = spare
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    def before(self, module: nn.Module, arguments: object) -> None:  # noqa: ARG002
-        self.widen([*module.parameters(), *module.buffers()])
+    def before(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        table = _looked_up(module)
+        if table is not None and arguments and not arguments[0].is_floating_point():
+            self._widen_rows(table.weight, arguments[0])
+        else:
+            self.widen([*module.parameters(), *module.buffers()])
 
     def after(self, module: nn.Module, arguments: object, output: Any) -> None:  # noqa: ARG002
         self.put_back()
@@ -66,12 +91,28 @@ class _Widened:
         for tensor in tensors:
             if is_half(tensor.dtype):
                 self._kept.append((tensor, tensor.data))
-                tensor.data = tensor.data.to(torch.float32)
+                tensor.data = self._spare.take(tensor.data)
+
+    def _widen_rows(self, tensor: Tensor, rows: Tensor) -> None:
+        """Widen the rows that a lookup reads; the others get no values."""
+        if is_half(tensor.dtype):
+            narrow, rows = tensor.data, torch.unique(rows)
+            self._kept.append((tensor, narrow))
+            tensor.data = torch.empty_like(narrow, dtype=torch.float32)
+            tensor.data[rows] = narrow[rows].to(torch.float32)
 
     def put_back(self) -> None:
         for tensor, narrow in self._kept:
+            wide = tensor.data
             tensor.data = narrow
+            self._spare.give(wide)
         self._kept.clear()
+
+
+def _looked_up(part: nn.Module) -> nn.Embedding | None:
+    """The embedding that a module, or a bridge around one, is; None for all others."""
+    found = getattr(part, "original_component", part)
+    return found if type(found) is nn.Embedding else None
 
 
 def _parts(module: nn.Module, at_once: _Widened) -> Iterator[nn.Module]:

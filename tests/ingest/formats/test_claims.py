@@ -52,8 +52,12 @@ _JSON = st.recursive(
 @given(data=st.dictionaries(st.text(), _JSON), bom=st.sampled_from(["", "\ufeff", " \n"]))
 def test_the_outer_names_are_those_of_the_object(data: dict[str, Any], bom: str) -> None:
     text = (bom + json.dumps(data, ensure_ascii=False)).encode("utf-8", "surrogatepass")
-    plain = {key for key in data if json.dumps(key, ensure_ascii=False) == f'"{key}"'}
-    assert {key for key in outer_keys(text) if "\\" not in key} == plain
+    assert set(filter(_is_plain, outer_keys(text))) == set(filter(_is_plain, data))
+
+
+def _is_plain(key: str) -> bool:
+    """Whether a key is written without escapes: of a part of a file, others are not decoded."""
+    return json.dumps(key, ensure_ascii=False) == f'"{key}"'
 
 
 @given(data=st.binary(max_size=300))

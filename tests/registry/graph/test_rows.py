@@ -17,7 +17,6 @@ from registry.graph.rows import (
     edit_row,
     evaluation_row,
     model_row,
-    outcome_row,
     prompt_set_row,
     run_row,
 )
@@ -129,10 +128,10 @@ def test_notes_and_errors_of_runs_stay_in_the_ledger() -> None:
 
 
 def test_inner_structure_becomes_json_text() -> None:
-    edit, outcome = examples.edit(examples.circuit(1))
+    edit, _ = examples.edit(examples.circuit(1))
     row = edit_row(edit)
     assert json.loads(row["properties"]["request"]) == dict(edit.request)
     others = (model_row(examples.GPT2), evaluation_row(examples.faithfulness(examples.circuit(1))))
     values = [value for made in (row, *others) for value in made["properties"].values()]
-    for value in (*values, *outcome_row(outcome)):
+    for value in values:
         assert value is None or isinstance(value, (str, int, float, bool))
