@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Unpack
+from typing import IO, TYPE_CHECKING, Any, Unpack
 
 from registry.catalogue import bind, find_query
 from registry.circuits.annotations import check_nodes, full_run_id, node_of
@@ -67,9 +67,11 @@ from registry.records import (
 from registry.rows import Rows
 from registry.settings.file_urls import url_path
 from registry.settings.local import Settings, create_home, load_settings
-from registry.upkeep import backup as backups
-from registry.upkeep.damage import Damage, damaged, mend
 from registry.upkeep.syncing import GraphAccess, refuse_graph_in_use
+
+if TYPE_CHECKING:
+    from registry.upkeep import backup as backups
+    from registry.upkeep.damage import Damage
 
 __all__ = ["Registry", "Status", "StoredCircuit"]
 
@@ -687,6 +689,8 @@ class Registry(Closing):
             StorageError: The file cannot be written. Or an artifact is missing or damaged; with
                 ``skip_damaged`` it is skipped, and the report names it.
         """
+        from registry.upkeep import backup as backups  # no query needs it
+
         return backups.write(Path(path), self._ledger, self._artifacts, skip_damaged=skip_damaged)
 
     @classmethod
@@ -715,6 +719,8 @@ class Registry(Closing):
             StoreRefused: The artifact store is another registry's.
             LedgerError: The existing registry already holds other records.
         """
+        from registry.upkeep import backup as backups
+
         with backups.opened(Path(path)) as backup:
             settings = settings or load_settings(create_home(home))
             registry = cls._restored_before(settings, backup)
@@ -723,7 +729,7 @@ class Registry(Closing):
                     refuse_graph_in_use(settings)
                 registry = cls._filled(settings, backup)
             else:
-                backups.load_artifacts(backup, registry._artifacts)
+                backup.load_artifacts(registry._artifacts)
         if overwrite_graph:
             # The graph may exist already, with changes recorded after the backup.
             registry._project_or_warn(lambda: registry.rebuild(overwrite=True))
@@ -764,8 +770,8 @@ class Registry(Closing):
             where = settings.ledger_in_mark()
             registry._artifacts.claim(backup.registry, ledger.instance, where)
             registry._artifacts.adopt(backup.artifacts)
-            backups.load_artifacts(backup, registry._artifacts)
-            backups.load_ledger(backup, registry._ledger)
+            backup.load_artifacts(registry._artifacts)
+            backup.load_ledger(registry._ledger)
         except BaseException:
             registry.close()
             raise
@@ -778,7 +784,7 @@ class Registry(Closing):
             url = f"sqlite:///{url_path(Path(folder) / 'ledger.sqlite')}"
             migrate_ledger(url)
             with open_ledger(url) as ledger:
-                backups.load_ledger(backup, ledger)
+                backup.load_ledger(ledger)
                 lacking = ledger.artifacts() - backup.artifacts() - {*backup.left_out}
         if lacking:
             raise BadInput(
@@ -800,6 +806,8 @@ class Registry(Closing):
             GraphError: With ``apply`` and without ``sole_copy``: the graph cannot be read, so it is
                 unknown whether the ledger was restored to an older state.
         """
+        from registry.upkeep import backup as backups
+
         if apply and not sole_copy:
             self._refuse_older_state()
         return backups.collect_garbage(
@@ -833,6 +841,8 @@ class Registry(Closing):
             sample: Number of artifacts to read, chosen at random; for the others, only their
                 existence is checked. None reads all.
         """
+        from registry.upkeep.damage import damaged
+
         return list(damaged(self._ledger, self._artifacts, sample=sample))
 
     def mend(self, *sources: Path | str) -> tuple[tuple[Damage, ...], tuple[Damage, ...]]:
@@ -844,6 +854,8 @@ class Registry(Closing):
         Raises:
             BadInput: A source does not exist; a source that cannot be read is logged.
         """
+        from registry.upkeep.damage import mend
+
         mended = mend(self._ledger, self._artifacts, [Path(source) for source in sources])
         self._sync_or_warn()
         return mended

@@ -13,17 +13,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.spec import AbstractFileSystem
 from typing_extensions import override
 
 from registry.closing import Closing
 from registry.credentials import has_stray_password, remember_secrets, scrubbed, shown_place
 from registry.errors import BadInput, StorageError
 from registry.settings.file_urls import read_path
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
 
 __all__ = ["PATIENCE_SECONDS", "FileSystem", "first_line", "open_file_system"]
 
@@ -72,6 +72,8 @@ def open_file_system(url: str, *, patience_seconds: float = PATIENCE_SECONDS) ->
             f"artifacts cannot be stored at {shown_place(url)}: its port is not a number; in a"
             " password, / is written %2F, ? is %3F, # is %23 and : is %3A"
         )
+    import fsspec
+
     caller = _Caller(shown_place(url), patience_seconds)
     try:
         # A new one, because another store of this process may have abandoned the cached one.
@@ -93,7 +95,16 @@ def first_line(error: BaseException) -> str:
 
 
 def _local(path: Path) -> FileSystem:
-    return FileSystem(LocalFileSystem(), path.absolute().as_posix().rstrip("/"), is_local=True)
+    return FileSystem(_LocalFileSystem(), path.absolute().as_posix().rstrip("/"), is_local=True)
+
+
+class _LocalFileSystem:
+    """fsspec's local file system, imported when it is first used: most queries read no file."""
+
+    def __getattr__(self, name: str) -> Any:
+        from fsspec.implementations.local import LocalFileSystem
+
+        return getattr(LocalFileSystem(), name)  # fsspec keeps one instance
 
 
 class _PatientFileSystem:
@@ -127,6 +138,8 @@ class _PatientFileSystem:
 
     def mv(self, source: str, target: str) -> None:
         """Rename a file."""
+        from fsspec.spec import AbstractFileSystem
+
         if type(self._files).mv is not AbstractFileSystem.mv:
             self._caller.ask(self._files.mv, source, target)
             return

@@ -36,8 +36,6 @@ __all__ = [
     "BackupReport",
     "Garbage",
     "collect_garbage",
-    "load_artifacts",
-    "load_ledger",
     "opened",
     "write",
 ]
@@ -95,6 +93,34 @@ class Backup:
         """Addresses of its artifacts."""
         names = self.archive.namelist()
         return frozenset(n.removeprefix(_ARTIFACTS) for n in names if n.startswith(_ARTIFACTS))
+
+    def load_artifacts(self, artifacts: ArtifactStore) -> None:
+        """Store its artifacts; existing ones stay.
+
+        Raises:
+            BadInput: A file's content does not have the hash that names it.
+            StorageError: The artifacts cannot be written.
+        """
+        for name in self.archive.namelist():
+            if name.startswith(_ARTIFACTS):
+                try:
+                    with self.archive.open(name) as file:
+                        artifacts.put_pieces(
+                            name.removeprefix(_ARTIFACTS),
+                            iter(lambda: file.read(_PIECE_BYTES), b""),
+                        )
+                except ArtifactCorrupt as error:
+                    raise BadInput(
+                        f"the backup's file {name} does not have the content it names"
+                    ) from error
+
+    def load_ledger(self, ledger: Ledger) -> None:
+        """Fill an empty ledger with its rows, in one transaction.
+
+        Raises:
+            LedgerError: The ledger already holds records, or cannot store the rows.
+        """
+        ledger.load(_rows(self.archive), digest=self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,35 +271,6 @@ def _hash_of(archive: zipfile.ZipFile, name: str) -> str:
         while piece := file.read(_PIECE_BYTES):
             found.update(piece)
     return found.hexdigest()
-
-
-def load_artifacts(backup: Backup, artifacts: ArtifactStore) -> None:
-    """Store the artifacts of a backup; existing ones stay.
-
-    Raises:
-        BadInput: A file's content does not have the hash that names it.
-        StorageError: The artifacts cannot be written.
-    """
-    for name in backup.archive.namelist():
-        if name.startswith(_ARTIFACTS):
-            try:
-                with backup.archive.open(name) as file:
-                    artifacts.put_pieces(
-                        name.removeprefix(_ARTIFACTS), iter(lambda: file.read(_PIECE_BYTES), b"")
-                    )
-            except ArtifactCorrupt as error:
-                raise BadInput(
-                    f"the backup's file {name} does not have the content it names"
-                ) from error
-
-
-def load_ledger(backup: Backup, ledger: Ledger) -> None:
-    """Fill an empty ledger with a backup's rows, in one transaction.
-
-    Raises:
-        LedgerError: The ledger already holds records, or cannot store the rows.
-    """
-    ledger.load(_rows(backup.archive), digest=backup.digest)
 
 
 def collect_garbage(

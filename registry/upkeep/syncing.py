@@ -11,12 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import GraphError, GraphOutdated, GraphRefused, QueryFailed, QueryTooLarge
 from registry.graph.base import GraphStore
 from registry.graph.open import open_graph, set_embedded_aside
-from registry.graph.projection import RecordSource, project
 from registry.graph.schema import (
     GraphState,
     Marker,
@@ -35,6 +34,9 @@ from registry.ledger.base import Change, Ledger
 from registry.progress import OnProgress
 from registry.rows import Rows
 from registry.settings.local import Settings
+
+if TYPE_CHECKING:
+    from registry.graph.projection import RecordSource
 
 __all__ = ["GraphAccess", "Standing", "refuse_graph_in_use"]
 
@@ -373,6 +375,8 @@ class GraphAccess:
         self, store: GraphStore, changes: Sequence[Change], progress: OnProgress | None
     ) -> list[PutAside]:
         """Project changes; if the engine refuses, find the records that it refuses."""
+        from registry.graph.projection import project  # most queries find nothing to project
+
         try:
             return project(store, changes, self._source, progress=progress)
         except (QueryFailed, QueryTooLarge) as error:

@@ -1,8 +1,9 @@
-"""Freeze a ledger as this version writes it, for later versions to upgrade and use.
+"""Keep a ledger and a bundle as this version writes them, for later versions to read and use.
 
-``make old`` runs ``python -m tests.old.make_old`` at each release and with each new revision. It
-writes ``ledger_REVISION.sql``, the whole database as SQL text, beside this file and never touches
-one that is there: what users have on their disks does not change either.
+``make old`` runs ``python -m tests.old.make_old`` at each release and with each new revision of the
+ledger or version of bundles. It writes ``ledger_REVISION.sql``, the whole database as SQL text, and
+``bundle_VERSION.zip`` into this folder. It never changes existing files, because files of users do
+not change either.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ingest.formats.bundle.writing import VERSIONS
+from registry import Registry
 from registry.files.attachments import Attachment, AttachmentOwner
 from registry.ledger.base import Batch, Ledger, NewCircuit
 from registry.ledger.sql import migrate_ledger, open_ledger
@@ -38,6 +41,7 @@ from registry.records import (
     SourceFile,
     Task,
 )
+from tests.ingest.formats import test_bundle
 
 __all__ = ["fill", "main"]
 
@@ -45,10 +49,11 @@ _FOLDER = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    """Write the frozen ledger of the present revision, unless there is one."""
+    """Write the ledger of the present revision and the newest bundle, unless they exist."""
+    _keep_bundle()
     frozen = _FOLDER / f"ledger_{REVISION}.sql"
     if frozen.exists():
-        sys.stderr.write(f"{frozen.name} is frozen already\n")
+        sys.stderr.write(f"{frozen.name} exists already\n")
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
@@ -59,6 +64,18 @@ def main() -> None:
             # A table that SQLite makes for itself once numbers were drawn, and takes from nobody.
             lines = (line for line in database.iterdump() if "sqlite_sequence" not in line)
             frozen.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _keep_bundle() -> None:
+    number = VERSIONS[-1].rpartition("/")[2]
+    kept = _FOLDER / f"bundle_{number}.zip"
+    if kept.exists():
+        sys.stderr.write(f"{kept.name} exists already\n")
+        return
+    with tempfile.TemporaryDirectory() as folder, Registry.init(Path(folder) / "r") as registry:
+        test_bundle.fill(registry)
+        test_bundle.attach(registry)
+        kept.write_bytes(test_bundle.bundled(registry))
 
 
 def fill(ledger: Ledger, revision: str = REVISION) -> None:

@@ -305,7 +305,7 @@ class TestGraphOutOfReach:
         (home / "graph.kgl").unlink()
         with Registry.open(home) as reopened:
             with monkeypatch.context() as killed:
-                killed.setattr("registry.upkeep.syncing.project", _killed)
+                killed.setattr("registry.graph.projection.project", _killed)
                 with pytest.raises(KeyboardInterrupt):
                     reopened.sync()
             assert reopened.sync() > 0

@@ -513,7 +513,7 @@ class TestRestoring:
 
         registry.backup(tmp_path / "all.zip")
         with monkeypatch.context() as patched:
-            patched.setattr("registry.upkeep.syncing.project", killed)
+            patched.setattr("registry.graph.projection.project", killed)
             with pytest.raises(KeyboardInterrupt):
                 Registry.restore(tmp_path / "all.zip", tmp_path / "new")
         with Registry.restore(tmp_path / "all.zip", tmp_path / "new") as restored:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ingest.exchange.importing import FileOutcome, FileReport, import_files
 from ingest.formats.base import Context, Limits, Said, recognised
 from ingest.formats.bundle.reading import FORMAT
-from ingest.formats.bundle.writing import ARTIFACTS, MANIFEST, RECORDS, gather, write
+from ingest.formats.bundle.writing import ARTIFACTS, MANIFEST, RECORDS, VERSIONS, gather, write
 from registry import Registry
 from registry.errors import BadInput, StorageError
 from registry.ledger.base import Batch, NewCircuit
@@ -37,6 +37,7 @@ from registry.settings.local import create_home, load_settings
 from tests import examples, strategies
 from tests.few import n_examples
 
+_OLD = Path(__file__).parents[2] / "old"
 Change = Callable[[dict[str, bytes]], object]
 
 SCORES, PROMPTS, ROTATION, ORIGINAL = b"scores", b"prompts", b"rotation", b"an original"
@@ -220,6 +221,20 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with Registry.init(tmp_path_factory.mktemp("filled")) as filled:
         fill(filled)
         return bundled(filled)
+
+
+class TestOldBundles:
+    """Files that earlier versions wrote; ``make old`` keeps one of each version."""
+
+    @pytest.mark.parametrize("version", VERSIONS)
+    def test_a_bundle_written_before_is_read_and_written_again_without_change(
+        self, elsewhere: Registry, version: str
+    ) -> None:
+        data = (_OLD / f"bundle_{version.rpartition('/')[2]}.zip").read_bytes()
+        assert _version(data) == version
+        assert take_in(elsewhere, data).outcome is FileOutcome.STORED
+        assert len(elsewhere.circuits()) == 3
+        assert bundled(elsewhere) == data
 
 
 class TestRoundTrip:

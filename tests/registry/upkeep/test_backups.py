@@ -143,7 +143,7 @@ class TestChangedBackups:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr("registry.upkeep.backup.load_artifacts", killed)
+            patched.setattr("registry.upkeep.backup.Backup.load_artifacts", killed)
             with pytest.raises(KeyboardInterrupt):
                 Registry.restore(backup, tmp_path / "new")
         with Registry.open(tmp_path / "new") as unfinished:
