@@ -19,41 +19,24 @@
 // returns tasks: list[map] -- One map a task, by slug: task, n_circuits, effect (mean over circuits;
 //   null where none has signed effects) and magnitude (the same without signs).
 // returns roles: list[string] -- Roles it is known for in these circuits: their own, and annotations.
-// Annotations come as rows of their own, without effects: asking for them at each node takes several
-// times as long.
-CALL {
-  UNWIND $tasks AS slug
-  MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)
-  WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
-    AND ($model IS NULL OR circuit.model = $model)
-    AND ($method IS NULL OR circuit.method = $method)
-  WITH slug, circuit
-  ORDER BY slug, circuit.id
-  MATCH (circuit)-[:HAS_NODE]->(node:Node)-[:INSTANCE_OF]->(part:Component)
-  RETURN part.id AS id, slug, circuit.id AS circuit, circuit.sign = 'helps-positive' AS signed,
-         node.effect AS effect, node.role AS role
-  UNION ALL
-  UNWIND $tasks AS slug
-  MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)<-[:OF]-(later:Annotation)
-  WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
-    AND ($model IS NULL OR circuit.model = $model)
-    AND ($method IS NULL OR circuit.method = $method)
-  MATCH (later)-[:ANNOTATES]->(:Node)-[:INSTANCE_OF]->(part:Component)
-  WITH slug, circuit, part, later
-  ORDER BY slug, circuit.id, part.id, later.role
-  RETURN part.id AS id, slug, circuit.id AS circuit, false AS signed, null AS effect,
-         later.role AS role
-}
 // Nodes of one component at several positions are summed within their circuit.
-WITH id, slug, count(DISTINCT circuit) AS n_circuits,
-     count(DISTINCT CASE WHEN effect IS NOT NULL THEN circuit END) AS n_sized,
-     count(DISTINCT CASE WHEN effect IS NOT NULL AND signed THEN circuit END) AS n_signed,
-     collect(abs(effect)) AS sizes,
-     collect(CASE WHEN signed THEN effect END) AS effects,
-     collect(DISTINCT role) AS roles
+UNWIND $tasks AS slug
+MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)
+WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
+  AND ($model IS NULL OR circuit.model = $model)
+  AND ($method IS NULL OR circuit.method = $method)
+WITH slug, circuit
+ORDER BY slug, circuit.id
+MATCH (circuit)-[:HAS_NODE]->(node:Node)-[:INSTANCE_OF]->(part:Component)
+WITH part.id AS id, slug, count(DISTINCT circuit.id) AS n_circuits,
+     count(DISTINCT CASE WHEN node.effect IS NOT NULL THEN circuit.id END) AS n_sized,
+     count(DISTINCT CASE WHEN node.effect IS NOT NULL AND circuit.sign = 'helps-positive'
+                         THEN circuit.id END) AS n_signed,
+     collect(abs(node.effect)) AS sizes,
+     collect(CASE WHEN circuit.sign = 'helps-positive' THEN node.effect END) AS effects,
+     collect(DISTINCT node.role) AS roles
 ORDER BY id, slug
-WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits,
-     collect(roles) AS roles,
+WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits, collect(roles) AS roles,
      collect({
        task: slug,
        n_circuits: n_circuits,
@@ -63,8 +46,28 @@ WITH id, count(slug) AS n_tasks, sum(n_circuits) AS n_circuits,
                        THEN reduce(total = 0.0, e IN sizes | total + e) / n_sized END
      }) AS tasks
 WHERE n_tasks >= coalesce($min_tasks, size($tasks)) AND n_tasks <= coalesce($max_tasks, n_tasks)
-MATCH (component:Component {id: id})
-RETURN component.model AS model, id AS component, component.kind AS kind, component.layer AS layer,
-       n_tasks, n_circuits, tasks,
-       reduce(known = [], some IN roles | known + [role IN some WHERE NOT role IN known]) AS roles
+WITH collect({id: id, n_tasks: n_tasks, n_circuits: n_circuits, roles: roles, tasks: tasks}) AS found
+// Annotations are few: read once for all components, and not at each node, which takes several times
+// as long.
+CALL {
+  UNWIND $tasks AS slug
+  MATCH (:Task {id: slug})<-[:FOR_TASK]-(circuit:Circuit)<-[:OF]-(later:Annotation)
+  WHERE (circuit.id IN $circuits OR ($circuits IS NULL AND circuit.state = 'active'))
+    AND ($model IS NULL OR circuit.model = $model)
+    AND ($method IS NULL OR circuit.method = $method)
+  MATCH (later)-[:ANNOTATES]->(:Node)-[:INSTANCE_OF]->(part:Component)
+  WITH DISTINCT part.id AS id, later.role AS role
+  ORDER BY id, role
+  RETURN collect({id: id, role: role}) AS said
+}
+UNWIND found AS part
+MATCH (component:Component {id: part.id})
+RETURN component.model AS model, component.id AS component, component.kind AS kind,
+       component.layer AS layer, part.n_tasks AS n_tasks, part.n_circuits AS n_circuits,
+       part.tasks AS tasks,
+       reduce(
+         known = [],
+         some IN part.roles + [[one IN said WHERE one.id = part.id | one.role]]
+         | known + [role IN some WHERE NOT role IN known]
+       ) AS roles
 ORDER BY model, n_tasks DESC, n_circuits DESC, component

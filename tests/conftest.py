@@ -14,7 +14,7 @@ from tests.order import longest_first
 pytest_plugins = ["tests.servers.neo4j", "tests.servers.postgres"]
 
 # An example that takes long says more of what else the machine does than of the code.
-settings.register_profile("no deadline", deadline=None, max_examples=n_examples(100))
+settings.register_profile("no deadline", deadline=None, max_examples=n_examples(50))
 settings.load_profile("no deadline")
 
 

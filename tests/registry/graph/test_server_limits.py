@@ -237,9 +237,11 @@ def test_the_limits_of_the_compose_file_fit_its_heap() -> None:
     heap = megabytes("server.memory.heap.max_size")
     assert megabytes("db.memory.transaction.max") <= 0.6 * heap
     assert megabytes("dbms.memory.transaction.total.max") <= 0.7 * heap
+    assert shipped_settings()["server.jvm.additional"] == "-XX:+ExitOnOutOfMemoryError"
     assert shipped_settings()["dbms.security.allow_csv_import_from_file_urls"] == "false"
 
 
+@pytest.mark.slow("that the file for Docker has the option, and that queries stay below the heap")
 def test_a_server_that_runs_out_of_memory_all_the_same_ends_for_docker_to_start_again(
     shipped: Neo4jProcess,
 ) -> None:
