@@ -159,7 +159,7 @@ def _is_finite(values: Tensor) -> bool:
 
 
 def require_one_attention(name: str, model: Any) -> None:
-    """Refuse a model whose eager attention computes something else; leave eager selected.
+    """Refuse a model whose eager attention computes something else; select eager attention.
 
     A difference is possible only if the model's own code chooses between kinds of attention (Falcon
     adds ALiBi twice in one of them). If transformers chooses, it offers only complete

@@ -206,7 +206,7 @@ class ArtifactStore:
                 the registry if it has one of them.
 
         Raises:
-            StoreRefused: It belongs to another registry, or holds files without a mark.
+            StoreRefused: It belongs to another registry, or has files without a mark.
             StorageError: It cannot be read.
         """
         if self._claimed is None or self._verified:
@@ -348,7 +348,7 @@ class ArtifactStore:
             return _PutFile(address)
 
     def _settle(self, files: Sequence[_PutFile]) -> None:
-        """Rename files once they are on the disk; a power cut leaves no name without content."""
+        """Rename files once they are on the disk; after a power cut, every name has its content."""
         written = [one for one in files if one.unfinished is not None]
         if not written:
             return
@@ -377,7 +377,7 @@ class ArtifactStore:
         """Return an artifact's bytes.
 
         Raises:
-            ArtifactNotFound: There is none of that address.
+            ArtifactNotFound: No artifact has that address.
             ArtifactCorrupt: The file's content has another hash.
             StorageError: It cannot be read.
         """

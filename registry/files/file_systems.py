@@ -108,7 +108,7 @@ class _LocalFileSystem:
 
 
 class _PatientFileSystem:
-    """A file system whose calls always end: with an answer, or with a StorageError."""
+    """A file system in which every call ends, with an answer or with a StorageError."""
 
     def __init__(self, files: AbstractFileSystem, caller: _Caller) -> None:
         self._files = files

@@ -36,7 +36,7 @@ class PromptFile:
         return tuple(sorted(names, key=lambda name: (self.holds_ids(name), *_place(name))))
 
     def holds_ids(self, field: str) -> bool:
-        """Whether a field holds token ids, which only programs read."""
+        """Whether a field has token ids, which people do not read."""
         values = [prompt[field] for prompt in self.prompts if field in prompt]
         return field.endswith(("_id", "_ids")) and all(map(_is_of_numbers, values))
 

@@ -68,7 +68,7 @@ class Prepared:
 def score_by_patching(
     model: Any, anatomy: Anatomy, batch: PromptBatch, metric: Metric, replacement: Replacement
 ) -> BatchEffects:
-    """Patch every edge in turn."""
+    """Patch every edge separately."""
     prepared = prepare_patches(model, anatomy, batch, metric, replacement)
     edges = list(anatomy.space.edges())
     found = patch_edges(model, anatomy, prepared, metric, edges)

@@ -108,7 +108,7 @@ class Ready:
     def replacement(self) -> Replacement:
         """Return what senders write instead; the first time, run the reference prompts if any.
 
-        The model is frozen meanwhile.
+        The model is frozen during this run.
         """
         if self.kept.replacement is None:
             self.kept.replacement = self.inputs.replacement(self.model)

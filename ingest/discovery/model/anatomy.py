@@ -108,8 +108,8 @@ class Anatomy:
     def shows(self, model: Any, hook: str) -> bool:
         """Return whether the model has a hook point of this name.
 
-        Names that were found are remembered: the bridge collects all names again for each question,
-        and this is asked for each of many neurons.
+        Names that were found are remembered, because the bridge collects all names again for each
+        request, and a request is made for each of many neurons.
         """
         if hook not in self._shown and hook in model.hook_dict:
             self._shown.add(hook)
