@@ -1,9 +1,9 @@
 """Measure ablating many sets of parts at once, next to one full forward pass for each set.
 
-Every head and every MLP of a model is ablated alone, on some prompts. This is done in two ways:
-with the residual stream of the clean run and several sets per batch, as jobs do, and with one full
-run for each set. The script checks that both give the same numbers. The model is random, with
-GPT-2's architecture.
+Every head and every MLP of a model is ablated separately, on some prompts. This is done in two
+ways: with the residual stream of the clean run and several sets per batch, as jobs do it, and with
+one full run for each set. The script checks that both give the same numbers. The model is random,
+with GPT-2's architecture.
 
     python benchmarks/ablation_parts.py [--layers 12] [--heads 12] [--width 384] [--prompts 4]
         [--tokens 12] [--device cpu] [--at-least 1.5]

@@ -2,15 +2,16 @@
 
 The graph is synthetic, in circuit-tracer's format: features of 26 layers at 73 tokens, error nodes,
 tokens and logits. Links are random, from earlier to later parts, with weights of very different
-sizes, sorted by target and then by source. A file of 1.7 GB has some 15 million links. A separate
-process imports it into a new registry and prunes it by influence. ``--compact`` omits spaces, so
-that the file has more links; with ``--links-first`` the file is read twice.
+sizes, sorted by target and then by source. A file of 1.7 GB has about 15 million links. A separate
+process imports it into a new registry and prunes it by influence. With ``--compact`` the file has
+no spaces and therefore more links; with ``--links-first`` the file is read twice.
 
     python benchmarks/attribution.py [--bytes 1700000000] [--node-threshold 0.8]
         [--edge-threshold 0.9] [--compact] [--links-first] [--file graph.json] [--limits]
 
-Peak memory is the process's largest resident set and, behind the plus, that of the embedded graph's
-process (Linux). With ``--limits`` the exit code is 1 if the process takes 1 GB or 300 s.
+Peak memory is the process's largest resident set and, after the plus sign, that of the embedded
+graph's process (Linux). With ``--limits`` the exit code is 1 if the process needs more than 1 GB or
+300 s.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from memory import peak_bytes, run_apart
 
 MIB = 2**20
 LAYERS, TOKENS, FEATURES, LOGITS = 26, 73, 22_000, 10
-BYTES_PER_LINK = {False: 113, True: 76}  # of our files, by whether they are compact
+# In the files of this script, by whether a file is compact.
+BYTES_PER_LINK = {False: 113, True: 76}
 ALLOWED_SECONDS = 300.0
 ALLOWED_BYTES = 1_000_000_000
 

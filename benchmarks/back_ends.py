@@ -93,7 +93,7 @@ def running(name: str, *, measured: bool) -> Iterator[BackEnd]:
 
     Args:
         name: One of ``NAMES``.
-        measured: Configure it for speed, not for a quick start.
+        measured: Configure the servers for speed, not for a quick start.
 
     Raises:
         CannotStart: Java or Maven is missing.
@@ -114,7 +114,7 @@ def running(name: str, *, measured: bool) -> Iterator[BackEnd]:
         neo4j.start()
         postgres = PostgresProcess(folder / "postgres")
         stack.callback(postgres.stop)
-        # After a kill it would sync its files one by one, which takes ten seconds.
+        # Without this, it syncs its files one by one after a kill, which takes ten seconds.
         postgres.administer("ALTER SYSTEM SET recovery_init_sync_method = 'syncfs'")
         postgres.administer("SELECT pg_reload_conf()")
         yield Servers(postgres, neo4j)

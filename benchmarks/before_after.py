@@ -6,15 +6,14 @@
 Each PYTHON is the interpreter of an environment in which one version is installed, such as a
 checkout of an earlier commit with its own ``.venv``. Each version fills a separate registry with
 the records of ``benchmarks/many_circuits.py``; the circuits' ids must be the same. Then every
-command runs alternately in a separate process, before, after, before, after, ..., so that other
-load on the machine affects both versions equally. A first run of each fills the caches and is not
-counted.
+command runs in a separate process, alternately with both versions, so that other load on the
+machine affects both equally. The first run with each version fills the caches and is not counted.
 
 A line shows the medians of a command in both versions, in wall and processor seconds (including its
-start and the graph's process), and their ratios, after / before, as the median over the rounds.
-Processor time is more reliable on a busy machine. ``slower`` marks commands that take over 5 % more
-processor time. The first lines show the time of ``circuits --help`` as a multiple of the bare
-interpreter's.
+start and the graph's process). It also shows the median over the rounds of the ratios after /
+before. Processor time is more reliable on a busy machine. ``slower`` marks commands that take over
+5 % more processor time. The first lines show the time of ``circuits --help`` as a multiple of the
+interpreter's time without a program.
 
 ``--only`` runs only commands that contain one of these words; ``--keep`` keeps the registries in a
 folder, or uses existing ones.
@@ -51,7 +50,7 @@ class Version:
     def command(self, arguments: Sequence[str]) -> list[str]:
         """The command line of ``circuits`` with these arguments."""
         home = [] if list(arguments) == ["--help"] else ["--home", str(self.home)]
-        # -P: else the package in the current folder would be taken.
+        # Without -P, a package in the current folder would be used.
         return [self.python, "-P", "-m", "registry", *home, *arguments]
 
     @property
@@ -157,7 +156,7 @@ def show(label: str, before: Sequence[Times], after: Sequence[Times]) -> bool:
 
 
 def show_start(version: Version, rounds: int) -> None:
-    """Print the time of the help as a multiple of the bare interpreter's."""
+    """Print the time of the help as a multiple of the interpreter's time without a program."""
     bare, helping = paired([version.python, "-c", "pass"], version.command(["--help"]), rounds)
     times = [ratio([getattr(one, of) for one in bare], [getattr(one, of) for one in helping])
              for of in ("wall", "processor")]  # fmt: skip

@@ -4,7 +4,7 @@ The registry has 1,000 circuits of 500 edges: ten tasks on GPT-2 small, each wit
 methods on 25 sets of prompts. Faithfulness is recorded for all circuits on their own task, and for
 the circuits of one method on every other task, with random circuits. Each command runs in a
 separate process, on the embedded graph and on Neo4j; the time includes its start. The second column
-is the processor time of the command alone. No command may take more than two seconds, except those
+is the processor time of only the command. No command may take more than two seconds, except those
 that draw random circuits or compare all pairs.
 
     python benchmarks/commands.py [--circuits 1000] [--engines kglite neo4j] [--repeat 3]

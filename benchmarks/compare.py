@@ -2,7 +2,8 @@
 
 Circuits are synthetic: random edges of a model such that some parts are hubs, as in real circuits.
 Sizes are those of GPT-2 small's circuits, and 2 % of all edges of SmolLM2-135M, in which three
-query heads share one key/value head. The time is that of both nulls in ``circuits compare A B``.
+query heads share one key/value head. The time is shown for each of the two nulls of
+``circuits compare A B``.
 
     python benchmarks/compare.py [--edges 100 500 1000] [--draws 1000]
 """

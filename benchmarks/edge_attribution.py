@@ -1,11 +1,11 @@
 """Measure edge attribution compared with the model passes that it needs at least.
 
-The default is SmolLM2-135M (IOI, 32 prompts). The bare passes use the same model object, batch,
-attention and dtype, frozen weights, a gradient to the embeddings, and only the logits of the last
-position. Plain attribution needs two forward passes and one backward pass. Integrated gradients
-with 5 steps need one forward pass, and five forward passes with backward passes. Times are medians
-of alternating runs. Peak memory is the process's resident set; its high-water mark is reset before
-each run (Linux).
+The default is SmolLM2-135M (IOI, 32 prompts). The passes without attribution use the same model
+object, batch, attention and dtype, frozen weights, a gradient to the embeddings, and only the
+logits of the last position. Plain attribution needs two forward passes and one backward pass.
+Integrated gradients with 5 steps need one forward pass, and five forward passes with backward
+passes. Times are medians of alternating runs. Peak memory is the largest resident set of the
+process since the start of the run (Linux).
 
     python benchmarks/edge_attribution.py [--model smollm2] [--prompts 32] [--batch-size 32]
         [--repeat 5] [--profile eap]
@@ -110,7 +110,7 @@ def backward(
 def contenders(
     model: Any, prompts: PromptTensors, size: int
 ) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """The bare passes and the attribution of each method."""
+    """The passes without attribution, and the attribution, of each method."""
 
     def ours(method: Any) -> Callable[[], Any]:
         return lambda: attribute_edges(
@@ -142,7 +142,7 @@ def measured(run: Callable[[], Any], into: Measured) -> None:
 
 
 def peak_mib() -> float:
-    """The resident set's high-water mark; 0 if the system does not give it."""
+    """The largest resident set since the last reset; 0 if the system does not give it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -190,9 +190,8 @@ def main() -> None:
         scores = len(space.senders) * len(space.receivers) * 8 / MIB
         for method, (plain, ours) in runs.items():
             found = Measured(), Measured()
-            for repeat in range(
-                options.repeat + 1
-            ):  # the first run is a warm-up and does not count
+            # The first run is a warm-up and does not count.
+            for repeat in range(options.repeat + 1):
                 for run, into in zip((plain, ours), found, strict=True):
                     measured(run, into if repeat else Measured())
             report(method, *found, changes + scores)

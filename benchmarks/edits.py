@@ -9,8 +9,8 @@ for all records to that for a tenth of them; 1 means linear growth.
 
     python benchmarks/edits.py [--records 21186] [--forms folder file] [--limits]
 
-With ``--limits`` the exit code is 1 if reading takes 1.5 ms for each record, all of it 10 ms, or
-the growth is above 1.5.
+With ``--limits`` the exit code is 1 if reading takes more than 1.5 ms for each record, or the whole
+import more than 10 ms for each record, or if the growth is above 1.5.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def seconds(folder: Path, n_records: int, *, dry_run: bool) -> float:
 
 
 def measure(form: str, n_records: int, within: Path) -> tuple[float, float, float]:
-    """Milliseconds per record to read and to import, and the growth of the latter."""
+    """Milliseconds per record to read and to import, and the growth of the time to import."""
     each = []
     for n in (max(1, n_records // 10), n_records):
         folder = within / f"{form}-{n}"

@@ -11,7 +11,7 @@ outside the circuit carry the corrupt prompt's value.
         [--methods eap-ig-inputs eap] [--controlled eap-ig-inputs]
         [--out faithfulness.csv] [--show FILE]
 
-The defaults take some 40 minutes on one core: a circuit takes three to seven seconds. `--show`
+The defaults take about 40 minutes on one core: a circuit takes three to seven seconds. `--show`
 prints the table of an existing file and measures nothing.
 """
 
@@ -58,7 +58,7 @@ Row = Mapping[str, str | int | float | None]
 
 @dataclass(frozen=True, eq=False)
 class Measuring:
-    """The setting that all circuits are measured in, with the names of its model and task."""
+    """The setting in which all circuits are measured, with the names of its model and task."""
 
     model: str
     task: str

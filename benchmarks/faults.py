@@ -1,17 +1,19 @@
 """Kill our processes and their servers at random times, and check whether anything is lost.
 
 Writers, readers, ``sync``, ``rebuild``, ``backup``, ``gc`` and ``import`` work on one registry at
-the same time. They are killed (SIGKILL) and restarted in turn, and so are PostgreSQL and Neo4j, on
-the same data. Writers log what was acknowledged before they continue. The registry is checked at
-the end of each round and with every answer to a reader:
+the same time. They are killed (SIGKILL) and restarted one after the other. PostgreSQL and Neo4j are
+also killed and restarted, on the same data. Writers log each acknowledged record before they
+continue. The registry is checked at the end of each round and with every answer to a reader:
 
-- what was acknowledged is in the ledger, with its artifacts, and every artifact has its hash;
+- acknowledged records are in the ledger, with their artifacts, and every artifact has its hash;
 - after ``sync`` the graph has exactly the circuits that are not retracted, each complete; after
   ``rebuild`` it has the same, including every property;
 - no reader sees a circuit without all its nodes and edges, unless it is warned of a rebuild; no
   reader sees fewer circuits than before or than recorded, unless it gets a warning or an error;
-- backups made during the round can be restored, with all that was acknowledged before they began;
-- nothing ends with an error, except that the graph or the ledger cannot be used now.
+- backups made during the round can be restored, with all records that were acknowledged before the
+  backup began;
+- no command ends with an error, except with the error that the graph or the ledger cannot be used
+  now.
 
     python benchmarks/faults.py [--back-end local|servers] [--minutes 30] [--seed 1] [--out FILE]
         [--at-least 0]

@@ -1,9 +1,9 @@
 """Measure the graph: the rate of projection, and the times of the named queries.
 
 It measures 100 and 1,000 circuits of 500 edges on each engine. Circuits are synthetic: ten tasks on
-GPT-2 small, with edges such that some components are hubs, as in real circuits, and circuits of one
-task share more. The time of projection is from the outbox to the committed graph, including reading
-and validating each circuit's document; the embedded engine's checkpoint is timed separately.
+GPT-2 small. Some components are hubs, as in real circuits, and circuits of one task share more. The
+time of projection is from the outbox to the committed graph, including reading and validating each
+circuit's document; the embedded engine's checkpoint is timed separately.
 
     python benchmarks/graph.py [--circuits 100 1000] [--engines kglite neo4j] [--repeat 7]
 
@@ -191,7 +191,7 @@ def measure(engine: str, circuits: Sequence[Circuit], repeat: int) -> None:
         owner = Owner(source.ledger.registry_id, source.ledger.instance)
         marker = begin_filling(writer, owner, None)
         if engine == "neo4j":
-            # A new server still compiles; only its steady state counts.
+            # A new server still compiles its code; only times after that count.
             project(writer, source.ledger.changes_since(0).changes[:40], source)
             begin_filling(writer, owner, marker)
         measure_projection(writer, source, len(circuits))

@@ -3,9 +3,9 @@
 For each program and ablation the script prints the area under the ROC curve of each method's
 absolute scores, with the true edges as positives: 1 ranks every true edge before every other edge,
 .5 is chance, and ties count half. The models are tracr's `reverse` and `xproportion`, on all
-prompts of two to four letters. The metric is the position of the output between the ablated model's
-and the whole model's. The last column shows whether `exact` exceeds rounding errors at exactly the
-true edges.
+prompts of two to four letters. The metric is the position of the output between the output of the
+ablated model and that of the whole model. The last column shows whether the scores of `exact`
+exceed rounding errors for exactly the true edges.
 
     python benchmarks/ground_truth.py [--programs reverse xproportion] [--steps 5]
 

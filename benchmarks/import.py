@@ -13,8 +13,8 @@ the process's largest resident set and, after the plus sign, that of the embedde
     python benchmarks/import.py [--shapes gpt2 llama-3-8b] [--marked 0.01] [--repeat 3]
         [--whole csv parquet graphml gv] [--edges 1000000] [--files ioi-eap-ig.json] [--limits]
 
-With ``--limits`` the exit code is 1 if the small one takes 1.5 s, the large one 60 s, or the whole
-one 300 s, or any process 2 GB.
+With ``--limits`` the exit code is 1 if the small graph takes more than 1.5 s, the large one 60 s,
+or the circuit that is imported whole 300 s, or if any process needs more than 2 GB.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def import_apart(path: Path, model: str) -> Measured:
 
 
 def show(name: str, path: Path, runs: list[Measured]) -> None:
-    """One line."""
+    """Print the measurements of one file in one line."""
     seconds = statistics.median(run.seconds for run in runs)
     peak, engine = (
         max(getattr(run, name) for run in runs) for name in ("peak_bytes", "engine_bytes")
@@ -176,7 +176,7 @@ def show(name: str, path: Path, runs: list[Measured]) -> None:
 
 
 def too_much(runs: list[Measured], most_seconds: float) -> bool:
-    """Whether an import exceeds the promised time or memory."""
+    """Whether an import exceeds the allowed time or memory."""
     seconds = statistics.median(run.seconds for run in runs)
     peak = max(max(run.peak_bytes, run.engine_bytes) for run in runs)
     return seconds > most_seconds or peak > ALLOWED_BYTES

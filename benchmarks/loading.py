@@ -5,10 +5,10 @@ after it is wrapped, on half of the cores, while the other half hashes its weigh
 comparison all cores would hash them first. Weights are random, with the shapes of GPT-2 small and
 SmolLM2 135M, in float32 and bfloat16. The prompt has the length of prompts of the task ioi (15
 tokens). A pass reads all weights even for a short prompt, so two passes of three tokens cost about
-as much as two of two.
+as much as two passes of two tokens.
 
-Ratios use the smallest of several times within one run, because machines are noisy. Run it from the
-root::
+Ratios use the smallest of several times within one run, because other load on the machine only adds
+time. Run it from the root::
 
     python benchmarks/loading.py
 """
@@ -55,7 +55,7 @@ def seconds(work: Callable[..., object], *arguments: object) -> float:
 
 
 def without_proofs(model: Any) -> None:
-    """Wrap a model as before logits were compared: its weights are hashed first."""
+    """Wrap a model without comparing logits; its weights are hashed first."""
     digest, same = ingest.models.weights_hash(model), torch.zeros(1, 1)
     with (
         patch("ingest.models.loading.hash_of_tensors", return_value=digest),

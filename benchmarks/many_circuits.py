@@ -2,7 +2,7 @@
 
 There are ten tasks on GPT-2 small. Edges are drawn such that some components are hubs, as in real
 circuits, and circuits of one task share more. Only functions that exist in every version of the
-package are used, so that two versions make the same records, each in its own registry:
+package are used. So two versions make the same records, each in its own registry:
 
     python benchmarks/many_circuits.py HOME [--circuits 1000]
 
@@ -131,7 +131,7 @@ def _measurements(circuit: Circuit, draw: random.Random) -> Iterator[Evaluation]
 
 
 def fill(home: Path, circuits: Sequence[Circuit], others: Sequence[PromptSet | Evaluation]) -> None:
-    """Record everything, and an edit of often used parts."""
+    """Record everything, and an edit of parts that many circuits use."""
     edit = Edit(model=MODEL.slug, editor="ROME", components=("m5", "a9.h6"),
                 circuits=(circuits[0].id,))  # fmt: skip
     outcomes = [

@@ -18,7 +18,7 @@ _SAMPLE_SECONDS = 0.02
 
 
 def peak_bytes(pid: int | str = "self") -> int:
-    """Largest resident set of a process, without memory of its parent from before the start."""
+    """Largest resident set of a process; its parent's memory from before the start is excluded."""
     with contextlib.suppress(OSError):  # the process has ended, or the folder does not exist
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -27,13 +27,14 @@ def peak_bytes(pid: int | str = "self") -> int:
 
 
 def run_apart(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run a script in a separate process; gives its last line of output, read as JSON.
+    """Run a script in a separate process, and return its last line of output, read as JSON.
 
     Args:
         arguments: The script and its arguments.
 
     Returns:
-        With ``engine_bytes``, the largest resident set of a process that it started.
+        The object of the last line. In addition, ``engine_bytes`` is the largest resident set of a
+        process that the script started.
 
     Raises:
         SystemExit: It fails.

@@ -4,17 +4,16 @@ Both circuits of a pair belong to one model, whose senders and receiver ports ha
 (log-normal, so that some are hubs). Circuits of a pair have only these propensities in common.
 Their edges are drawn in three ways:
 
-- ``odds``: each edge independently, with odds that are the product of both propensities; the null
-of
-  degrees is exact. The odds are scaled so that the expected number of edges equals that of the
-  other ways.
+- ``odds``: each edge independently, with odds that are the product of both propensities. For these
+  pairs the null of degrees is exact. The odds are scaled so that the expected number of edges
+  equals that of the other ways.
 - ``weights``: one after the other, without replacement, with that product as weight; this violates
   the assumption of the null of degrees, but not that of the null of hubs.
 - ``uniform``: random edges of the model.
 
-An exact null rejects for at most 5 % of such pairs at .05; it can be fewer, because numbers of
-edges are whole numbers. More means that the null rejects too often. The second table groups the
-pairs drawn by weights by their saturation.
+At .05, an exact null rejects for at most 5 % of such pairs. The share can be smaller, because
+numbers of edges are whole numbers. A larger share means that the null rejects too often. The second
+table groups the pairs that were drawn by weights by their saturation.
 
     python benchmarks/nulls.py [--pairs 200] [--draws 199] [--layers 6] [--heads 8] [--processes 2]
 """
@@ -55,8 +54,8 @@ class Cell:
         how: ``odds``, ``weights`` or ``uniform``.
         spread: Standard deviation of the logarithm of a propensity.
         share: Size of a circuit as a share of the model's edges.
-        shape: Layers and heads a layer.
-        draws: Random circuits for the null of degrees.
+        shape: Number of layers, and of heads in each layer.
+        draws: Number of random circuits for the null of degrees.
     """
 
     how: str

@@ -3,15 +3,15 @@
 Eight processes record circuits of 50 edges one at a time; two others run a named query in a loop. A
 record counts when ``Registry.record`` has returned. "processor ms" is the processor time of a
 record in the writers and their embedded engines; it is more reliable than the rate on a busy
-machine. The last columns give how many changes were still to be projected by ``sync``, and how long
-this took.
+machine. The last columns show how many changes ``sync`` had still to project, and how long this
+took.
 
     python benchmarks/writing.py [--trees . OTHER] [--back-ends local servers] [--rounds 2]
 
-``--trees`` names checkouts whose packages are measured in turn within each round, so that other
-load on the machine affects all of them. This file and its neighbours always come from its own tree.
-To extract a commit, use ``git archive COMMIT | tar -x -C FOLDER``. ``--back-ends local`` needs no
-servers.
+``--trees`` names checkouts whose packages are measured one after the other within each round, so
+that other load on the machine affects all of them. This file and the other files of its folder are
+always those of the tree from which it is started. To extract a commit, use
+``git archive COMMIT | tar -x -C FOLDER``. ``--back-ends local`` needs no servers.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ COLUMNS = (
 
 
 def _rate(times: Sequence[Sequence[float]]) -> float:
-    # Each process has its own clock: its last record ends after the time is up.
+    # Each process is divided by its own time: its last record ends after the given time.
     return sum(len(some) / sum(some) for some in times if some)
 
 
@@ -162,7 +162,7 @@ def _report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
 def measurements(
     back_end: BackEnd, trees: Sequence[Path], load: Load, rounds: int
 ) -> Iterator[tuple[Path, Measured]]:
-    """Measure the trees in turn, for a number of rounds."""
+    """Measure the trees one after the other, for a number of rounds."""
     for _ in range(rounds):
         for tree in trees:
             with (

@@ -63,7 +63,12 @@ def as_tensors(pairs: Sequence[TokenPair]) -> PromptTensors:
 
 
 def judge(bridge: Any, batch_size: int | None = None) -> Judge:
-    """Make a function that gives a TransformerLens ``TransformerBridge``'s verdicts on pairs."""
+    """Make a function that returns a model's verdicts on pairs of prompts.
+
+    Args:
+        bridge: A TransformerLens ``TransformerBridge``.
+        batch_size: Prompts per batch; None: 16.
+    """
 
     def verdicts(pairs: Sequence[TokenPair]) -> list[Verdict]:
         found: dict[int, Verdict] = {}
@@ -102,8 +107,8 @@ def _verdicts(bridge: Any, pairs: Sequence[TokenPair]) -> list[Verdict]:
     tokens = torch.tensor([pair.clean for pair in pairs], device=device)
     with torch.no_grad(), bridge.hooks(fwd_hooks=[("unembed.hook_in", _last_position)]):
         mask = torch.ones_like(tokens)
-        # A cache of keys and values is of no use in one pass, and TransformerLens fills it in
-        # another dtype than the model's (CodeGen).
+        # One pass does not need a cache of keys and values. For CodeGen, TransformerLens also
+        # fills it in a dtype that is not the model's.
         logits = bridge(tokens, attention_mask=mask, use_cache=False)[:, -1]
     best = logits.argmax(-1).tolist()
     return [

@@ -1,11 +1,11 @@
-"""The interface of a job, and the code that runs a job and records its run in any case.
+"""The interface of a job, and the code that runs a job and always records how its run ended.
 
 A job first prepares: it reads its inputs and checks them. Wrong input ends the job here, and
 nothing is recorded. Then the run is recorded as running, and the job computes. Its results are
-stored together with the finished run, artifacts first. A job that fails is recorded as failed with
-its error, a job that is stopped (Ctrl-C, SIGTERM) as interrupted, and neither leaves results. While
-it computes, a thread shows that the run is alive (:mod:`ingest.jobs.heartbeat`), so that a killed
-run is known to be dead (:mod:`registry.lives`).
+stored together with the finished run, artifacts first. A job that fails is recorded as failed, with
+its error. A job that is stopped (Ctrl-C, SIGTERM) is recorded as interrupted. In both cases no
+results are stored. While the job computes, a thread shows that the run is alive
+(:mod:`ingest.jobs.heartbeat`), so that a killed run is known to be dead (:mod:`registry.lives`).
 """
 
 from __future__ import annotations
@@ -55,14 +55,18 @@ _LONGEST_ERROR = 2_000
 
 
 class Configuration(BaseModel):
-    """Base of all jobs' configurations: immutable, closed, finite; recorded with the run."""
+    """Base class of all configurations of jobs; a configuration is recorded with its run.
+
+    A configuration is immutable. Unknown fields, NaN and infinite numbers are refused.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def resolved(self, registry: Registry) -> Self:  # noqa: ARG002
         """Return the configuration with unambiguous names, as the run records it.
 
-        For example, the first digits of a circuit's id, which another circuit may share later.
+        For example, it replaces the first digits of a circuit's id, which another circuit may share
+        later, by the full id.
 
         Raises:
             BadInput, NotFound: A name does not exist, or is ambiguous.
@@ -109,12 +113,12 @@ class FinishedRun:
 class Job(Protocol[C_contra, P]):
     """An object that finds circuits; the module describes the order of its steps.
 
-    ``version`` changes when equal configurations would give different results.
+    ``version`` must change when equal configurations give different results than before.
     """
 
     @property
     def name(self) -> str:
-        """``edge-attribution``."""
+        """Name of the job, such as ``edge-attribution``."""
 
     @property
     def version(self) -> str:
@@ -154,9 +158,10 @@ def run_job(
     """Run a job and record its results, or how it ended.
 
     Raises:
-        BadInput, NotFound, MissingExtra: While preparing: nothing was recorded. Later, like any
-        other error: the run is recorded as failed.
-        MeasureOutOfRange: The job computed a value that its measure cannot have; see above.
+        BadInput, NotFound, MissingExtra: If the error comes from ``prepare``, nothing is recorded.
+            If it comes later, the run is recorded as failed, like after any other error.
+        MeasureOutOfRange: The job computed a value that its measure cannot have; the run is
+            recorded as failed.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run is recorded as interrupted.
     """
     registry.interrupt_dead_runs()
@@ -186,9 +191,9 @@ def finished_runs(
 
     Args:
         job: Only its name and version matter.
-        configuration: Their configuration.
+        configuration: The configuration of the runs.
         registry: The registry of the runs.
-        whatever: A field in which they may differ.
+        whatever: Name of a field in which their configurations may differ.
     """
     wanted = _new_run(job, configuration.resolved(registry))
     which = RunFilter(status=RunStatus.FINISHED, job=wanted.job)
@@ -237,7 +242,7 @@ class _Ending:
         return run
 
     def record(self, status: RunStatus, error: BaseException | None) -> None:
-        """Record the end, unless the run had already finished."""
+        """Record the end, unless the run is already recorded as finished."""
         with _deaf():
             try:
                 if not self._has_finished():
@@ -282,7 +287,7 @@ def _ended(run: Run, status: RunStatus, error: BaseException | None = None) -> R
 
 
 def _with_run(batch: Batch, run: Run) -> Batch:
-    """Return the batch with its run, which all records of the run then name."""
+    """Return the batch with its run; records that name no run then name this one."""
     return replace(
         batch,
         runs=(*batch.runs, run),
@@ -306,7 +311,7 @@ def _stoppable() -> Iterator[None]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Keep a second Ctrl-C from preventing the record of the run's end."""
+    """Ignore a second Ctrl-C or SIGTERM while the run's end is recorded."""
     with _handling((signal.SIGINT, signal.SIGTERM), signal.SIG_IGN):
         yield
 

@@ -1,11 +1,11 @@
 """A campaign: many runs of jobs for one purpose, each recorded separately.
 
-A job stores its results at its end, all or nothing. This is suitable for a minute, but not for an
-hour. A campaign is a plan of runs. Before each run it checks whether a finished run with the same
-configuration is already recorded (:func:`ingest.jobs.base.finished_runs`). So a campaign that was
-stopped in any way continues when it is started again, and a complete campaign does nothing.
-Therefore its configurations must depend only on its own configuration and the record: whole ids,
-lists in a fixed order, no time, no randomness.
+A job stores all its results at its end. This is suitable for a job of one minute, but not for a job
+of one hour. A campaign is a plan of runs. Before each run it checks whether a finished run with the
+same configuration is already recorded (:func:`ingest.jobs.base.finished_runs`). So a campaign that
+was stopped in any way continues when it is started again, and a complete campaign does nothing.
+Therefore the configurations of its runs must depend only on its own configuration and on the
+record: full ids, lists in a fixed order, no time, no randomness.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Account:
 
 @runtime_checkable
 class Campaign(Protocol[C_contra]):
-    """An object that makes runs of jobs; see the module. It has no run itself."""
+    """An object that makes runs of jobs; see the module. It is not recorded as a run itself."""
 
     @property
     def name(self) -> str:
-        """``matrix``."""
+        """Name of the campaign, such as ``matrix``."""
 
     def run(self, configuration: C_contra, registry: Registry, progress: Progress) -> Account:
         """Make the runs that do not exist yet.
@@ -55,7 +55,7 @@ class Campaign(Protocol[C_contra]):
 
         Raises:
             BadInput, NotFound, MissingExtra: The configuration is wrong; nothing was recorded.
-            KeyboardInterrupt: Ctrl-C or SIGTERM; the runs that had finished stay.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; runs that had finished stay recorded.
         """
 
 
@@ -84,8 +84,8 @@ class NumberedRuns:
 
     Args:
         progress: Receives the progress.
-        sizes: Of all runs to come, in order: their kind, and their amount of work relative to
-            others of that kind.
+        sizes: For each run, in order: its kind, and its amount of work relative to other runs of
+            that kind.
     """
 
     def __init__(self, progress: Progress, sizes: Sequence[tuple[str, float]]) -> None:

@@ -48,7 +48,7 @@ MIN_PROMPTS = 8
 
 
 def _read_share(given: Any) -> Any:
-    """Read ``1%`` and ``0.01`` as the number."""
+    """Read the texts ``1%`` and ``0.01`` as the number 0.01."""
     if not isinstance(given, str):
         return given
     try:
@@ -59,7 +59,7 @@ def _read_share(given: Any) -> Any:
 
 
 def _read_batch_size(given: Any) -> Any:
-    """Read ``auto`` as None, and ``8`` as the number."""
+    """Read the text ``auto`` as None, and the text ``8`` as the number 8."""
     if not isinstance(given, str):
         return given
     if given != "auto" and not given.isdecimal():
@@ -68,7 +68,7 @@ def _read_batch_size(given: Any) -> Any:
 
 
 def _at_commas(given: Any) -> Any:
-    """Read ``a,b`` as ``a`` and ``b``, in a list of names without commas."""
+    """Read ``a,b`` as the names ``a`` and ``b``; names have no commas."""
     several = [given] if isinstance(given, str) else given
     if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
         return given
@@ -136,8 +136,8 @@ Choose = Annotated[
         description="top keeps the best edges anywhere, greedy grows from the output.",
     ),
 ]
-# Absolute by default: a first-order estimate often has the wrong sign at the first MLP, through
-# which all paths go (SmolLM2, agreement: faithfulness 0.00 by sign, 0.75 by absolute value).
+# The default is absolute, because a first-order estimate often has the wrong sign at the first MLP,
+# which is on all paths (SmolLM2, agreement: faithfulness 0.00 by sign, 0.75 by absolute value).
 Select = Annotated[
     Literal["absolute", "signed"],
     Field(
@@ -180,7 +180,7 @@ BatchSize = Annotated[
     Field(description="Prompts per batch; default: auto, as many as memory allows."),
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(_at_commas)]
-"""Tasks, or ids: the option is repeated, or has several values with commas."""
+"""Tasks or ids: the option is repeated, or has several values separated by commas."""
 Tags = Annotated[tuple[str, ...], Field(description="Tags of the circuit, if it is new.")]
 Author = Annotated[str | None, Field(description="Author of the circuit, if it is new.")]
 
@@ -189,7 +189,8 @@ def check_method(method: str, steps: int | None, ablation: str) -> None:
     """Refuse a method with options that it cannot use.
 
     Raises:
-        ValueError: Steps without integrated gradients; gradients on prompts that do not run.
+        ValueError: Steps are given for a method without integrated gradients, or the method takes
+            gradients on the corrupt prompts, which the ablation does not run.
     """
     if steps is not None and not method.startswith("eap-ig"):
         raise ValueError(

@@ -1,9 +1,9 @@
 """Files that a job adds to its results: plots, masks, tables, checkpoints.
 
-A file goes into :attr:`ingest.jobs.base.Finding.files`; :func:`ingest.jobs.base.run_job` stores its
-content and attaches it. A plot is never the only record of its numbers: they are recorded as
-effects, scores or evaluations, or stored as a table or tensors with the plot, so that it can be
-drawn again.
+A job puts its files into :attr:`ingest.jobs.base.Finding.files`. :func:`ingest.jobs.base.run_job`
+stores their content and attaches them. A plot must not be the only record of its numbers. They are
+recorded as effects, scores or evaluations, or stored as a table or tensors with the plot, so that
+it can be drawn again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NamedFile:
 
 
 def plot_file(name: str, figure: Figure, says: str, *, of: str | None = None) -> NamedFile:
-    """Make a figure a file; equal figures give equal files.
+    """Write a figure as a file; equal figures give equal files.
 
     Args:
         name: Ends in ``.svg``, ``.png`` or ``.pdf``.
@@ -64,7 +64,7 @@ def plot_file(name: str, figure: Figure, says: str, *, of: str | None = None) ->
 def tensor_file(
     name: str, tensors: Mapping[str, Tensor], says: str, *, of: str | None = None
 ) -> NamedFile:
-    """Make tensors a safetensors file.
+    """Write tensors as a safetensors file.
 
     Args:
         name: Such as ``mask.safetensors``.
@@ -83,7 +83,8 @@ def store_files(
 ) -> list[Attachment]:
     """Store contents, and return the records that attach them.
 
-    If a name already belongs to another content, a part of the content's hash is added to it.
+    If a file with other content already has the name, digits of the content's hash are added to the
+    new name.
 
     Args:
         registry: The registry to store in.

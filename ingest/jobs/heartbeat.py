@@ -1,7 +1,8 @@
 """A thread that shows that a run is alive, and records the stages of its work.
 
-It is independent of the work: torch lets other threads run while it computes. Beats that a busy or
-unavailable ledger does not accept are skipped; the next beat contains more anyway.
+The thread is independent of the work: torch lets other threads run while it computes. If the ledger
+is busy or unavailable and does not accept a beat, the beat is skipped. The next beat contains all
+stages again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 class StageLog:
     """Progress that remembers the stages, and passes everything on to another progress.
 
-    If there are very many stages, the last ones are remembered.
+    Only the last 100 stages are remembered.
 
     Args:
         progress: Also receives the progress.
@@ -101,7 +102,7 @@ def beating(
     finally:
         stopped.set()
         stages.news.set()
-        # Until its last statement is finished: a beat after the run's end would undo the end.
+        # The thread must end first: a beat after the run's end would undo the end.
         thread.join()
         _note(lambda: ledger.keep_stages(run, stages.stages()))
 

@@ -1,10 +1,10 @@
 """The campaign ``matrix``: circuits of several tasks and seeds, each measured on every task.
 
-For every task and seed a run of ``edge-attribution`` finds a circuit, on separate prompts. Then for
-every task and seed a run of ``transfer`` measures, on that task's prompts, the circuits that the
-same seed gave for the other tasks. Each of them, and the task's own circuit, is compared with
-random circuits with its degrees, so any circuit can represent a task later. Several seeds show how
-much two circuits of one task share, which is the most that can be expected of two tasks.
+For every task and seed, a run of ``edge-attribution`` finds a circuit, on separate prompts. Then
+for every task and seed, a run of ``transfer`` measures the circuits that the same seed gave for the
+other tasks, on that task's prompts. Each of these circuits, and the task's own circuit, is compared
+with random circuits of the same degrees. So any circuit can represent a task later. Several seeds
+show how much two circuits of one task share. Circuits of two tasks are not expected to share more.
 
 All circuits have the same size, so that the overlap does not depend on the number of edges.
 """
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 class MatrixConfiguration(AnsweredPrompts, DividedPrompts, Scored, Chosen, PlacedModel, Labelled):
-    """The configuration of the campaign. A model is required, all else has a default."""
+    """The configuration of the campaign. Only the model is required."""
 
     model: ModelName
     tasks: Names = Field(
@@ -121,9 +121,9 @@ class Matrix:
 
         Raises:
             BadInput, NotFound, MissingExtra: The model, a task or a number is wrong; or no task
-            gave a circuit.
-            UnsupportedModel: Raised by the algorithms; finished runs stay.
-            KeyboardInterrupt: Ctrl-C or SIGTERM; finished runs stay.
+                gave a circuit.
+            UnsupportedModel: Raised by the algorithms; finished runs stay recorded.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; finished runs stay recorded.
         """
         asked = configuration.tasks or tuple(all_tasks())
         tasks = tuple(dict.fromkeys(find_task(task).slug for task in asked))
@@ -140,7 +140,7 @@ class _Cell:
     Attributes:
         attribution: Origin of its circuit: ``run``, ``skipped`` (it existed), ``failed``, or None.
         transfer: Origin of the measurements on its prompts, with the same values.
-        problem: Why something failed, or was omitted.
+        problem: The reason why a run failed or was omitted.
     """
 
     task: str
@@ -244,7 +244,7 @@ class _Runs:
             return
         circuits = [entry.id for entry in there]
         options = self._asked.transfer(circuits, prompt_set, cell.seed)
-        # A task that is added later needs only its own circuits measured on the others' prompts.
+        # If a task is added later, only its circuits are missing on the prompts of the other tasks.
         alike = finished_runs(self._measuring, options, self._registry, whatever="circuits")
         measured = {circuit for run in alike for circuit in run.configuration["circuits"]}
         missing = [circuit for circuit in circuits if circuit not in measured]
@@ -274,7 +274,7 @@ class _Runs:
         return outcome
 
     def _require_model(self) -> None:
-        """End here if the model or a number is wrong, because this affects all tasks."""
+        """Raise an error if the model or a number is wrong, because this affects all tasks."""
         if not self._model_fits:
             options = self._asked.attribution(self._cells[0].task, self._asked.seed)
             read_model(options, self._load, self._progress)

@@ -1,7 +1,7 @@
 """Groups of options that several jobs have; a job's configuration uses the groups it needs.
 
-Each option is defined only here or in :mod:`ingest.jobs.fields`. A job with another meaning or
-another default for an option defines it again.
+Each option is defined only here or in :mod:`ingest.jobs.fields`. If an option has another meaning
+or another default in a job, the job defines it again.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LoadedModel(Configuration):
 
 
 class PlacedModel(LoadedModel):
-    """In addition, its revision, and its distribution over devices."""
+    """How a model is loaded, with its revision and its distribution over devices."""
 
     revision: Revision = None
     device_map: DeviceMap = None
@@ -85,7 +85,7 @@ class AnsweredPrompts(Configuration):
 
 
 class DividedPrompts(Configuration):
-    """Only a part of the prompts."""
+    """Options to use only a part of the prompts."""
 
     split: SplitPart = None
     split_seed: SplitSeed = None

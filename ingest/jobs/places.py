@@ -39,7 +39,7 @@ def load_place(place: ModelPlace, progress: Progress) -> Any:
     if found.kind is PlaceKind.FOLDER:
         require_edges(Path(found.source), place.name)  # before the slow import of torch
     on_hub = found.kind is PlaceKind.HUB
-    if on_hub:  # misspelt names end up there too
+    if on_hub:  # misspelt names are searched there too
         progress.stage(f"looking for {place.name} on the hub")
 
     def check(folder: Path) -> None:
@@ -62,13 +62,13 @@ def load_place(place: ModelPlace, progress: Progress) -> Any:
 
 
 class KeptModel:
-    """Loads the first requested model, and returns it again as long as it is requested."""
+    """Keeps the model that was loaded last, and loads again only if another one is requested."""
 
     def __init__(self) -> None:
         self._kept: tuple[ModelPlace, Any] | None = None
 
     def __call__(self, place: ModelPlace, progress: Progress) -> Any:
-        """As :func:`load_place`."""
+        """Return the model of a place; errors as for :func:`load_place`."""
         if self._kept is None or self._kept[0] != place:
             self._kept = None  # two models may not fit into memory
             self._kept = place, load_place(place, progress)

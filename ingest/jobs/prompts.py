@@ -55,7 +55,7 @@ class SourceWishes(SplitWishes, Protocol):
 
     @property
     def file(self) -> Path | None:
-        """Own prompts."""
+        """A file of prompts; None to use the task's prompts."""
 
     @property
     def split_by(self) -> str | None:
@@ -71,7 +71,7 @@ class PromptWishes(Protocol):
 
     @property
     def min_prompts(self) -> int:
-        """The minimum number of prompts, unless fewer are requested."""
+        """The minimum number of kept prompts, unless fewer are requested."""
 
     @property
     def batch_size(self) -> int | None:
@@ -114,8 +114,8 @@ def opening_tokens(bridge: Any, wanted: bool | None) -> tuple[int, ...]:
         wanted: False for none; True for a BOS token even if the tokenizer prepends nothing.
 
     Raises:
-        BadInput: The model has no tokenizer, no BOS token although one is requested, or does not
-            know the token.
+        BadInput: The model has no tokenizer, its tokenizer has no BOS token although one is
+            requested, or the model does not know the token.
     """
     if bridge.tokenizer is None:
         raise BadInput("the model has no tokenizer, so prompts cannot be read; add its files")
@@ -130,10 +130,11 @@ def opening_tokens(bridge: Any, wanted: bool | None) -> tuple[int, ...]:
 
 
 def check_prompts(bridge: Any, source: PromptSource, seed: int, opening: Sequence[int]) -> None:
-    """Read the first prompts, to find faults of a file, or words that the tokenizer splits.
+    """Read all prompts of a file, or the first prompt of a task, to find faults.
 
     Raises:
-        BadInput: A prompt of a file, or the task, does not fit the tokenizer; or one is too long.
+        BadInput: A prompt of a file, or the task, does not fit the tokenizer; or a prompt is too
+            long for the model.
     """
     longest = bridge.cfg.n_ctx
     drawn = source.stream(seed, with_opening(encoder(bridge), opening))
@@ -152,9 +153,9 @@ def check_prompts(bridge: Any, source: PromptSource, seed: int, opening: Sequenc
 def read_reference(
     bridge: Any, path: Path, task: str | None, *, model: str, opening: Sequence[int]
 ) -> tuple[PromptFile, KeptPrompts]:
-    """Return a file of prompts whose clean prompts are a reference, with any answers.
+    """Read a file whose clean prompts are a reference; the model's answers do not matter.
 
-    They belong to ``task`` unless the file names another task.
+    The prompts belong to ``task`` unless the file names another task.
 
     Raises:
         BadInput: The file is malformed, or a prompt of it does not fit the tokenizer.
@@ -207,12 +208,12 @@ def keep_prompts(
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A model's tokenizer as tasks use it: text to token ids, with nothing put around it.
+    """A model's tokenizer as tasks use it: text to token ids, without additional tokens.
 
     Attributes:
         bridge: The model.
-        unknown: The id that its tokenizer gives for a word it does not know; None without one.
-        unknown_text: The same as it is written, such as ``<unk>``.
+        unknown: Id of the tokenizer's token for unknown words; None if it has no such token.
+        unknown_text: The text of this token, such as ``<unk>``.
     """
 
     bridge: Any
@@ -220,11 +221,11 @@ class Encoder:
     unknown_text: str
 
     def __call__(self, text: str) -> Sequence[int]:
-        """Token ids of a text."""
+        """Return the token ids of a text."""
         return token_ids(self.bridge, text)
 
     def misses(self, pair: TokenPair) -> bool:
-        """Whether a word of a pair's prompts is read as the unknown token."""
+        """Return whether a word of a pair's prompts is read as the unknown token."""
         return any(
             self.unknown in ids and self.unknown_text not in text
             for ids, text in ((pair.clean, pair.text.clean), (pair.corrupt, pair.text.corrupt))
@@ -232,10 +233,10 @@ class Encoder:
 
 
 def encoder(bridge: Any) -> Encoder:
-    """The encoder of a model that has a tokenizer."""
+    """Return the encoder of a model that has a tokenizer."""
     tokenizer = bridge.tokenizer
     unknown = getattr(tokenizer, "unk_token_id", None)
-    # A tokenizer of bytes knows every word, and its unknown token is the one of an end (GPT-2).
+    # A tokenizer of bytes knows every word. Its unknown token is the one that ends texts (GPT-2).
     if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         unknown = None
     return Encoder(bridge, unknown, str(getattr(tokenizer, "unk_token", "")))

@@ -33,9 +33,9 @@ _ABLATIONS: dict[Ablation | None, Literal["resample", "mean", "zero"]] = {
     Ablation.ZERO: "zero",
 }
 _ONE_BY_ONE = (Level.EDGE, Level.NODE)
-"""Levels of which single edges and nodes can be patched."""
+"""Levels at which single edges and nodes can be patched."""
 _UNKNOWN = {Level.FEATURE: "the dictionary that they are of is not recorded with it"}
-"""Why parts of a level cannot be ablated at all."""
+"""The reason why parts of a level cannot be ablated at all."""
 _SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_head", "d_vocab", "parallel_attn_mlp")
 
 
@@ -55,7 +55,7 @@ def repeatable_ablation(circuit: Circuit) -> Literal["resample", "mean", "zero"]
     """Return the ablation of a circuit's parts, if patching can repeat it.
 
     Raises:
-        BadInput: It cannot; the text gives the reason.
+        BadInput: Patching cannot repeat it; the text gives the reason.
     """
     found = measurable_ablation(circuit)
     if circuit.sign is not Sign.HELPS_POSITIVE:
@@ -76,7 +76,7 @@ def measurable_ablation(
         levels: Levels of the circuits that the caller can measure.
 
     Raises:
-        BadInput: It cannot; the text gives the reason.
+        BadInput: The circuit cannot be measured again; the text gives the reason.
     """
     name = circuit.id[:12]
     if circuit.level not in levels:
@@ -177,15 +177,15 @@ def load_model(
     """Load a circuit's model as a ``TransformerBridge``.
 
     Args:
-        registry: Knows the model's location when the circuit was found.
-        circuit: Names the model.
-        name: Its current location; None for the same location.
+        registry: It records where the model was when the circuit was found.
+        circuit: A circuit of the model.
+        name: The model's current location; None if it has not moved.
         progress: Receives the progress.
         revision: Branch, tag or commit of ``name`` on the hub.
-        device: Its device.
-        device_map: Its distribution over devices, instead of ``device``.
-        dtype: Type of its weights.
-        load: Loads it, or returns it if it is loaded.
+        device: The model's device.
+        device_map: The model's distribution over devices, instead of ``device``.
+        dtype: Type of the model's weights.
+        load: Loads the model, or returns a model that is loaded already.
 
     Raises:
         NotFound: The model does not exist any more.

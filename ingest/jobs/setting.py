@@ -28,8 +28,8 @@ def setting_of(
         bridge: The model, a TransformerLens ``TransformerBridge``.
         pairs: The prompts.
         ablation: What replaces the outputs of ablated parts.
-        reference: For ``mean``: other pairs, over whose clean prompts the mean is taken; None for
-            those of ``pairs``. Ignored for other ablations.
+        reference: For ``mean``: pairs over whose clean prompts the mean is taken; None for
+            ``pairs``. Ignored for other ablations.
         kv_heads: Key/value heads as the model has them, or one copy per query head.
         batch_size: Prompts per batch; None: as many as memory allows.
 

@@ -85,7 +85,8 @@ class Verification:
         Raises:
             NotFound: The circuit or the model does not exist.
             BadInput: The circuit cannot be patched: its prompts or effects are unknown, its nodes
-                are bound to positions, its metric differs; or the model is not that of the circuit.
+                are bound to positions, or its metric, ablation or signs cannot be repeated.
+            IncompatibleModel: The model is not the model of the circuit.
         """
         circuit = registry.circuit(configuration.circuit).circuit
         ablation = repeatable_ablation(circuit)

@@ -1,7 +1,7 @@
-"""Values of a config.json that no model can have, refused by their keys before anything is built.
+"""Refuses values in a config.json that no model can have, before the model is built.
 
-transformers takes most values as they are. What torch then says of a negative number of positions,
-or of an epsilon that is infinite, names neither the file nor the key.
+transformers accepts most values without a check. If the number of positions is negative, or an
+epsilon is infinite, torch reports an error later, which names neither the file nor the key.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _COUNTS = frozenset(
         "vocab_size", "max_position_embeddings", "n_positions", "max_seq_len",
     }
 )  # fmt: skip
-"""Keys whose value is a number of at least 1, or is left out."""
+"""Keys whose value must be a number of at least 1, if it is given."""
 _LIMITS = frozenset({"time_step_limit"})
 """Keys whose value may be infinite: the upper limit of a state-space model's steps."""
 _TAGGED = "__float__"
-"""How transformers writes a number that JSON has no name for: ``{"__float__": "Infinity"}``."""
+"""Key with which transformers writes a number that JSON cannot: ``{"__float__": "Infinity"}``."""
 
 
 def require_usable_values(name: str, config: Mapping[str, Any]) -> None:
     """Refuse a configuration with a value that no model can have.
 
     Args:
-        name: Of the model.
-        config: What its config.json holds.
+        name: Name of the model.
+        config: The content of its config.json.
 
     Raises:
-        BadInput: A count is below 1, a number is not finite, or ``architectures`` is no list of
-            names; the text names the key.
+        BadInput: A count is below 1, a number is not finite, or ``architectures`` is not a list of
+            names. The text names the key.
     """
     for key, value in _values(config):
         fault = _fault(key, value)
@@ -56,7 +56,7 @@ def require_usable_values(name: str, config: Mapping[str, Any]) -> None:
 
 
 def _values(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every key with its value; keys of a part as ``rope_parameters.rope_theta``, items too."""
+    """Yield every key with its value, also ``rope_parameters.rope_theta`` and items of lists."""
     pending: list[tuple[str, Any]] = list(config.items())[::-1]
     while pending:
         key, value = pending.pop()
@@ -78,7 +78,7 @@ def _number(text: Any) -> Any:
 
 
 def _fault(key: str, value: Any) -> str | None:
-    """Why a model cannot have this value; None where it can."""
+    """Return the reason why a model cannot have this value; None if it can."""
     if key == "architectures":
         return _fault_of_architectures(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -102,5 +102,5 @@ def _fault_of_architectures(value: Any) -> str | None:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # a whole number with hundreds of digits
         return False

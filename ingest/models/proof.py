@@ -1,11 +1,11 @@
 """Proof that a wrapped model computes the same as its authors' own code.
 
 TransformerLens replaces a model's attention and, for many families, reimplements it. If it does not
-know a setting, it silently changes the model. So the logits of a short prompt are computed before
-and after wrapping, at all positions, and a model with different logits is refused. A model of half
-precision is compared in float32, where rounding hides no difference. Most omitted settings change
-the second token already; later effects are found once the prompts are known
-(:mod:`ingest.discovery.model.wrapping`).
+know a setting of the model, it changes the model without a warning. So the logits of a short prompt
+are computed before and after wrapping, at all positions, and a model with different logits is
+refused. A model of half precision is compared in float32, where rounding hides no difference. Most
+omitted settings already change the logits at the second token. Effects on later tokens are found
+when the prompts are known (:mod:`ingest.discovery.model.wrapping`).
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ __all__ = [
 ]
 
 _MOST_WORDS = 4_096
-"""A vocabulary is a third of a small model's weights, and all logits are computed alike."""
+"""Number of words whose logits are compared. All logits are computed in the same way, and the
+vocabulary is a third of a small model's weights."""
 _ROUNDING_STEPS = 16
-"""Also allowed, relative to the largest logit: for logits without spread, of one word or equal."""
+"""Difference that is allowed in addition, in rounding steps of the largest logit. It is needed for
+logits without spread: those of a single word, or equal logits."""
 _TOLERANCE = 1e-4
 """Largest allowed difference, in standard deviations of the logits. Correct families stay below
 1e-5 in float32; an omitted part causes 1e-2 and more."""
@@ -47,8 +49,8 @@ _TOLERANCE = 1e-4
 def all_logits(model: Any, name: str) -> Tensor:
     """Return logits of one short prompt at all positions, ``[pos, word]``, float32 or wider.
 
-    Of a large vocabulary only some thousands of words at equal distances are computed, if an
-    ``nn.Linear`` computes the logits.
+    If the vocabulary is large and an ``nn.Linear`` computes the logits, only some thousands of
+    words at equal distances are computed.
 
     Args:
         model: A causal language model of transformers, or a bridge around one.
@@ -75,11 +77,12 @@ def require_running(bridge: Any, name: str) -> None:
     half precision does not fail.
 
     Args:
-        bridge: Around the model.
-        name: Of the model and its architecture.
+        bridge: A TransformerLens ``TransformerBridge``.
+        name: Name of the model and its architecture.
 
     Raises:
-        UnsupportedModel: It fails; the text says in which part.
+        UnsupportedModel: It fails; the text names the part.
+        BadInput: It has no positions.
     """
     plain = bridge.original_model
     tokens = _short_prompt(plain, name)
@@ -89,7 +92,7 @@ def require_running(bridge: Any, name: str) -> None:
 
 
 def _short_prompt(model: Any, name: str) -> Tensor:
-    """Token ids of one prompt of three tokens, or fewer where the model has fewer positions."""
+    """Return token ids of a prompt of three tokens, or fewer if the model has fewer positions."""
     weight = model.get_input_embeddings().weight
     longest = getattr(model.config, "max_position_embeddings", None)
     longest = SHORT if longest is None else longest
@@ -104,7 +107,7 @@ def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
 
 
 class NotFinite(UnsupportedModel):
-    """A model with a weight or a logit that is no finite number; its family is not the reason."""
+    """A model has a weight or a logit that is not finite; its family is not the reason."""
 
 
 def require_finite(name: str, weight: str | None) -> None:
@@ -142,7 +145,10 @@ def require_finite_logits(name: str, model: Any, logits: Tensor) -> None:
 
 
 def _is_finite(values: Tensor) -> bool:
-    """Return whether all values are finite; first by their sum, in a twentieth of the time."""
+    """Return whether all values are finite.
+
+    The sum is tested first, which takes a twentieth of the time.
+    """
     if not values.is_floating_point() or values.is_meta:
         return True
     if values.dtype.itemsize == 1:
@@ -153,10 +159,11 @@ def _is_finite(values: Tensor) -> bool:
 
 
 def require_one_attention(name: str, model: Any) -> None:
-    """Refuse a model whose eager attention computes something else; leave eager selected.
+    """Refuse a model whose eager attention computes something else; select eager attention.
 
-    This is possible only if the model's own code chooses between kinds of attention (Falcon adds
-    ALiBi twice in one of them). If transformers chooses, it offers only complete kinds.
+    A difference is possible only if the model's own code chooses between kinds of attention (Falcon
+    adds ALiBi twice in one of them). If transformers chooses, it offers only complete
+    implementations.
 
     Args:
         name: Name of the model and its architecture.
@@ -207,15 +214,15 @@ def _some_words(model: Any) -> Iterator[None]:
     """Let a model compute the logits of only some words."""
     head = model.get_output_embeddings()
     head = getattr(head, "original_component", head)
-    # Weights that wait on a disk are on the device "meta" and loaded whole.
+    # Weights that are still on a disk have the device "meta" and are loaded completely.
     if type(head) is not nn.Linear or head.weight.is_meta or len(head.weight) <= _MOST_WORDS:
         yield
         return
     weight, bias = head.weight, head.bias
     step = -(-len(weight) // _MOST_WORDS)
     kept = None if bias is None else bias.data
-    # The weight may also be the embedding's, which stays whole. TransformerLens gives a separate
-    # bias to a head without bias, and this is not a parameter.
+    # The embedding may have the same weight, and keeps all of it. TransformerLens gives a separate
+    # bias to a head without bias; it is not a parameter.
     head.weight = nn.Parameter(weight.detach()[::step], requires_grad=False)
     if bias is not None:
         bias.data = kept[::step]

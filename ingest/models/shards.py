@@ -1,7 +1,7 @@
-"""The index of a model's several weight files: which files it names, and that they are its own.
+"""Checks the index of a model with several weight files: it must name only files of the model.
 
-transformers opens whatever file an index names, also one of another folder: a model would then have
-weights that neither its folder nor its name tells of.
+transformers opens every file that an index names, also files of another folder. Such a model would
+have weights that are not in its folder.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from registry.errors import BadInput
 __all__ = ["require_own_files"]
 
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
-"""What transformers reads first, each before its index of several files."""
+"""Single files of weights, in the order in which transformers looks for them; each is read instead
+of the index of the same name."""
 
 
 def require_own_files(name: str, folder: Path, named: Any = None) -> None:
     """Refuse a model whose index is malformed or names files outside its folder.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         folder: Its folder, which may have no index.
-        named: The file of weights, or index, that its config.json names (``transformers_weights``).
+        named: The file of weights, or the index, that its config.json names
+            (``transformers_weights``).
 
     Raises:
-        BadInput: The index that transformers would read is such; the text names the index.
+        BadInput: The index that transformers would read has such a fault. The text names the index.
     """
     index = _index(folder, named)
     fault = None if index is None else _fault(index)
@@ -37,7 +39,7 @@ def require_own_files(name: str, folder: Path, named: Any = None) -> None:
 
 
 def _index(folder: Path, named: Any) -> Path | None:
-    """The index that transformers would read; None where it reads none."""
+    """Return the index that transformers would read; None if it reads no index."""
     if isinstance(named, str):  # transformers itself refuses one outside the folder
         index = folder / named
         return index if named.endswith(".index.json") and index.is_file() else None
@@ -51,7 +53,7 @@ def _index(folder: Path, named: Any) -> Path | None:
 
 
 def _fault(index: Path) -> str | None:
-    """What is wrong with an index; None where nothing is."""
+    """Return the fault of an index; None if it has no fault."""
     try:
         found = json.loads(index.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -77,7 +79,7 @@ def _fault_of_files(weights: Mapping[str, Any]) -> str | None:
 
 
 def _leads_outside(file: str) -> bool:
-    """Whether a name leads out of its folder, on any system."""
+    """Return whether a name leads to another folder, on any operating system."""
     return any(
         path.is_absolute() or path.drive or path.root or ".." in path.parts
         for path in (PurePosixPath(file), PureWindowsPath(file))

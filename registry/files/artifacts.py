@@ -1,8 +1,8 @@
-"""Immutable files named by their SHA-256, in a folder or anywhere fsspec reaches.
+"""Immutable files named by their SHA-256, in a folder or any place that fsspec can use.
 
-``ab/cdef...`` holds the bytes whose hash is ``abcdef...``. A file is written under a temporary
-name and renamed when it is complete, so every file named by a hash has that hash. Reading checks it
-nevertheless, because disks and people change files.
+``ab/cdef...`` has the bytes whose hash is ``abcdef...``. A file is written under a temporary name
+and renamed when it is complete, so every file named by a hash has that hash. Reading checks it
+again, because disks and people change files.
 
 A store belongs to one registry: ``registry.json`` names the registry, and the ledgers (the
 registry's and its restored copies') that store files here. It is written before the first file.
@@ -49,7 +49,8 @@ _UNKNOWN_COPIES = "copies-from-before-there-were-marks"
 _MOST_OF_A_MARK = 1 << 20
 _PIECE_BYTES = 1 << 20
 _FILES_AT_ONCE = 8
-"""If several threads wait for a disk at once, it writes their files together."""
+"""Number of files written at the same time. If several threads wait for a disk, it writes their
+files together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class FilesBeingPut:
         """Wait until all are stored and durable, and return their addresses in order.
 
         Raises:
-            StorageError: As for :meth:`ArtifactStore.put_file`; none or some are stored then.
+            StorageError: As for :meth:`ArtifactStore.put_file`; then none or only some are stored.
         """
         files = [one.result() for one in self._futures]
         self._settle(files)
@@ -167,7 +168,7 @@ class ArtifactStore:
         """The owner of the store by its mark; None without a mark.
 
         Raises:
-            StoreRefused: There is a file of the mark's name that is not a mark.
+            StoreRefused: The file with the name of the mark is not a mark.
             StorageError: It cannot be read.
         """
         try:
@@ -201,10 +202,11 @@ class ArtifactStore:
         """Check that the store belongs to the claiming registry, or is empty; changes nothing.
 
         Args:
-            known: Addresses by which a store without a mark is recognised as the registry's.
+            known: Returns addresses of the registry's artifacts. A store without a mark belongs to
+                the registry if it has one of them.
 
         Raises:
-            StoreRefused: It belongs to another registry, or holds files without a mark.
+            StoreRefused: It belongs to another registry, or has files without a mark.
             StorageError: It cannot be read.
         """
         if self._claimed is None or self._verified:
@@ -298,7 +300,7 @@ class ArtifactStore:
 
         Raises:
             StorageError: The disk is full, permission is missing, or the place does not answer;
-                no file with the address exists then.
+                then no file with the address exists.
         """
         address = hashlib.sha256(data).hexdigest()
         self._store(address, len(data), lambda target: _write_all(target, data))
@@ -346,7 +348,7 @@ class ArtifactStore:
             return _PutFile(address)
 
     def _settle(self, files: Sequence[_PutFile]) -> None:
-        """Rename files once they are on the disk; a power cut leaves no name without content."""
+        """Rename files once they are on the disk; after a power cut, every name has its content."""
         written = [one for one in files if one.unfinished is not None]
         if not written:
             return
@@ -375,7 +377,7 @@ class ArtifactStore:
         """Return an artifact's bytes.
 
         Raises:
-            ArtifactNotFound: There is none of that address.
+            ArtifactNotFound: No artifact has that address.
             ArtifactCorrupt: The file's content has another hash.
             StorageError: It cannot be read.
         """
@@ -485,7 +487,8 @@ class ArtifactStore:
         if self._local and os.path.lexists(path):
             if os.path.exists(path) and not os.path.isfile(path):
                 raise ArtifactCorrupt(f"{path} is not a regular file; move it away")
-            # Whoever made the folder may have placed the link, to let others read a secret file.
+            # The person who made the folder may have put the link there, so that a secret file is
+            # read.
             inside = os.path.join(os.path.realpath(self._root), "")
             if not os.path.realpath(path).startswith(inside):
                 raise ArtifactCorrupt(f"{path} is a link out of the artifacts; move it away")
@@ -500,9 +503,9 @@ class ArtifactStore:
                 self._write_whole(target, write)
 
     def _is_kept(self, target: str, address: str, size: int | None) -> bool:
-        """Return whether the file is there and undamaged; if so, its age is reset.
+        """Return whether the file exists and is undamaged; if so, its age is reset.
 
-        Putting the content again is the way to repair a damaged file.
+        A damaged file is repaired by storing its content again.
         """
         is_file = os.path.isfile if self._local else self._files.isfile
         if not (is_file(target) and self._holds(target, address, size)):
@@ -543,7 +546,7 @@ class ArtifactStore:
 
     def _created(self, path: str) -> IO[bytes]:
         """Open a new file."""
-        if self._local:  # fsspec takes four times as long, which counts for many small files
+        if self._local:  # fsspec takes four times as long, which matters for many small files
             return _in_a_folder(path, lambda: open(path, "xb"))
         opened: IO[bytes] = self._files.open(path, "wb")
         return opened

@@ -228,7 +228,7 @@ def described(
 ) -> Attachment:
     """The record of a file to be attached, checked before its content is stored.
 
-    The size and hash are those of an empty file.
+    Its size and hash are those of an empty file until the content is stored.
 
     Raises:
         BadInput: It is not a regular file; the name is not a plain file name, or is not given and
@@ -292,9 +292,9 @@ def media_type_of(name: str) -> str:
 
 
 def named_apart(ledger: Ledger, attachments: Sequence[Attachment]) -> list[Attachment]:
-    """Attachments of another registry under names that are free here or have the same content.
+    """New attachments, renamed if their owner already has a different file of that name.
 
-    If the owner has another file of a name, the new one gets :func:`other_name`.
+    Such an attachment gets :func:`other_name`. The others keep their names.
     """
     if not attachments:
         return []
@@ -308,8 +308,8 @@ def named_apart(ledger: Ledger, attachments: Sequence[Attachment]) -> list[Attac
 def other_name(attachment: Attachment) -> Attachment:
     """The same content under a unique name: ``plot-3f9a02c4.png``.
 
-    For imports into an owner that has another file of that name. The digits are the hash's, so
-    repeating the import gives the same name.
+    This is used if the owner has a different file of that name. The digits are those of the
+    content's hash, so repeating an import gives the same name.
     """
     stem, dot, ending = attachment.name.rpartition(".")
     if not dot:
@@ -318,7 +318,7 @@ def other_name(attachment: Attachment) -> Attachment:
     while True:
         try:
             return Attachment.model_validate({**attachment.model_dump(), "name": f"{stem}{mark}"})
-        except ValueError:  # too long with these digits
+        except ValueError:  # the name is too long with these digits
             if not stem:
                 raise
             stem = stem[:-1].rstrip()

@@ -1,7 +1,7 @@
 """Circuits read from their artifacts: canonical JSON, parsed in pieces.
 
-:attr:`registry.records.Circuit.document` writes it. If pydantic gets a whole document, it holds a
-tree of the document in addition to the records, twice as large as these.
+:attr:`registry.records.Circuit.document` writes the JSON. If pydantic parses a whole document, it
+keeps a tree of the document in memory in addition to the records, twice as large as the records.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["read_circuit"]
 _PIECE_BYTES = 1 << 20
 _EDGES = TypeAdapter(list[Edge])
 _START = re.compile(rb'\{(?:"ablation":"[a-z]+",)?"edges":\[(?=\{)')
-# In compact JSON a quote within a text is escaped, and a closing quote is followed by a mark.
-# Therefore neither of these can be in a text, or begin in a text.
+# In compact JSON, a quote within a text is escaped, and a closing quote is followed by punctuation.
+# Therefore neither of these patterns can match in a text, or begin in a text.
 _BETWEEN = re.compile(rb'(?<=\}),(?=\{"[a-z])')
 _END = re.compile(rb'(?<=\})\](?=,"[a-z])')
 
@@ -32,8 +32,8 @@ def read_circuit(
     """The circuit of a document.
 
     Args:
-        document: Canonical JSON; other JSON of a circuit is read whole.
-        stored: It comes from this registry's own artifacts, so present limits do not apply.
+        document: Canonical JSON. Other JSON of a circuit is read at once, not in pieces.
+        stored: The document comes from this registry's artifacts, so present limits do not apply.
         piece_bytes: Size of the parsed pieces.
 
     Raises:

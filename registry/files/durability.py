@@ -30,8 +30,9 @@ def sync_folder(folder: str) -> None:
 def sync_file_system(folder: str) -> None:
     """Make all writes to the file system of a folder durable, names and contents.
 
-    Waiting once for thousands of files takes as long as for a few. It uses ``syncfs`` of Linux,
-    which Python does not offer. Kernels before 5.8 do not report a failing disk.
+    Waiting once for thousands of files takes as long as waiting for a few files. The function uses
+    ``syncfs`` of Linux, which Python does not offer. Kernels before 5.8 do not report a failing
+    disk.
 
     Raises:
         OSError: The disk fails.

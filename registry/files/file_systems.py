@@ -1,8 +1,8 @@
-"""The file system of the artifacts: a local folder, or any place that fsspec reaches.
+"""The file system of the artifacts: a local folder, or any place that fsspec can use.
 
-A remote place is called in a separate thread, and the call is abandoned if it does not answer: a
-server that accepts a connection and then sends nothing would otherwise block a command forever. The
-limit applies to each call; a large file is read and written in pieces, with the limit for each.
+A remote place is called in a separate thread, and the call is abandoned if it does not answer.
+Otherwise a server that accepts a connection and then sends nothing would block a command forever.
+The limit applies to each call; a large file is read and written in pieces, with the limit for each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 60.0
 """Maximum time of a remote place for one request, or one piece of a file."""
 
 _LISTING = 10
-"""Factor for a listing, which is one call for any number of pages."""
+"""Factor of the time limit for a listing, which is one call for any number of pages."""
 _SLOWEST_BYTES_PER_SECOND = 100_000
 _PIECE_BYTES = 1 << 20
 _FOLDER_URL = re.compile(r"(?:file|local)://")
@@ -84,7 +84,7 @@ def open_file_system(url: str, *, patience_seconds: float = PATIENCE_SECONDS) ->
         raise BadInput(
             f"artifacts cannot be stored at {shown_place(url)}: {first_line(error)}"
         ) from error
-    except Exception as error:  # a backend that connects at once, with its own errors
+    except Exception as error:  # some backends connect at once, and have their own errors
         raise StorageError(f"no answer from {shown_place(url)}: {first_line(error)}") from error
     return FileSystem(_PatientFileSystem(files, caller), str(root).rstrip("/"), is_local=False)
 
@@ -108,7 +108,7 @@ class _LocalFileSystem:
 
 
 class _PatientFileSystem:
-    """A file system whose calls always end: with an answer, or with a StorageError."""
+    """A file system in which every call ends, with an answer or with a StorageError."""
 
     def __init__(self, files: AbstractFileSystem, caller: _Caller) -> None:
         self._files = files
@@ -155,7 +155,7 @@ class _PatientFile(Closing):
     def __init__(self, file: Any, caller: _Caller) -> None:
         self._file = file
         self._caller = caller
-        # The amount that a backend collects before it sends it, within one call.
+        # A backend collects this amount before it sends it, within one call.
         self._n_bytes = int(getattr(file, "blocksize", None) or 0)
 
     def read(self, size: int = -1) -> bytes:
@@ -197,7 +197,7 @@ class _Caller:
     """Calls functions one after the other in a thread, with a time limit for each.
 
     An abandoned call still uses the connection, so no other call is made after it. The thread does
-    not keep the program from ending.
+    not prevent the program from ending.
     """
 
     def __init__(self, place: str, patience_seconds: float) -> None:

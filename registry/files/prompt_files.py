@@ -1,8 +1,8 @@
 """Files of prompts, as jobs and imports store them, with any fields for each prompt.
 
-JSON Lines: a header, an object with the name of the ``format``, and one object for each prompt. The
-format determines the fields: texts, answers, token ids, labels. The header has the facts about all
-prompts, such as the part of a split.
+Such a file is JSON Lines: a header, which is an object with the name of the ``format``, and one
+object for each prompt. The format determines the fields: texts, answers, token ids, labels. The
+header has the facts about all prompts, such as the part of a split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class PromptFile:
 
     Attributes:
         header: Facts about all prompts; empty if the file has no header.
-        prompts: The fields of each, in the order of the file.
+        prompts: The fields of each prompt, in the order of the file.
     """
 
     header: Mapping[str, Any]
@@ -36,7 +36,7 @@ class PromptFile:
         return tuple(sorted(names, key=lambda name: (self.holds_ids(name), *_place(name))))
 
     def holds_ids(self, field: str) -> bool:
-        """Whether a field holds token ids, which only programs read."""
+        """Whether a field has token ids, which people do not read."""
         values = [prompt[field] for prompt in self.prompts if field in prompt]
         return field.endswith(("_id", "_ids")) and all(map(_is_of_numbers, values))
 

@@ -35,6 +35,7 @@ class Inputs:
         anatomy: Anatomy of the model.
         ablation: What senders write instead.
         size: Prompts per batch; None: as memory allows, beginning with ``start``.
+        start: Prompts in the first batch; ``size`` if it is given.
     """
 
     prompts: PromptPairs
@@ -59,7 +60,7 @@ class Inputs:
         *,
         start: int | None = None,
     ) -> None:
-        """Call ``work`` on batches that cover all prompts; see :func:`..prompts.each_batch`."""
+        """Call ``work`` on batches that cover all prompts; see :func:`..batches.each_batch`."""
         each_batch(
             self.prompts,
             self.anatomy.device,

@@ -1,7 +1,7 @@
 """Replacing chosen parts of many runs at once: the numbers, the positions and the hooks.
 
-The prompts of a batch are run once per set of parts, all sets side by side: row ``i * batch + j``
-is prompt ``j`` with set ``i`` replaced.
+The prompts of a batch are repeated for each set of parts, and all run together: row
+``i * batch + j`` is prompt ``j`` with set ``i`` replaced.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class ReadPart:
 def read_part(
     model: Any, anatomy: Anatomy, part: Part | str, subspaces: Mapping[str, Tensor]
 ) -> ReadPart:
-    """Find a part, or a part by its name: ``a0.h1``, ``m2@subject``, ``l3.resid_post#ndm[2]@-1``.
+    """Find the sites of a part, which is given as an object or by its name.
+
+    Examples of names: ``a0.h1``, ``m2@subject``, ``l3.resid_post#ndm[2]@-1``.
 
     Raises:
         BadInput: There is no such part, or its basis does not fit this site.
@@ -112,7 +114,8 @@ class Changes:
         batch: The clean prompts.
         prompts: All prompts, for positions counted from the end.
         names: Positions by name.
-        values: Replacement values, by name; for one prompt and position if all share one value.
+        values: Replacement values by name; an axis of prompts or positions that share a value has
+            length 1.
     """
 
     batch: PromptBatch
@@ -213,7 +216,7 @@ class _Change:
     """The replacement in the value of one hook point.
 
     Attributes:
-        n_sets: Number of sets that run side by side.
+        n_sets: Number of sets that run in one batch.
         shape: Prompts and positions of the batch.
         heads_first: Whether the value has heads before positions.
         instead: Replacement values, ``[batch or 1, pos or 1, width or 1]``.
@@ -257,7 +260,7 @@ def _marked(n_sets: int, width: int, chosen: Sequence[tuple[int, slice]]) -> Ten
     """Return which numbers of each set are chosen, ``[set, width]``."""
     where = torch.zeros(n_sets, width, dtype=torch.bool)
     single = [(row, columns.start) for row, columns in chosen if columns.stop - columns.start == 1]
-    if single:  # neurons may be thousands
+    if single:  # there may be thousands of neurons
         rows, numbers = torch.tensor(single).unbind(1)
         where[rows, numbers] = True
     for row, columns in chosen:

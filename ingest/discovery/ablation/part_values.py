@@ -35,7 +35,7 @@ class PartValues:
         instead: The kind of value.
         prompts: The clean and corrupt prompts.
         partners: Another prompt for each prompt, for ``other-prompt``.
-        reference: Prompts for the mean, for both kinds of mean.
+        reference: Prompts over which both kinds of mean are taken.
         size: Reference prompts per batch.
     """
 
@@ -49,13 +49,13 @@ class PartValues:
     def of(
         self, model: Any, anatomy: Anatomy, batch: PromptBatch, names: Collection[str]
     ) -> dict[str, Tensor]:
-        """Return numbers by name, ``[batch, pos, width]``; 1 if all prompts or positions share one.
+        """Return values by name, ``[batch, pos, width]``; an axis that shares a value has length 1.
 
         Args:
             model: Frozen.
             anatomy: Anatomy of the model.
             batch: Clean prompts in which parts are ablated.
-            names: Names of values; see :class:`..sites.Place`.
+            names: Names of values; see :class:`ingest.discovery.model.sites.Place`.
         """
         if self.instead == "zero":
             zero = torch.zeros(1, 1, 1, device=anatomy.device, dtype=anatomy.dtype)

@@ -2,9 +2,9 @@
 
 Unlike an edge, a part is replaced for all its readers: its numbers are overwritten where the model
 computes them, and everything above is recomputed from them. Many sets of parts are computed at
-once. Blocks below the lowest part of a set give the same as in the clean run. The clean run's
-residual stream is kept, so each set needs only the blocks above. Sets that begin at the same block
-run side by side, as many as the given memory allows.
+once. Blocks below the lowest part of a set have the same output as in the clean run. The clean
+run's residual stream is kept, so each set needs only the blocks above. Sets that begin at the same
+block run in one batch, as many as the given memory allows.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ PartSet = Collection[Part | str]
 _RUN_BYTES = 2**28
 _KEPT_BYTES = 2**31
 _SAME = 1e-2
-"""Largest difference of logits that rounding explains, also in half precision."""
+"""Largest difference of logits that rounding explains, also in half precision, as a share of their
+norm."""
 _COPIES = 12
-"""Approximate number of values per token that a block holds at once, in widths of the stream."""
+"""Approximate number of values per token that a block needs at once, divided by the stream's
+width."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,13 +93,14 @@ class PartAblation:
     the next; it is recomputed if a weight has changed in between.
 
     Attributes:
+        model: A TransformerLens ``TransformerBridge``.
         metric: Metric of the setting.
         anatomy: Anatomy of the model.
         prompts: Clean and corrupt prompts.
         cached: Whether runs start at the lowest changed block; False if the model's blocks cannot
             be skipped, and runs start at the embedding.
         values: Replacement values of parts.
-        shapes: Return values of the model's blocks.
+        shapes: Number of values that each block of the model returns.
         positions: Positions by name.
         subspaces: Bases by name.
         size: Prompts in one run.
@@ -139,7 +142,8 @@ class PartAblation:
             progress: Called with the number of finished runs of a prompt and the total.
 
         Raises:
-            BadInput: The model has no such part, or a position or basis does not fit.
+            BadInput: The model has no such part, a position or basis does not fit, or memory is too
+                small for one run.
             NonFiniteScores: The metric of a prompt is not finite.
         """
         found = torch.zeros(len(sets) + 1, len(self.prompts), dtype=torch.float64)
@@ -162,7 +166,8 @@ class PartAblation:
         On the CPU, in the model's precision. An empty set gives the clean run's logits.
 
         Raises:
-            BadInput: The model has no such part, or a position or basis does not fit.
+            BadInput: The model has no such part, a position or basis does not fit, or memory is too
+                small for one run.
         """
         n_words = int(self.model.cfg.d_vocab)
         found = torch.zeros(len(sets), len(self.prompts), n_words, dtype=self.anatomy.dtype)
@@ -219,7 +224,7 @@ class PartAblation:
         layer: int,
         rows: Sequence[int],
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Run sets that begin at one block; return their indices, logits ``[set, batch, word]``."""
+        """Run sets that begin at one block; yield their indices, logits ``[set, batch, word]``."""
         n_bytes = _bytes_of_run(self.model, self.anatomy, *kept.batch.clean.shape)
         at_once = max(1, self.run_bytes // n_bytes)
         done = 0
@@ -303,7 +308,7 @@ def prepare_parts(
 
     Args:
         setting: From :func:`ingest.discovery.prepare_setting`. If it does not set the number of
-            prompts in one run, as many run as ``run_bytes`` allows.
+            prompts in one run, ``run_bytes`` limits it.
         instead: Replacement values; None: the setting's ablation. ``zero``; ``mean`` over all
             tokens of its ``reference``; ``mean-by-position``, a mean for each position of
             ``reference``; ``resample``, the value on the corrupt prompt; ``other-prompt``, the
@@ -315,13 +320,13 @@ def prepare_parts(
             ``l3.resid_post#ndm[2]``.
         cached: Keep the clean run's residual stream and start runs at the lowest changed block.
             False: every run starts at the embedding.
-        run_bytes: Approximate memory of one run, for all sets that run side by side.
+        run_bytes: Approximate memory of one run, for all sets that run in one batch.
         kept_bytes: Maximum memory that is kept between calls; the rest is computed again.
 
     Raises:
         UnsupportedModel: See ``attribute_edges``.
         BadInput: The setting lacks the prompts that ``instead`` needs, partners are malformed, or
-            the reference of a mean is too short.
+            the reference of ``mean-by-position`` is too short.
         SettingNeeded: The first argument is not a setting.
     """
     kind: Instead = instead or setting.ablation

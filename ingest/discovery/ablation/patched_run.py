@@ -1,9 +1,9 @@
 """A forward pass in which every edge carries its sender's present value, its ablated one, or a mix.
 
-The model runs on the clean prompts, block by block. The input of a receiver is recomputed: it is
-the residual stream of the ablated run plus, for every sender with an edge to it, the sender's
-present output minus its ablated output, times the edge's weight. Heads' queries, keys and values
-read separately, and every norm is recomputed on its receiver's input.
+The model runs on the clean prompts, block by block. The input of a receiver is recomputed. It
+begins with the residual stream of the ablated run. For every sender with an edge to the receiver,
+the sender's present output minus its ablated output, times the edge's weight, is added. Queries,
+keys and values of heads have separate inputs, and every norm is recomputed on its receiver's input.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run_patched(
         clean: Token ids.
         weights: Weight of each edge, ``[sender, receiver]``, or separately per prompt, ``[batch,
             sender, receiver]``: 1 carries the present value, 0 the ablated value.
-        ablated: The run in which every sender is ablated, of each prompt or of one for all.
+        ablated: The run in which every sender is ablated, for each prompt, or one run for all.
         also: Further hooks, called after those of the run.
     """
     hooks = _PatchedRun(anatomy, clean, weights, ablated).hooks()

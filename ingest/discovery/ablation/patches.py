@@ -1,7 +1,7 @@
 """The exact effect of patching one edge or node on the metric, without gradients.
 
-The clean run with one edge carrying its sender's ablated output, everything else unchanged. Many
-patches run at once, each on a separate copy of the prompts.
+A patched run is the clean run in which one edge carries its sender's ablated output, and nothing
+else is replaced. Many patches run at once, each on a separate copy of the prompts.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Prepared:
 def score_by_patching(
     model: Any, anatomy: Anatomy, batch: PromptBatch, metric: Metric, replacement: Replacement
 ) -> BatchEffects:
-    """Patch every edge in turn."""
+    """Patch every edge separately."""
     prepared = prepare_patches(model, anatomy, batch, metric, replacement)
     edges = list(anatomy.space.edges())
     found = patch_edges(model, anatomy, prepared, metric, edges)
@@ -103,7 +103,7 @@ def patch_edges(
     metric: Metric,
     edges: Sequence[tuple[int, int]],
 ) -> Tensor:
-    """Return effects of edges, as ``(row, column)``: summed over the batch, ``[edge]``, float64."""
+    """Return the effects of edges ``(row, column)``, summed over the batch, ``[edge]``, float64."""
 
     def patches(chosen: Sequence[tuple[int, int]]) -> list[Patch]:
         size = len(prepared.batch.index)
@@ -118,7 +118,7 @@ def patch_edges(
 def patch_nodes(
     model: Any, anatomy: Anatomy, prepared: Prepared, metric: Metric, nodes: Sequence[str]
 ) -> Tensor:
-    """Return effects of nodes: summed over the batch, ``[node]``, float64.
+    """Return the effects of nodes, summed over the batch, ``[node]``, float64.
 
     A sender is replaced for all its readers; for a key/value head, all its inputs are replaced.
     """
@@ -166,7 +166,7 @@ def _effects(
 
 
 def _hooks(patches: Sequence[Patch]) -> Iterator[tuple[str, Hook]]:
-    """Yield one hook per hook point; order does not matter, as each patch has separate rows."""
+    """Yield one hook per hook point; the order is free, because each patch has separate rows."""
     by_place: dict[str, list[_Change]] = defaultdict(list)
     for name, change in patches:
         by_place[name].append(change)

@@ -40,13 +40,13 @@ Ablation = Literal["resample", "mean", "zero"]
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """The outputs of all senders in one run, heads and MLPs before linearised post-norms.
+    """The outputs of all senders in one run, heads before their block's post-norm, if it has one.
 
     Attributes:
         input: The token embedding without learned positions, ``[batch, pos, d_model]``.
         positions: Learned positions added to it, which belong to no sender; 0 if there are none.
         z: For each block, the heads' outputs before W_O, ``[batch, pos, head * d_head]``.
-        mlps: For each block, its MLP's output, ``[batch, pos, d_model]``.
+        mlps: For each block, the output that its MLP adds, ``[batch, pos, d_model]``.
 
     A value that all prompts and positions share has 1 in place of ``batch`` and ``pos``.
     """
@@ -93,7 +93,7 @@ class Stream:
         written: Outputs of all senders.
         at: The residual stream by hook name: each block's ``hook_in``, the input of its MLP, and
             ``ln_final.hook_in``; ``[batch, pos, d_model]``.
-        attention: Attention's output before its post-norm, for blocks that have one.
+        attention: By layer, attention's output before its post-norm, for blocks that have one.
     """
 
     written: Written
@@ -129,7 +129,7 @@ class Replacement:
 
     Attributes:
         kind: ``resample``, ``mean`` or ``zero``.
-        constant: What they write instead, equal for every prompt; None for ``resample``.
+        constant: What senders write instead, equal for every prompt; None for ``resample``.
     """
 
     kind: Ablation
@@ -266,9 +266,9 @@ def record_stream(model: Any, anatomy: Anatomy, tokens: Tensor) -> tuple[Stream,
 def stream_with(anatomy: Anatomy, like: Stream, written: Written) -> Stream:
     """Return the stream that receivers would read if every sender wrote ``written``.
 
-    It is summed from the embedding on, in float32 or wider, and not subtracted from a run's stream:
-    with everything ablated the remainder may be exactly zero, but a difference would leave rounding
-    errors, which the next norm would amplify.
+    It is summed from the embedding on, in float32 or wider, and not subtracted from a run's stream.
+    With everything ablated the sum may be exactly zero. A difference would leave rounding errors
+    instead, which the next norm would amplify.
 
     Args:
         anatomy: Anatomy of the model.

@@ -1,14 +1,14 @@
 """One prepared setting for all computations: a model, prompts, a metric and an ablation.
 
 Attribution, evaluation, curves, controls, patching and ablated parts need the same prompts, the
-same ablation with its reference run, a proof that the model has the assumed structure, and mostly
-the metric of the clean and of the ablated run. These are computed once, when they are first needed,
-and kept: numbers per prompt, means of activations, one ablated stream per length of prompts. Logits
-and activations of all prompts are never kept.
+same ablation with its reference run, and a proof that the model has the assumed structure. Most of
+them also need the metric of the clean run and of the ablated run. These are computed once, when
+they are first needed, and kept: numbers per prompt, means of activations, one ablated stream per
+length of prompts. Logits and activations of all prompts are never kept.
 
-Kept results hold for the model in its present state. Each computation compares the model with its
-earlier state (:mod:`ingest.discovery.model.present`); if it has changed, everything is computed
-again.
+Kept results are valid only for the model in its present state. Each computation compares the model
+with its earlier state (:mod:`ingest.discovery.model.present`). If the model has changed, everything
+is computed again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Kept:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ready:
-    """A setting in use: its model is frozen, and kept results hold for its present state.
+    """A setting in use: its model is frozen, and kept results are valid for its present state.
 
     Attributes:
         model: A TransformerLens ``TransformerBridge``.
@@ -108,14 +108,14 @@ class Ready:
     def replacement(self) -> Replacement:
         """Return what senders write instead; the first time, run the reference prompts if any.
 
-        The model is frozen meanwhile.
+        The model is frozen during this run.
         """
         if self.kept.replacement is None:
             self.kept.replacement = self.inputs.replacement(self.model)
         return self.kept.replacement
 
     def prove_structure(self, replacement: Replacement | None = None) -> None:
-        """Prove once, on the first prompt, that the model has the structure that is assumed.
+        """Prove once, on the first prompt, that the model has the assumed structure.
 
         Args:
             replacement: What senders write instead; None for the setting's replacement.
@@ -135,8 +135,8 @@ class Ready:
             batch: Prompts of one length.
 
         Returns:
-            The stream, and ``[empty/full, batch]``, float64, on the CPU; None if it is known
-            already.
+            The stream, and the metric ``[empty/full, batch]``, float64, on the CPU; None instead of
+            the metric if it is kept already.
         """
         if self.replacement.constant is not None:
             return self._ablated_by_constant(batch)
@@ -154,7 +154,7 @@ class Ready:
         return self.kept.ends
 
     def _ablated_by_constant(self, batch: PromptBatch) -> tuple[Stream, Tensor | None]:
-        """Return one stream for all prompts of a length; the first time, this needs a clean run."""
+        """Return one stream for all prompts of a length; the first call needs a clean run."""
         kept = self.kept.streams.get(batch.clean.shape[1])
         if kept is not None and self.kept.ends is not None:
             return kept, None
@@ -252,12 +252,12 @@ class Setting:
 
     @contextmanager
     def at_work(self) -> Iterator[Ready]:
-        """Yield known results, with the model frozen and without gradients until the block ends."""
+        """Yield the kept results; the model is frozen, without gradients, until the block ends."""
         with frozen(self.model), torch.no_grad():
             yield self._ready()
 
     def with_batch_size(self, batch_size: int | None) -> Setting:
-        """Return the setting with another batch size; both share known results.
+        """Return the setting with another batch size; both settings share the kept results.
 
         Raises:
             BadInput: It is less than 1.
@@ -308,9 +308,8 @@ def prepare_setting(
         reference: Texts or token ids of any number and length, for ``mean``.
         kv_heads: ``grouped``: the model's own key/value heads. ``per-query-head``: a copy for every
             query head that reads them, as EAP-IG and MIB count.
-        batch_size: Prompts per batch; None: as memory allows, beginning with the number that keeps
-            all
-            senders' outputs in 256 MiB. Results do not depend on it.
+        batch_size: Prompts per batch; None: as memory allows, beginning with the number whose
+            senders' outputs fit into 256 MiB. Results do not depend on it.
         attention_mask: 1 at real tokens, 0 at padding on either side, ``[prompt, position]``.
         reference_mask: The same for ``reference``.
 
@@ -330,9 +329,10 @@ def prepare_setting(
 def in_a_setting(
     function: Callable[Concatenate[Setting, P], R],
 ) -> Callable[Concatenate[Setting, P], R]:
-    """Make a function refuse a first argument that is not a setting, with the function's name.
+    """Make a function refuse a first argument that is not a setting.
 
-    Otherwise a model instead of a setting would fail with an unclear error.
+    The error names the function. Without this check, a model instead of a setting would cause an
+    unclear error.
     """
 
     @wraps(function)

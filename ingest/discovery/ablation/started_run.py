@@ -1,8 +1,9 @@
 """A run that starts at a block, from a residual stream that is known already.
 
-Blocks below the lowest changed part give the same in every run, so they need not be computed again.
-The model runs as always (masks, rotary embeddings, the embedding of its tokens, which cost little),
-but the blocks below return their input, and the first block that runs reads the kept stream.
+Blocks below the lowest changed part have the same output in every run, so they need not be computed
+again. The model runs as usual, but these blocks return their input, and the first block that is
+computed reads the kept stream. Masks, rotary embeddings and the embedding of the tokens are
+computed again; this costs little time.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ def run_from(
         anatomy: Anatomy of the model.
         tokens: Token ids ``[batch, pos]``.
         hooks: Hooks of the run; hooks of blocks below ``layer`` are not called.
-        layer: The first block that runs; the number of blocks: only the last norm.
-        stream: Its input, ``[batch, pos, d_model]``; or of fewer prompts, which ``tokens`` then
-            repeats.
+        layer: The first block that is computed. If it is the number of blocks, only the last norm
+            and the logits are computed.
+        stream: Its input, ``[batch, pos, d_model]``. It may have fewer prompts, if ``tokens``
+            repeats these prompts.
         shapes: Return values of blocks, from :func:`read_shapes`.
     """
     times = len(tokens) // len(stream)

@@ -1,9 +1,11 @@
 """Numerical proof that a model has the structure that all algorithms assume.
 
-On two prompts, in float32 or wider for any model: senders must sum to the residual stream, block by
-block; recomputed inputs must give the clean run with every edge kept, and the ablated run with
-none; a partial circuit's output must not depend on other values in the model; and a head must carry
-the values of its own name.
+Four properties are checked on two prompts, for any model in float32 or wider:
+
+- senders sum to the residual stream, block by block;
+- recomputed inputs give the clean run with every edge kept, and the ablated run with no edge kept;
+- the output of a partial circuit does not depend on other values in the model;
+- a head carries the values of its own key/value head.
 """
 
 from __future__ import annotations
@@ -56,13 +58,13 @@ def prove_structure(
         anatomy: Anatomy of the model.
         one: The prompt.
         replacement: The ablation.
-        known: Existing runs; for a model of half precision they are repeated.
+        known: Existing runs, in float32 or wider; None: both prompts are run here.
 
     Returns:
         The ablated run, in the precision of the proof.
 
     Raises:
-        UnsupportedModel: The model does something else.
+        UnsupportedModel: The model does not have one of the properties.
     """
     with torch.no_grad(), widened(model.original_model):
         runs = _run_two(model, anatomy, one, replacement) if known is None else known
@@ -94,7 +96,7 @@ def _run_two(model: Any, anatomy: Anatomy, one: PromptBatch, replacement: Replac
     clean, other = both.part(slice(1)), both.part(slice(1, 2))
     inputs = both.written.input
     if replacement.constant is not None and torch.equal(tokens[0].roll(1), tokens[1]):
-        # With resample positions cancel; a constant instead of an embedding removes them.
+        # With resample, positions cancel. A constant in place of an embedding removes them.
         require_close(
             anatomy, inputs[1, 1:], inputs[0, :-1],
             "its embedding contains positions that cannot be separated from tokens; use "
@@ -135,12 +137,13 @@ def _check_circuits(
     *,
     resampled: bool,
 ) -> None:
-    """Run every edge, none, and two random circuits, each of these twice, in one pass.
+    """Run all edges, no edges, and two random circuits, each of these two twice, in one pass.
 
-    In the second run, values outside the circuit are disturbed. If something besides the named
-    parts reads them, this changes the logits. The circuits are a random third of the edges, and
-    these with all edges that leave the input or enter the logits. In a small model whose senders
-    are set to zero, only a third may leave no part that is both fed and read.
+    In the second run of a random circuit, values outside the circuit are disturbed. If a part other
+    than the named parts reads them, the logits change. The first circuit is a random third of the
+    edges. The second one has, in addition, all edges that leave the input or enter the logits: in a
+    small model whose senders are set to zero, a third of the edges may leave no part that is both
+    fed and read.
     """
     space = anatomy.space
     shape = (len(space.senders), len(space.receivers))

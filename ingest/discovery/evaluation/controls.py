@@ -1,16 +1,15 @@
 """Random circuits that are similar to a found one, and their faithfulness for comparison.
 
-A circuit of randomly chosen edges mostly has no path from input to logits, so it is no useful
-baseline. A control here has the found circuit's nodes, and every sender and every input port keeps
-its number of edges; only the pairing of senders and ports is random. Two edges exchange their
-targets, repeatedly (Maslov & Sneppen 2002; Milo et al. 2003, arXiv cond-mat/0312028), if the model
-has both new edges and the circuit does not have them yet. Impossible exchanges are proposed,
-refused and counted as a step: this makes every circuit with these degrees equally likely in the
-limit.
+Randomly chosen edges mostly have no path from input to logits, so they are not a useful baseline. A
+control here has the found circuit's nodes. Every sender and every input port keeps its number of
+edges; only the pairing of senders and ports is random. Two edges exchange their targets, many times
+(Maslov & Sneppen 2002; Milo et al. 2003, arXiv cond-mat/0312028), if the model has both new edges
+and the circuit does not have them yet. Impossible exchanges are proposed, refused and counted as a
+step. This makes every circuit with these degrees equally likely in the limit of many steps.
 
-All of them can be reached. A receiver reads the senders before it, which are an initial part of one
-order. So if an exchange needs a longer cycle of edges, its earliest sender may feed every receiver
-of the cycle, and that edge splits the cycle into shorter ones, down to single exchanges.
+All of these circuits can be reached. A receiver reads all senders before it in one fixed order. So
+if an exchange needs a longer cycle of edges, the earliest sender of the cycle may feed every
+receiver of the cycle. That edge splits the cycle into shorter ones, down to single exchanges.
 
 Every edge stays on a path from input to logits if it was on one. It is enough that every sender,
 except the input, is fed (at one of its ports or those of its key/value head), and that every fed
@@ -44,9 +43,9 @@ __all__ = [
     "shares_shared",
 ]
 
-# In circuits of .5 to 10 % of SmolLM2's edges (IOI), from 20 swaps per edge on, random circuits
-# share as many edges with the found circuit as with each other: a third to three fifths, because
-# hubs leave little choice.
+# Measured on circuits of .5 to 10 % of SmolLM2's edges (IOI): with 20 or more swaps per edge,
+# random circuits share as many edges with the found circuit as with each other. This is a third to
+# three fifths of the edges, because hubs leave little choice.
 _SWAPS_PER_EDGE = 50
 _N_CONTROLS = 50
 
@@ -79,7 +78,7 @@ class RandomComparison:
 
     @cached_property
     def deciles(self) -> tuple[float, ...] | None:
-        """Faithfulness below which 10, 20, ... 90 % of the random circuits stay, interpolated.
+        """Faithfulness below which 10, 20, ... 90 % of the random circuits are, interpolated.
 
         None if faithfulness is unknown, because corruption does not change the metric.
         """
@@ -111,8 +110,8 @@ def compare_with_random(
         progress: Called with the finished number of prompts times circuits, and the total.
 
     Raises:
-        BadInput, UnsupportedModel, NonFiniteScores: See :func:`evaluate_circuit`; or ``n`` is
-            less than 1.
+        BadInput, UnsupportedModel, NonFiniteScores, SettingNeeded: See :func:`evaluate_circuit`;
+            or ``n`` is less than 1.
     """
     (found,) = compare_each_with_random(setting, [edges], n=n, seed=seed, progress=progress)
     return found
@@ -164,7 +163,7 @@ def compare_with_drawn(
 def shares_shared(
     circuits: Sequence[Collection[str]], drawn: Sequence[Sequence[Collection[str]]]
 ) -> list[list[float]]:
-    """Return the share of each circuit that each of its random ones has too, 0 to 1.
+    """Return for each circuit the share of it that each of its random circuits also has, 0 to 1.
 
     Args:
         circuits: Ids of edges or names of parts.
@@ -191,8 +190,9 @@ def generators(n: int, seed: int) -> Iterator[random.Random]:
 def random_circuits(edges: Iterable[str], space: EdgeSpace, n: int, seed: int) -> list[list[str]]:
     """Draw circuits in which every sender and every receiver has as many edges as in this one.
 
-    Each is drawn independently, with 50 proposed swaps per edge from the given circuit on. If no
-    other circuit has these degrees, the circuit is returned unchanged; so is an empty circuit.
+    Each is drawn independently: 50 exchanges per edge are proposed, beginning with the given
+    circuit. If no other circuit has these degrees, the circuit is returned unchanged. An empty
+    circuit is also returned unchanged.
 
     Args:
         edges: The circuit; the order does not matter, and a repeated edge counts once.
@@ -223,9 +223,8 @@ def _swap(cells: Cells, n_sources: list[int], generator: random.Random, n_steps:
         cells: Rows and columns of the edges, each once.
         n_sources: Number of rows that feed each column; they are the first ones.
         generator: Source of randomness.
-        n_steps: Number of proposals, including refused ones: counting only successful ones would
-            favour
-            circuits that few swaps lead away from.
+        n_steps: Number of proposals, including refused ones. Counting only successful ones would
+            favour circuits that have few possible exchanges.
     """
     rows, columns = [row for row, _ in cells], [column for _, column in cells]
     present, size, draw = set(cells), len(cells), generator.random

@@ -1,17 +1,18 @@
 """Faithfulness over a range of sizes, its two areas, and the behaviour without a circuit.
 
 The curve is that of the Mechanistic Interpretability Benchmark (Mueller et al. 2025, arXiv
-2504.13151): the best .1 % to 100 % of all edges, pruned, each measured by :func:`evaluate_circuits`
-in one call, so that the clean and the ablated run are made once. **CPR** is the area under
-faithfulness f and requires edges selected by signed score, because edges that hinder lower it.
-**CMD** is the area of ``|1 - f|``, the distance from the model, and requires selection by absolute
-score. With the other selection each would be another quantity with the same name, so it is not
-given.
+2504.13151). It measures the best .1 % to 100 % of all edges, pruned. One call of
+:func:`evaluate_circuits` measures all sizes, so the clean and the ablated run are made once.
 
-As in the benchmark's own code (``evaluate_area_under_curve`` of MIB-circuit-track) the axis is the
-requested share, linear, not the share after pruning; shares are rounded down to edges; and the
-areas begin at the smallest size: no point is added at 0, so circuits that equal the model have a
-CPR of .999 on the benchmark's sizes.
+**CPR** is the area under faithfulness f. It requires edges selected by signed score, because edges
+that hinder the metric lower it. **CMD** is the area of ``|1 - f|``, the distance from the model. It
+requires selection by absolute score. With the other selection, each would be a different quantity
+with the same name; so it is not given.
+
+The details are those of the benchmark's own code (``evaluate_area_under_curve`` of
+MIB-circuit-track). The axis is the requested share, linear, not the share after pruning. Shares are
+rounded down to whole edges. The areas begin at the smallest size, and no point is added at 0. So
+circuits that equal the model have a CPR of .999 on the benchmark's sizes.
 """
 
 from __future__ import annotations
@@ -157,8 +158,9 @@ def faithfulness_curve(
         progress: Called with the finished number of prompts times circuits, and the total.
 
     Raises:
-        BadInput, UnsupportedModel, NonFiniteScores: See :func:`evaluate_circuit`; or the sizes are
-        not ascending shares, or the scores belong to a model of another shape.
+        BadInput, UnsupportedModel, NonFiniteScores, SettingNeeded: See :func:`evaluate_circuit`; or
+            the sizes are not ascending shares, or the scores belong to other edges than those of
+            the setting.
     """
     (curve,) = _measure(setting, scores, (by,), sizes, progress)
     return curve
@@ -201,11 +203,12 @@ def evaluate_complement(
 ) -> CircuitEvaluation:
     """Measure how complete a circuit is, by the model's behaviour without it.
 
-    The circuit's edges carry the ablated value and all others the present one. Faithfulness near 0
-    means that nothing outside does the task; near 1, that the circuit is not needed (Marks et al.
-    2024, arXiv 2403.19647; Yu et al. 2024, arXiv 2407.03779). Misleads if one edge is enough to
-    break the model, as the input's edge to the first MLP often is: compare with random circuits
-    with the same degrees, which should break the model less. To measure a circuit and its
+    The circuit's edges carry the ablated value, and all other edges carry the present value.
+    Faithfulness near 0 means that nothing outside the circuit does the task. Near 1 it means that
+    the circuit is not needed (Marks et al. 2024, arXiv 2403.19647; Yu et al. 2024, arXiv
+    2407.03779). This is misleading if ablating one edge is enough to break the model, which is
+    often true of the input's edge to the first MLP. Therefore compare with random circuits with
+    the same degrees, which should break the model less. To measure a circuit and its
     :func:`complement` in one call, give both to :func:`evaluate_circuits`.
 
     Arguments and errors as for :func:`evaluate_circuit`.
@@ -254,7 +257,7 @@ def _check_scores(setting: Setting, space: EdgeSpace) -> None:
 
 
 def _check_sizes(sizes: Sequence[float]) -> None:
-    # Written so that NaN fails: with one size the areas are 0, which would look perfect.
+    # Written so that NaN fails. One size is refused because its areas are 0, a perfect CMD.
     ascending = all(low < high for low, high in pairwise(sizes))
     if len(sizes) < 2 or not (ascending and sizes[0] > 0 and sizes[-1] <= 1):
         raise BadInput(

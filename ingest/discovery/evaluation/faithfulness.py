@@ -55,8 +55,8 @@ class CircuitEvaluation:
         """``(m(circuit) - m(empty)) / (m(full) - m(empty))`` of the mean metrics.
 
         1: the circuit does what the model does; 0: no more than the ablated run. Values outside
-            this range are possible. None if the full model's metric equals the ablated run's, up to
-            rounding.
+        this range are possible. None if the full model's metric equals the ablated run's, up to
+        rounding.
         """
         circuit, empty, full = (float(m.mean()) for m in (self.circuit, self.empty, self.full))
         if abs(full - empty) <= _SMALLEST_GAP * max(abs(full), abs(empty), 1.0):

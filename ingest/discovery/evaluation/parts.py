@@ -1,14 +1,15 @@
 """How faithful circuits of parts are: heads, MLPs, key/value heads, neurons, norms.
 
-A circuit of parts has no edges to choose from. Of a *universe* of parts, every one that the circuit
-does not name is ablated (:mod:`ingest.discovery.ablation.parts`), and what it names computes its
-own value from what it then reads. Parts outside the universe are never ablated. Faithfulness is
-normalised by the run with the whole universe ablated, the circuit's own parts too (Marks et al.
-2024, arXiv 2403.19647), or by two other runs, so that it compares with that of circuits of edges.
+A circuit of parts has no edges. The parts that can be ablated are its *universe*. Every part of the
+universe that the circuit does not name is ablated (:mod:`ingest.discovery.ablation.parts`). The
+circuit's parts compute their own values from what they then read. Parts outside the universe are
+never ablated. Faithfulness is normalised by the run with the whole universe ablated, including the
+circuit's parts (Marks et al. 2024, arXiv 2403.19647). It can also be normalised by two other runs,
+so that it can be compared with the faithfulness of circuits of edges.
 
-A random circuit has as many parts of each kind as the found one: of heads, key/value heads and
-neurons also as many in each layer. A layer has one MLP, and one norm of a kind, so that of these
-any layer's may be drawn.
+A random circuit has the same number of parts of each kind as the found one. It also has the same
+number of heads, key/value heads and neurons in each layer. A layer has only one MLP, and only one
+norm of a kind; so these are drawn from all layers.
 """
 
 from __future__ import annotations
@@ -46,27 +47,27 @@ __all__ = [
 
 
 class Ablatable(Protocol):
-    """A circuit without edges: what is ablated where it runs, and where nothing is kept.
+    """A circuit without edges, with the parts to ablate.
 
-    Both are the same objects each time that they are asked for.
+    Both properties return the same objects each time.
     """
 
     @property
     def outside(self) -> tuple[Part | str, ...]:
-        """What is ablated where the circuit runs."""
+        """The parts that are ablated to measure the circuit."""
 
     @property
     def universe(self) -> tuple[Part | str, ...]:
-        """What is ablated where none of it is kept."""
+        """The parts that are ablated to measure an empty circuit."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PartCircuit:
-    """Parts that are kept, of all that could be ablated.
+    """A circuit of parts, and all parts that can be ablated.
 
     Attributes:
         kept: Names of the circuit's parts, in the order of the universe.
-        universe: Names of all parts that are ablated where the circuit does not name them.
+        universe: Names of all parts that can be ablated, including the circuit's parts.
     """
 
     kept: tuple[str, ...]
@@ -77,13 +78,13 @@ class PartCircuit:
 
     @cached_property
     def outside(self) -> tuple[str, ...]:
-        """What is ablated where the circuit runs."""
+        """The parts that are ablated to measure the circuit."""
         chosen = frozenset(self.kept)
         return tuple(name for name in self.universe if name not in chosen)
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
-        """How many parts of each kind the universe has: ``heads``, ``neurons of m0``, ``ln1``."""
+        """Number of parts of each kind in the universe: ``heads``, ``neurons of m0``, ``ln1``."""
         return dict(Counter(_shown_kind(parse_local(name)) for name in self.universe))
 
 
@@ -91,20 +92,23 @@ class PartCircuit:
 def part_circuit(
     setting: Setting, names: Iterable[str], *, kinds: Collection[Kind] = ()
 ) -> PartCircuit:
-    """Find the universe of a circuit: all parts of the model that are like one that it names.
+    """Find the universe of a circuit: all parts of the same kinds as its parts.
 
-    Of a head these are all heads, of a key/value head all of these, of an MLP all MLPs, of a neuron
-    all neurons of its MLP, of a norm that norm of every layer. An MLP of which single neurons are
-    named, and not the whole, is ablated by its neurons. Of one that is named as a whole, neurons
-    that are named too are the MLP's already.
+    If the circuit names a head, the universe has all heads. The same is true of key/value heads and
+    of MLPs. If it names a neuron, the universe has all neurons of that MLP. If it names a norm, the
+    universe has that norm of every layer. If only neurons of an MLP are named, the universe has its
+    neurons instead of the MLP. If the whole MLP is named too, it includes its neurons.
 
     Args:
         setting: From :func:`ingest.discovery.prepare_setting`.
         names: The circuit, such as ``a0.h1``, ``m0``, ``a0.kv1``, ``m1.n17``, ``l0.ln1``.
-        kinds: Heads, MLPs or key/value heads that are in the universe though none may be named.
+        kinds: Kinds (heads, MLPs, key/value heads) that are in the universe even if the circuit
+            names no such part.
 
     Raises:
-        BadInput: The model has no such part, or it is none that is kept or ablated as a whole.
+        BadInput: The model does not have a part, or a name is not a part that can be kept or
+            ablated as a whole.
+        SettingNeeded: The first argument is not a setting.
     """
     anatomy = setting.with_own_heads().inputs.anatomy
     parts = {name: parse_local(name) for name in names}
@@ -134,21 +138,21 @@ def evaluate_parts(
     ends: Ends | None = None,
     progress: OnProgress | None = None,
 ) -> list[CircuitEvaluation]:
-    """Measure circuits, each with every part of its universe but its own ablated.
+    """Measure circuits; of each circuit's universe, all parts outside the circuit are ablated.
 
     Args:
         setting: From :func:`ingest.discovery.prepare_setting`.
-        circuits: From :func:`part_circuit`, or of subspaces.
-        ends: Runs that faithfulness is normalised by, such as ``setting.ends``, between which
-            circuits of edges are measured; None: the clean run, and the run with a circuit's whole
-            universe ablated, so that an empty circuit has 0.
-        progress: Called with runs of a prompt done and in all.
+        circuits: From :func:`part_circuit` or :func:`ingest.discovery.subspace_circuit`.
+        ends: The two runs that define 0 and 1 of faithfulness. ``setting.ends`` are the runs that
+            circuits of edges use. None: the run with a circuit's whole universe ablated, so that an
+            empty circuit has 0, and the clean run.
+        progress: Called with the number of finished runs of a prompt and the total.
 
     Raises:
-        UnsupportedModel: As for ``attribute_edges``.
-        BadInput: Memory does not hold one prompt.
+        UnsupportedModel: See ``attribute_edges``.
+        BadInput: The model does not have a part, or memory is too small for one prompt.
         NonFiniteScores: The metric of a prompt is not finite.
-        SettingNeeded: What is given first is no setting.
+        SettingNeeded: The first argument is not a setting.
     """
     sets: dict[tuple[Part | str, ...], None] = {circuit.outside: None for circuit in circuits}
     if ends is None:
@@ -176,19 +180,19 @@ def compare_parts_with_random(
     ends: Ends | None = None,
     progress: OnProgress | None = None,
 ) -> list[RandomComparison]:
-    """Measure circuits as :func:`evaluate_parts` does, each with ``n`` random ones.
+    """Measure circuits like ``evaluate_parts``, each together with ``n`` random circuits.
 
     Args:
-        setting: As there.
-        circuits: As there.
-        n: How many random circuits; see :func:`random_parts`.
-        seed: Decides which.
-        ends: As there.
-        progress: Called with runs of a prompt done and in all.
+        setting: See :func:`evaluate_parts`.
+        circuits: From :func:`part_circuit`.
+        n: Number of random circuits for each circuit; see :func:`random_parts`.
+        seed: Seed of the random circuits.
+        ends: See :func:`evaluate_parts`.
+        progress: Called with the number of finished runs of a prompt and the total.
 
     Raises:
-        UnsupportedModel, BadInput, NonFiniteScores, SettingNeeded: As there; and ``n`` is less than
-            1.
+        UnsupportedModel, BadInput, NonFiniteScores, SettingNeeded: See :func:`evaluate_parts`; or
+            ``n`` is less than 1.
     """
     drawn = [random_parts(circuit, n, seed) for circuit in circuits]
     every = [
@@ -203,14 +207,15 @@ def compare_parts_with_random(
 
 
 def random_parts(circuit: PartCircuit, n: int, seed: int) -> list[list[str]]:
-    """Draw circuits with as many parts of each kind, and where a layer has several, of each layer.
+    """Draw random circuits with the same number of parts of each kind.
 
-    Every such choice is equally likely, the circuit's own among them. Where all parts of a kind are
-    kept, there is no other one.
+    The number of heads, key/value heads and neurons is also the same in each layer. Every such
+    choice is equally likely, including the circuit itself. If a circuit keeps all parts of a kind,
+    every random circuit keeps them too.
 
     Args:
         circuit: From :func:`part_circuit`.
-        n: How many circuits. The first ones are the same for any ``n``.
+        n: Number of circuits. The first ones are the same for any ``n``.
         seed: Equal seeds draw equal circuits.
 
     Returns:
@@ -239,7 +244,7 @@ def random_parts(circuit: PartCircuit, n: int, seed: int) -> list[list[str]]:
 def _universe(
     model: Any, anatomy: Anatomy, like: Sequence[Local], kinds: frozenset[Kind]
 ) -> Iterator[str]:
-    """All parts like those that a circuit names, kind by kind in the order of the model."""
+    """Yield all parts of the same kinds as the given ones, by kind, in the order of the model."""
     named = {local.kind for local in like} | kinds
     by_neuron = sorted({local.layer or 0 for local in like if local.kind is Kind.NEURON})
     space = anatomy.space
@@ -258,7 +263,7 @@ def _universe(
 
 
 def _norms(model: Any, norm: str) -> Iterator[str]:
-    """This norm of every block that has it."""
+    """Yield the names of this norm in all blocks that have it."""
     if norm == LAST_NORM:
         yield norm
         return

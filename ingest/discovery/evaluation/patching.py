@@ -1,8 +1,8 @@
-"""The exact effects of chosen edges and nodes: each is patched in turn, all else unchanged.
+"""The exact effects of chosen edges and nodes: each is patched separately.
 
-Attribution estimates the effect of an edge from a gradient. Here it is measured, to check important
-estimates. Like ``attribute_edges`` with ``method="exact"``, but for some edges instead of all, and
-for nodes too.
+Attribution estimates the effect of an edge from a gradient. Here the effect is measured, to check
+important estimates. This is the same as ``attribute_edges`` with ``method="exact"``, but for some
+edges instead of all, and also for nodes.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def patch_effects(
 ) -> PatchEffects:
     """Measure how much ablating single edges and nodes reduces the metric.
 
-    ``m(clean run) - m(clean run with this edge ablated)``. A node is patched for all its readers; a
-    key/value head, which writes nowhere itself, in all its inputs.
+    The effect is ``m(clean run) - m(clean run with this edge ablated)``. A node is patched for all
+    its readers. A key/value head has no output of its own, so all its inputs are patched.
 
     Args:
         setting: From :func:`ingest.discovery.prepare_setting`; names parts by its ``kv_heads``.
@@ -92,7 +92,7 @@ def patch_effects(
             total.add_(found)
             metrics[:, batch.index] = both
 
-        # Many patches of one prompt fill a batch; one prompt per batch reports progress earlier.
+        # The many patches of one prompt fill a batch; single prompts report progress earlier.
         ready.inputs.each_batch(work, progress, start=1)
     effects = (total / len(metrics[0])).tolist()
     return PatchEffects(

@@ -1,10 +1,10 @@
 """The smallest circuit found that keeps a given share of a model's behaviour.
 
-Faithfulness does not grow steadily with size: a harmful edge may be added before one that
-compensates for it. So the search is for the first crossing on a grid of sizes, each twice the
-previous one. It is then refined by bisection between the last size below the target and the first
-at or above it. A smaller circuit between two sizes of the grid may be missed; therefore the result
-is called the smallest found.
+Faithfulness does not grow steadily with size: a harmful edge may be added before an edge that
+compensates for it. So the search measures a grid of sizes, each twice the previous one, until a
+size reaches the target. It then continues by bisection between this size and the one before it. A
+smaller circuit between two sizes of the grid may be missed; therefore the result is called the
+smallest found.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""How faithful circuits of subspaces are: chosen directions at chosen places.
+"""How faithful circuits of subspaces are: chosen directions at chosen sites.
 
-At each place that a circuit names a subspace of, everything orthogonal to its subspaces there is
-ablated, at every position, and what lies in them is what the model computes; no other place is
-touched. Faithfulness is normalised by the run with these places ablated as a whole.
+A circuit names subspaces at some sites. At each of these sites, everything orthogonal to the
+circuit's subspaces is ablated, at every position. The component in the subspaces stays as the model
+computes it. Other sites are not changed. Faithfulness is normalised by the run in which these sites
+are ablated completely.
 
-A random circuit has a subspace of as many dimensions at each place, any as likely as any other.
+A random circuit has a subspace of the same dimension at each site; all are equally likely.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _SAME_SPAN = 1e-6
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SubspaceCircuit:
-    """Directions that are kept, of all at the places that are named.
+    """A circuit of subspaces: the directions that are kept at each of its sites.
 
     Attributes:
         kept: By site, orthonormal directions ``[width, direction]``, float64, on the CPU.
@@ -48,29 +49,29 @@ class SubspaceCircuit:
 
     @property
     def n_directions(self) -> int:
-        """How many are kept, at all places together."""
+        """Number of directions that are kept, at all sites together."""
         return sum(basis.shape[1] for basis in self.kept.values())
 
     @cached_property
     def outside(self) -> tuple[Part, ...]:
-        """What is ablated where the circuit runs: at each place what is orthogonal to it."""
+        """The parts that are ablated: at each site the orthogonal complement of the circuit."""
         rest = {site: _complement(basis) for site, basis in self.kept.items()}
         return tuple(Part(site, None, basis) for site, basis in rest.items() if basis.shape[1])
 
     @property
     def universe(self) -> tuple[str, ...]:
-        """The places, each as a whole."""
+        """The sites of the circuit, each completely."""
         return tuple(self.kept)
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many directions each place has."""
+        """Number of all directions at each site, kept or not."""
         return {f"directions of {site}": len(basis) for site, basis in self.kept.items()}
 
 
 @in_a_setting
 def subspace_circuit(setting: Setting, bases: Mapping[str, Sequence[Any]]) -> SubspaceCircuit:
-    """Join the subspaces that a circuit names at each place.
+    """Join the subspaces that a circuit names at each site.
 
     Args:
         setting: From :func:`ingest.discovery.prepare_setting`.
@@ -78,7 +79,8 @@ def subspace_circuit(setting: Setting, bases: Mapping[str, Sequence[Any]]) -> Su
             of orthonormal columns, tensors or arrays. Subspaces may overlap.
 
     Raises:
-        BadInput: The model has no such place, or a matrix is of another width or not orthonormal.
+        BadInput: The model has no such site, or a matrix has another width or is not orthonormal.
+        SettingNeeded: The first argument is not a setting.
     """
     anatomy = setting.with_own_heads().inputs.anatomy
     kept = {}
@@ -100,18 +102,18 @@ def compare_subspaces_with_random(
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> list[RandomComparison]:
-    """Measure circuits as :func:`..parts.evaluate_parts` does, each with ``n`` random ones.
+    """Measure circuits like ``evaluate_parts``, each together with ``n`` random circuits.
 
     Args:
-        setting: As there.
+        setting: See :func:`ingest.discovery.evaluate_parts`.
         circuits: From :func:`subspace_circuit`.
-        n: How many random circuits; see :func:`random_subspaces`.
-        seed: Decides which.
-        progress: Called with runs of a prompt done and in all.
+        n: Number of random circuits for each circuit; see :func:`random_subspaces`.
+        seed: Seed of the random circuits.
+        progress: Called with the number of finished runs of a prompt and the total.
 
     Raises:
-        UnsupportedModel, BadInput, NonFiniteScores, SettingNeeded: As there; and ``n`` is less than
-            1.
+        UnsupportedModel, BadInput, NonFiniteScores, SettingNeeded: See
+            :func:`ingest.discovery.evaluate_parts`; or ``n`` is less than 1.
     """
     drawn = [random_subspaces(circuit, n, seed) for circuit in circuits]
     every = [each for own, some in zip(circuits, drawn, strict=True) for each in (own, *some)]
@@ -123,11 +125,11 @@ def compare_subspaces_with_random(
 
 
 def random_subspaces(circuit: SubspaceCircuit, n: int, seed: int) -> list[SubspaceCircuit]:
-    """Draw circuits with a subspace of as many dimensions at each place, uniformly.
+    """Draw circuits with a random subspace of the same dimension at each site, uniformly.
 
     Args:
         circuit: From :func:`subspace_circuit`.
-        n: How many circuits. The first ones are the same for any ``n``.
+        n: Number of circuits. The first ones are the same for any ``n``.
         seed: Equal seeds draw equal circuits.
 
     Raises:
@@ -138,7 +140,7 @@ def random_subspaces(circuit: SubspaceCircuit, n: int, seed: int) -> list[Subspa
         generator = torch.Generator().manual_seed(one.getrandbits(63))
         kept = {}
         for site, basis in circuit.kept.items():
-            # The span of independent normal columns is as likely as any of its dimension.
+            # The span of independent normal columns is uniformly distributed.
             normal = torch.randn(basis.shape, generator=generator, dtype=torch.float64)
             kept[site] = torch.linalg.qr(normal).Q
         drawn.append(SubspaceCircuit(kept))
@@ -146,13 +148,13 @@ def random_subspaces(circuit: SubspaceCircuit, n: int, seed: int) -> list[Subspa
 
 
 def _complement(basis: Tensor) -> Tensor:
-    """Orthonormal directions of all that is orthogonal to these, ``[width, direction]``."""
+    """Return an orthonormal basis of the orthogonal complement, ``[width, direction]``."""
     whole: Tensor = torch.linalg.qr(basis, mode="complete").Q
     return whole[:, basis.shape[1] :]
 
 
 def _share(own: SubspaceCircuit, other: SubspaceCircuit) -> float:
-    """Mean squared cosine of what is kept: 1 for the same subspaces, 0 for orthogonal ones."""
+    """Return the mean squared cosine: 1 for the same subspaces, 0 for orthogonal ones."""
     same = sum(
         float((basis.mT @ other.kept[site]).square().sum()) for site, basis in own.kept.items()
     )

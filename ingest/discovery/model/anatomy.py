@@ -1,9 +1,9 @@
 """The parts of a TransformerBridge that edge algorithms use: weights, norms, hook points.
 
-Nothing is assumed from an architecture's name. A block must have the parts listed in
-:class:`BlockParts`; their assumed behaviour (heads and MLP sum to the residual stream, projections
-read the norm's output) is checked numerically while the algorithms run. A model that fails either
-check is refused with :class:`registry.errors.UnsupportedModel`.
+The name of an architecture is not used. A block must have the parts listed in :class:`BlockParts`.
+Their assumed behaviour (heads and MLP sum to the residual stream, projections read the norm's
+output) is checked numerically when the algorithms run. A model that fails one of these checks is
+refused with :class:`registry.errors.UnsupportedModel`.
 """
 
 from __future__ import annotations
@@ -106,16 +106,17 @@ class Anatomy:
         return self._heads_first[hook]
 
     def shows(self, model: Any, hook: str) -> bool:
-        """Whether the model has a hook point of this name.
+        """Return whether the model has a hook point of this name.
 
-        The bridge puts all names together anew each time that it is asked, and neurons are many.
+        Names that were found are remembered, because the bridge collects all names again for each
+        request, and a request is made for each of many neurons.
         """
         if hook not in self._shown and hook in model.hook_dict:
             self._shown.add(hook)
         return hook in self._shown
 
     def forget_lengths(self) -> None:
-        """Reset rotary embeddings, so an earlier longer prompt does not change later logits."""
+        """Reset rotary embeddings, so that an earlier, longer prompt does not change the logits."""
         for part in self.growing:
             for name in [name for name in vars(part) if name.endswith(_LONGEST)]:
                 setattr(part, name, 0)
@@ -162,7 +163,7 @@ class Anatomy:
         """Return prompts per batch: as requested, or such that senders' outputs fit into 256 MiB.
 
         Raises:
-            BadInput: The request is less than one.
+            BadInput: The requested number is not a whole number of at least 1.
         """
         if wanted is not None:
             if not isinstance(wanted, int) or wanted < 1:
@@ -182,7 +183,8 @@ def read_anatomy(model: Any, kv_heads: str = "grouped") -> Anatomy:
             every query head that reads them, as EAP-IG and MIB count.
 
     Raises:
-        UnsupportedModel: A block lacks a part, or a weight is not a plain matrix.
+        UnsupportedModel: The model lacks a part, a weight is not a plain matrix, or a setting of
+            the bridge separates heads.
         BadInput: ``kv_heads`` is something else.
     """
     if kv_heads not in ("grouped", "per-query-head"):
@@ -221,7 +223,7 @@ def read_anatomy(model: Any, kv_heads: str = "grouped") -> Anatomy:
 
 
 def _growing(model: Any) -> Iterator[Any]:
-    """Rotary embeddings of the dynamic kind (NTK)."""
+    """Yield rotary embeddings of the dynamic kind (NTK)."""
     for part in model.original_model.modules():
         if hasattr(part, _LONGEST) and "dynamic" in str(getattr(part, "rope_type", "")):
             yield part
@@ -257,7 +259,7 @@ def require_close(
         actual: The model's result.
         expected: The result that the algorithm assumes.
         reason: The failed assumption; the end of the error's sentence.
-        size: The numbers whose difference was computed, if both are differences: rounding is
+        size: If both tensors are differences, the numbers that were subtracted: rounding errors are
             relative to these.
     """
     tolerance = _TOLERANCE.get(actual.dtype, _TOLERANCE_HALF)
@@ -265,7 +267,7 @@ def require_close(
     if size is not None:
         allowed += _ROUNDING_STEPS * torch.finfo(actual.dtype).eps * float(size.norm())
     error = float((actual - expected).norm())
-    if error > allowed:  # a comparison with NaN is False: NaN is reported with its prompt later
+    if error > allowed:  # False for NaN, which is reported later with its prompt
         raise anatomy.refuse(f"{reason} (differs by {error:.3g}, allowed {allowed:.3g})")
 
 

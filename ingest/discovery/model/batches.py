@@ -1,7 +1,8 @@
 """Pairs of prompts, cut to their real tokens, in batches of equal length.
 
-The model never receives padding: prompts of different lengths run in different batches, so mixed
-lengths, either padding side and any batch size give the same as one prompt at a time.
+The model never receives padding: prompts of different lengths run in different batches. So results
+are the same as for one prompt at a time, with mixed lengths, padding on either side and any batch
+size.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Padding:
 
     Attributes:
         token: Its id.
-        may_begin: Whether a prompt may begin with it once: because it is also the BOS token, or
-            this is unknown.
+        may_begin: Whether a prompt may begin with it once: it is also the BOS token, or the BOS
+            token is unknown.
     """
 
     token: int
@@ -144,10 +145,10 @@ def each_batch(
     Args:
         prompts: All prompts.
         device: Device of the batches.
-        work: Changes nothing unless it succeeds: a batch that did not fit is repeated in parts.
-        size: Prompts per batch. None: as memory allows. Then a batch that does not fit is halved;
-            on an accelerator, which reports this before anything else fails, a batch that fits is
-            doubled.
+        work: Must change nothing if it fails: a batch that did not fit is repeated in parts.
+        size: Prompts per batch. None: as memory allows. Then a batch that does not fit is halved.
+            After a batch that fits, the size is doubled, but only on an accelerator, which reports
+            a lack of memory before anything else fails.
         start: First size that is tried if ``size`` is None.
         progress: Called after each batch with the number of finished prompts and the total.
 

@@ -2,8 +2,8 @@
 
 There are three types of blocks. *Pre-norm* (GPT-2, Llama): attention and MLP each read the residual
 stream through a norm. *Shared norm* (GPT-J, Phi, Falcon 7B, Cohere): attention and MLP both read
-the output of one norm. *Post-norm* (OLMo 2): they read the stream directly, and their outputs pass
-a norm; Gemma's blocks have norms on both sides. A block may scale its outputs (Granite).
+the output of one norm. *Post-norm* (OLMo 2): they read the stream directly, and a norm is applied
+to their outputs. Gemma's blocks have norms on both sides. A block may scale its outputs (Granite).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Projection:
     def apply(self, normed: Tensor) -> Tensor:
         """Project each head's separate input: ``[head, batch, pos, d_model]`` to ``... d_head``.
 
-        In the precision of ``normed``, which may be wider than that of the weights.
+        The result has the precision of ``normed``, which may be wider than that of the weights.
         """
         flat = normed.flatten(1, 2) @ self.weight.to(normed.dtype).mT
         if self.bias is not None:
@@ -72,14 +72,14 @@ class BlockParts:
         b_o: The bias of all heads' outputs, which belongs to no head, ``[d_model]``; or None.
         scale: Multiplier of attention's output (Granite). Not folded into ``w_o``, because half
             precision would round it.
-        norm: Between the stream and the projections; none in a post-norm block.
-        attention: The model's own module; its number of key/value groups can be changed.
+        norm: The norm between the stream and the projections; the identity in a post-norm block.
+        attention: The model's own module, whose number of key/value groups can be changed.
         post_norm: A norm between attention's output and the residual stream, or None.
         attention_in: Hook point at which attention reads the stream, before the norm.
         mlp_in: Hook point at which the MLP's input can be replaced.
         mlp_stream: Hook point at which the stream that the MLP reads can be seen.
-        mlp_norm: The norm between these two, which attention also uses; None if there is none, or
-            if the MLP's own norm is after ``mlp_in``.
+        mlp_norm: The norm between ``mlp_stream`` and ``mlp_in``, which attention also uses; None if
+            there is no norm, or if the MLP's own norm is after ``mlp_in``.
         mlp_out: Hook point of the MLP's output, after its own post-norm and scale if it has any.
     """
 
@@ -102,15 +102,23 @@ class BlockParts:
         return f"blocks.{self.layer}.{place}"
 
     def head_outputs(self, z: Tensor) -> Tensor:
-        """What each head adds: ``[batch, pos, head * d_head]`` to ``[head, batch, pos, d_model]``.
+        """Return what each head adds, ``[head, batch, pos, d_model]``.
 
-        Before a post-norm if there is one, and without the output bias.
+        This is the output before the post-norm, if there is one, and without the output bias.
+
+        Args:
+            z: The heads' outputs before W_O, ``[batch, pos, head * d_head]``.
         """
         by_head = self.scaled(z).reshape(*z.shape[:2], len(self.w_o), -1).permute(2, 0, 1, 3)
         return (by_head.flatten(1, 2) @ self.w_o.to(z.dtype)).reshape(*by_head.shape[:3], -1)
 
     def attention_output(self, z: Tensor, *, bias: bool = False) -> Tensor:
-        """What all heads add: ``[batch, pos, head * d_head]`` to ``[batch, pos, d_model]``."""
+        """Return what all heads add together, ``[batch, pos, d_model]``, before a post-norm.
+
+        Args:
+            z: The heads' outputs before W_O, ``[batch, pos, head * d_head]``.
+            bias: Add the output bias.
+        """
         written = self.scaled(z) @ self.w_o.flatten(0, 1).to(z.dtype)
         if not bias or self.b_o is None:
             return written

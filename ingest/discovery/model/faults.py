@@ -1,7 +1,7 @@
 """Faults inside a model's own forward pass, reported with family and part.
 
 A model's code may require a dtype, a kernel, or a size. torch's error then names neither the model
-nor a remedy. A fault in our own hooks does not belong to the model, and passes through.
+nor a remedy. A fault in our own hooks does not belong to the model, and is raised unchanged.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def logit_difference(
 
 
 def pad_answers(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Return token ids of each prompt's wrong answers in :class:`LogitDifference`'s form.
+    """Return token ids of each prompt's wrong answers, as :class:`LogitDifference` needs them.
 
     Returns:
         ``[prompt]`` if each has one, else ``[prompt, answer]``.

@@ -1,12 +1,12 @@
 """Norms in closed form: their input, their Jacobian and its transpose.
 
-A decoder's norms are LayerNorm or RMSNorm, with gain and bias or without, or none at all::
+A decoder has LayerNorm or RMSNorm, with or without gain and bias, or no norm::
 
     y = gain * unit + bias,   unit = centred(x) / sqrt(mean(centred(x) ** 2) + eps)
 
-A module counts as one of these only if it computes the same on random vectors; any other module is
-refused. In closed form, the transpose Jacobian needs two passes over the gradients, while autograd
-needs a forward and a backward pass of the norm for every port of every head.
+A module counts as one of these only if it computes the same on random vectors. Any other module is
+refused. In closed form, the transpose Jacobian needs two passes over the gradients. Autograd would
+need a forward and a backward pass of the norm for every port of every head.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _EPS_NAMES = ("variance_epsilon", "eps", "epsilon", "norm_eps")
 _PROBES = 4
 _PROBE_SIZES = (0.01, 0.1, 1.0, 10.0, 100.0)
 _EPS_UNSAID = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
-"""Values of eps to try if a module does not give its own: OLMo's is in its forward pass."""
+"""Values of eps to try if no attribute of a module gives it: OLMo's is in the code of its forward
+pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Norm:
     """A norm of a model.
 
     Attributes:
-        module: The model's own module, the only one that computes values.
+        module: The model's own module, which computes all values.
         gain: ``[d_model]``.
         bias: ``[d_model]``, or None.
         eps: Added to the mean square.

@@ -1,9 +1,9 @@
 """The present state of a model, to be compared with a later state.
 
-Kept results hold only as long as the model is unchanged. Its weights can be written to, also
-without autograd noticing (``weight.data``), hooks can be added and parts replaced, so all numbers
-must be read. Summing them takes less time than a pass of one prompt, which reads them too: 60 ms
-for a hundred million weights on one core.
+Kept results are valid only as long as the model is unchanged. Hooks can be added and parts can be
+replaced. Weights can be written to, also in a way that autograd does not see (``weight.data``). So
+all numbers must be read. Summing them takes less time than a pass of one prompt, which reads them
+too: 60 ms for a hundred million weights on one core.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _part(module: nn.Module) -> tuple[object, ...]:
-    """Return a module, its hooks, its own forward pass, its numbers and switches."""
+    """Return a module's type and identity, forward function, hooks, and plain attributes."""
     own = vars(module)
     plain = tuple(
         (name, value)
@@ -77,18 +77,18 @@ def _moves(name: str) -> bool:
 def _sums(weight: Tensor) -> Iterator[Tensor]:
     """Yield sums of a weight's bits as whole numbers: exact, so one changed bit is found."""
     value = weight.detach()
-    if value.is_meta:  # it is elsewhere until it is used
+    if value.is_meta:  # its values are elsewhere until they are used
         return
     if value.numel() <= _SHORT:
         yield _bits(value).cpu().clone()
         return
     bits = _bits(value).flatten(0, -2) if value.ndim > 1 else _bits(value)[None]
     yield bits.sum(-1).cpu()
-    yield bits.sum(0).cpu()  # sums of rows would not show an exchange within each row
+    yield bits.sum(0).cpu()  # sums of rows do not show an exchange within a row
 
 
 def _bits(value: Tensor) -> Tensor:
-    """Return a tensor's bits as whole numbers, joining several numbers if row sizes allow it."""
+    """Return a tensor's bits as whole numbers; values are joined if the row size allows it."""
     value = value.contiguous() if value.ndim else value[None]
     size = value.element_size()
     row, first = value.shape[-1] * size, value.storage_offset() * size

@@ -16,7 +16,7 @@ class Recording:
     """Activations of one run by hook name, with gradients if the run has them.
 
     Attributes:
-        rows: Recorded prompts, so that the others' memory can be freed; None: all.
+        rows: Prompts that are recorded; the memory of the others can be freed. None: all.
         values: Values at each hook point, filled by the hooks made here.
         gradients: Gradients of the values kept with gradients, filled by the backward pass.
     """
@@ -53,7 +53,7 @@ class Recording:
         return value if self.rows is None else value[self.rows].clone()
 
     def fork(self, name: str) -> tuple[str, Hook]:
-        """Return a hook that records a copy which only the next norm reads, not the skip path."""
+        """Return a hook that records a view that only the next norm reads, not the skip path."""
 
         def remember(value: Tensor, hook: object) -> Tensor:  # noqa: ARG001
             self.values[name] = value.view_as(value)

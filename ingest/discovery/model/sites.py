@@ -48,7 +48,7 @@ class Place:
         value: Name under which the numbers are recorded: ``input``, or the hook point's name.
         columns: Indices of the numbers, with heads side by side: ``[batch, pos, width]``.
         layer: The lowest block whose output changes when they are replaced; the number of blocks if
-            there is none.
+            no block's output changes.
         carried: Hook point at which a change is added to the residual stream, if ``hook`` is on a
             separate branch of the stream; None otherwise.
         heads_first: Whether the model has heads before positions there, as norms of queries and
@@ -111,7 +111,7 @@ def heads_side_by_side(value: Tensor, *, heads_first: bool) -> Tensor:
 
 
 class _Finder:
-    """Finds the places of one name; numbers in names come as texts."""
+    """Finds the places of one name; its methods receive the numbers in the name as text."""
 
     def __init__(self, model: Any, anatomy: Anatomy, name: str) -> None:
         self._model, self._anatomy, self._name = model, anatomy, name

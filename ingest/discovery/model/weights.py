@@ -77,13 +77,13 @@ def _line(name: str, tensor: Tensor) -> str:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Delay Ctrl-C until the end. It only ever interrupts the main thread."""
+    """Delay Ctrl-C until the end of the block; it can interrupt only the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     waiting: list[tuple[int, Any]] = []
     handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):  # ignored, or the system's own, which ends the process
+    if not callable(handler):  # ignored, or the default of the system, which ends the process
         yield
         return
     signal.signal(signal.SIGINT, lambda number, frame: waiting.append((number, frame)))

@@ -1,8 +1,8 @@
 """Weights changed in place for a limited time, and restored bit for bit.
 
 Edits and masks are tried on the model itself, because a second copy of it would often not fit into
-memory. Only the weights that change are kept meanwhile. They are restored when the block ends, also
-after an exception or Ctrl-C; during the restoration, Ctrl-C waits.
+memory. Only the old values of the changed weights are kept. They are restored when the block ends,
+also after an exception or Ctrl-C. During the restoration, Ctrl-C is delayed.
 """
 
 from __future__ import annotations
@@ -54,15 +54,16 @@ def changed_weights(
     """Change weights of a model within a ``with`` block; afterwards they are restored.
 
     For a weight with several changes: ``(replaced + added) * masked``. Blocks may be nested. If the
-    block itself writes to the weights named here, this is undone too. ``Anatomy`` and objects
-    prepared with it (``prepare_parts``) belong to the old weights: make them again inside.
+    code in the block writes to the weights named here, this is undone too. An ``Anatomy`` and
+    scores of edges belong to the old weights: compute them again inside the block. A setting and
+    the result of ``prepare_parts`` notice the change and compute again what they need.
 
     Args:
         model: A TransformerLens ``TransformerBridge``, or a model of transformers.
         replaced: New values by the weight's name in transformers: ``lm_head.weight``.
         added: Changes, added in float32 or wider and then rounded to the weight's precision.
         masked: Factors of weights: 1 keeps, 0 removes; booleans are allowed too.
-        keep_on: Device of the old values; None: the device of each weight.
+        keep_on: Device on which old values are kept; None: the device of each weight.
 
     Raises:
         BadInput: No weight has that name, shapes differ, a value is not finite, a tied weight is
@@ -81,7 +82,7 @@ def changed_weights(
         finally:
             _put_back(saved)
     finally:
-        _put_back(saved)  # if Ctrl-C came between the first statements of the other call
+        _put_back(saved)  # needed if Ctrl-C came at the beginning of the other call
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ class _Change:
 def _plan(
     weights: Mapping[str, nn.Parameter], replaced: _Weights, added: _Weights, masked: _Weights
 ) -> dict[str, _Change]:
-    """Return the change of each weight, a tied one once; all names are checked first."""
+    """Return the change of each weight, tied weights only once; all names are checked first."""
     found: dict[str, _Change] = {}
     first: dict[object, str] = {}
     own = {_place(weight): name for name, weight in reversed(list(weights.items()))}

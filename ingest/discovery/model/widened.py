@@ -1,10 +1,10 @@
 """A half-precision model that temporarily computes in float32, one block at a time.
 
 Rounding to half precision hides small differences from a proof: bfloat16 has three digits, and a
-block's output can be smaller than the rounding of the residual stream. So proofs run in float32.
-Weights are widened when their block begins and restored when it ends, so a model needs memory for
-one more block of each kind, not three times its own. Of an embedding only the rows that are looked
-up are widened.
+block's output can be smaller than the rounding error of the residual stream. So proofs run in
+float32. Weights are widened when their block begins and restored when it ends. So a model needs
+additional memory for only one block of each kind, instead of three times its own memory. Of an
+embedding only the rows that are looked up are widened.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def widened(model: nn.Module) -> Iterator[None]:
     weights. Weights and buffers of half precision are always restored.
 
     Args:
-        model: As transformers has it, or with its parts replaced by bridges.
+        model: A module of transformers, or one whose parts are replaced by bridges.
     """
     if not any(is_half(each.dtype) for each in (*model.parameters(), *model.buffers())):
         yield  # checking every block again takes a tenth of the time of a small model's pass
@@ -53,7 +53,7 @@ def widened(model: nn.Module) -> Iterator[None]:
 
 
 class _Spare:
-    """Memory of earlier blocks; new memory for each would take longer than to widen into it."""
+    """Memory of earlier blocks; allocating new memory would take longer than widening into this."""
 
     def __init__(self) -> None:
         self._free: dict[tuple[torch.device, int], list[Tensor]] = {}
@@ -66,12 +66,12 @@ class _Spare:
         return free.pop().view(narrow.shape).copy_(narrow)
 
     def give(self, wide: Tensor) -> None:
-        """Take memory that is no longer used."""
+        """Accept memory that is no longer used."""
         self._free.setdefault((wide.device, wide.numel()), []).append(wide)
 
 
 class _Widened:
-    """Tensors that are wide at present, with their narrow values."""
+    """Tensors that are in float32 now, with their values in half precision."""
 
     def __init__(self, spare: _Spare) -> None:
         self._spare = spare
@@ -94,7 +94,7 @@ class _Widened:
                 tensor.data = self._spare.take(tensor.data)
 
     def _widen_rows(self, tensor: Tensor, rows: Tensor) -> None:
-        """Widen the rows that a lookup reads; the others get no values."""
+        """Widen the rows that a lookup reads; the other rows are not filled."""
         if is_half(tensor.dtype):
             narrow, rows = tensor.data, torch.unique(rows)
             self._kept.append((tensor, narrow))
@@ -110,13 +110,13 @@ class _Widened:
 
 
 def _looked_up(part: nn.Module) -> nn.Embedding | None:
-    """The embedding that a module, or a bridge around one, is; None for all others."""
+    """Return the module, or the module in a bridge, if it is an embedding; else None."""
     found = getattr(part, "original_component", part)
     return found if type(found) is nn.Embedding else None
 
 
 def _parts(module: nn.Module, at_once: _Widened) -> Iterator[nn.Module]:
-    """Yield blocks, and modules outside them; a module's own weights around blocks are widened."""
+    """Yield blocks and modules outside blocks; widen the weights of modules that contain blocks."""
     if not any(isinstance(each, nn.ModuleList) for each in module.modules()):
         at_once.widen([*module.parameters(), *module.buffers()])
         return

@@ -1,9 +1,10 @@
 """Proof that a wrapped model is still the model, on prompts as long as the given ones.
 
-A model's computations may depend on the position: an ignored attention window, or a scale beyond
-the training length, has no effect on shorter prompts. When a model is loaded no prompt is known
-yet. So before anything is scored, the last logits of the longest prompt are computed twice: by
-TransformerLens, and by the same model with its own parts restored temporarily.
+A model's computations may depend on the position. If TransformerLens ignores an attention window,
+or a scale for positions beyond the training length, shorter prompts do not show it. When a model is
+loaded, no prompt is known yet. So before anything is scored, the last logits of the longest prompt
+are computed twice: by TransformerLens, and by the same model with its own parts restored
+temporarily.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from registry.errors import UnsupportedModel
 __all__ = ["SHORT", "difference", "require_same_at_length", "unwrapped"]
 
 SHORT = 3
-"""Length of the prompt that proves a model when it is loaded. A longer one would slow loading;
-most differences appear at the second token, and the rest is found before anything is scored."""
+"""Length of the prompt with which a model is checked when it is loaded. A longer one would make
+loading slower. Most differences appear at the second token; the others are found before anything is
+scored."""
 _TOLERANCE = 1e-3
 """Largest allowed difference, in standard deviations of the logits. Long prompts accumulate more
 rounding than the short one; an omitted part still causes 1e-2 and more."""
@@ -42,9 +44,9 @@ def difference(plain: Tensor, wrapped: Tensor) -> tuple[float, float]:
 def require_same_at_length(model: Any, anatomy: Anatomy, prompt: Tensor) -> None:
     """Refuse a model that TransformerLens changes on a prompt of this length.
 
-    A bridge that its owner changed, by hooks or new weights, differs on the short prompt too. It is
-    accepted, because its owner wants this change. A model that TransformerLens itself defines is
-    accepted too, because there is no other code for it.
+    A bridge that its user changed, by hooks or new weights, also differs on the short prompt. It is
+    accepted, because its user wants this change. A model that TransformerLens itself defines is
+    also accepted, because there is no other code for it.
 
     Args:
         model: A TransformerLens ``TransformerBridge``.
