@@ -26,9 +26,9 @@ from ingest.discovery.ablation.part_values import (
     record_values,
 )
 from ingest.discovery.ablation.replacement import Replacement, check_ablation
-from ingest.discovery.ablation.setting import Setting, in_a_setting
+from ingest.discovery.ablation.setting import Ready, Setting, in_a_setting
 from ingest.discovery.ablation.started_run import Shapes, read_shapes, run_from
-from ingest.discovery.model.anatomy import Anatomy, frozen
+from ingest.discovery.model.anatomy import Anatomy
 from ingest.discovery.model.batches import PromptBatch, PromptPairs, out_of_memory
 from ingest.discovery.model.metrics import Metric, per_prompt
 from ingest.discovery.model.sites import INPUT, POSITIONS, stream_hook
@@ -90,11 +90,11 @@ class PartAblation:
     """A model, its prompts and an ablation, ready for any number of calls.
 
     Made by :func:`prepare_parts`. Shared data of runs is computed in the first call and kept for
-    the next; it is recomputed if a weight has changed in between.
+    the next. As in a setting, it is recomputed, and the structure is proven again, if the model has
+    changed in between.
 
     Attributes:
-        model: A TransformerLens ``TransformerBridge``.
-        metric: Metric of the setting.
+        setting: The setting, with key/value heads as the model has them.
         anatomy: Anatomy of the model.
         prompts: Clean and corrupt prompts.
         cached: Whether runs start at the lowest changed block; False if the model's blocks cannot
@@ -108,8 +108,7 @@ class PartAblation:
         kept_bytes: Maximum memory that is kept between calls.
     """
 
-    model: Any
-    metric: Metric
+    setting: Setting
     anatomy: Anatomy
     prompts: PromptPairs
     cached: bool
@@ -121,11 +120,16 @@ class PartAblation:
     run_bytes: int
     kept_bytes: int
     _kept: dict[int, _Kept] = field(default_factory=dict)
-    _versions: list[int] = field(default_factory=list)
+    _kept_for: list[object] = field(default_factory=list)
 
     def __repr__(self) -> str:
         kind, n_prompts = self.values.instead, len(self.prompts)
         return f"<PartAblation of {self.anatomy.name}, {kind}, on {n_prompts} prompts>"
+
+    @property
+    def model(self) -> Any:
+        """The model, a TransformerLens ``TransformerBridge``."""
+        return self.setting.model
 
     def effects(
         self,
@@ -147,7 +151,7 @@ class PartAblation:
             NonFiniteScores: The metric of a prompt is not finite.
         """
         found = torch.zeros(len(sets) + 1, len(self.prompts), dtype=torch.float64)
-        asked = metric or self.metric
+        asked = metric or self.setting.metric
 
         def note(rows: Sequence[int], batch: PromptBatch, logits: Tensor) -> None:
             index = batch.index.repeat(len(rows))
@@ -188,8 +192,9 @@ class PartAblation:
         names = {place.value for chosen in parts for part in chosen for place in part.places}
         groups = self._by_layer(parts)
         done, total = 0, len(sets) * len(self.prompts)
-        with frozen(self.model), torch.no_grad():
-            self._forget_if_changed()
+        with self.setting.at_work() as ready:
+            _prove(ready)
+            self._forget_if_changed(ready.kept)
             for number, batch in enumerate(self.prompts.batches(self.size, self.anatomy.device)):
                 kept = self._shared(number, batch, names)
                 changes = Changes(batch, self.prompts, self.positions, kept.values)
@@ -283,13 +288,12 @@ class PartAblation:
             self._kept.pop(number, None)
         return kept
 
-    def _forget_if_changed(self) -> None:
-        """Forget kept data if a weight was written to since."""
-        now = sum(weight._version for weight in self.model.original_model.parameters())
-        if self._versions != [now]:
+    def _forget_if_changed(self, now: object) -> None:
+        """Forget kept data unless it is of the same state of the model as the setting's."""
+        if not any(one is now for one in self._kept_for):
             self._kept.clear()
             self.values.forget()
-            self._versions[:] = [now]
+            self._kept_for[:] = [now]
 
 
 @in_a_setting
@@ -337,10 +341,11 @@ def prepare_parts(
             f"the longest prompt has {prompts.longest} tokens and the longest of reference "
             f"{others.longest}, so later positions have no mean; use instead='mean'"
         )
-    with setting.with_own_heads().at_work() as ready:
+    own = setting.with_own_heads()
+    with own.at_work() as ready:
         model, anatomy = ready.model, ready.anatomy
         one = ready.inputs.first().clean
-        ready.prove_structure(Replacement("resample", None))
+        _prove(ready)
         shapes = read_shapes(model, anatomy, one)
         starts = cached and _starts_anywhere(model, anatomy, one, shapes)
     size = ready.inputs.size
@@ -349,8 +354,7 @@ def prepare_parts(
         size = max(1, min(ready.inputs.start, run_bytes // of_one))
     partners = pair_up(prompts, partners) if kind == "other-prompt" else None
     return PartAblation(
-        model=model,
-        metric=setting.metric,
+        setting=own,
         anatomy=anatomy,
         prompts=prompts,
         cached=starts,
@@ -396,6 +400,11 @@ def ablate_parts(
         setting, instead=instead, partners=partners, positions=positions, subspaces=subspaces
     )
     return prepared.effects(sets, progress=progress)
+
+
+def _prove(ready: Ready) -> None:
+    """Prove the structure with whatever prompts there are; parts need no corrupt ones."""
+    ready.prove_structure(Replacement("resample", None))
 
 
 def _bytes_of_run(model: Any, anatomy: Anatomy, n_prompts: int, n_positions: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from ingest.discovery import Setting, prepare_setting
 from ingest.discovery.ablation.parts import Part, PartAblation, ablate_parts, prepare_parts
 from ingest.discovery.evaluation.patching import patch_effects
 from ingest.models import wrap
-from registry.errors import BadInput, NonFiniteScores
+from registry.errors import BadInput, NonFiniteScores, UnsupportedModel
 from tests.few import every_nth
 from tests.ingest import tiny_models
 from tests.ingest.discovery.families import FAMILIES, build
@@ -237,12 +238,13 @@ def test_bounds_of_memory_change_no_result(bounds: dict[str, int]) -> None:
 def test_runs_start_at_the_lowest_changed_block_and_sets_run_side_by_side() -> None:
     model = tiny("gpt2")
     ablation = tiny_prepared(model)
-    ablation.logits([["m0", "m1", "a1.h0"]])  # what runs share is computed here
     ran: list[tuple[int, int]] = []
     for layer, block in enumerate(model.blocks):
         block.mlp.register_forward_hook(
             lambda _, args, output, layer=layer: ran.append((layer, len(output)))
         )
+    ablation.logits([["m0", "m1", "a1.h0"]])  # computes the shared data of runs
+    ran.clear()
     ablation.logits([["m1"], ["a1.h0"], [], ["m0"]])
     assert ran == [(0, 4), (1, 4), (1, 8)]
 
@@ -325,17 +327,36 @@ def test_a_subspace_of_everything_is_everything_and_names_find_theirs() -> None:
     assert not torch.allclose(found[3], found[0])
 
 
-def test_what_is_kept_is_made_anew_once_a_weight_has_changed() -> None:
+def _in_place(weight: torch.Tensor) -> None:
+    weight.mul_(1.5)
+
+
+def _past_autograd(weight: torch.Tensor) -> None:
+    weight.data[2:9] += 1.0
+
+
+@pytest.mark.parametrize("change", [_in_place, _past_autograd])
+def test_kept_results_are_computed_again_after_a_weight_has_changed(
+    change: Callable[[torch.Tensor], None],
+) -> None:
     model = tiny()
     ablation = tiny_prepared(model, "mean", reference=prompts(2))
     before = ablation.logits(SETS)
-    weight = next(model.original_model.parameters())
     with torch.no_grad():
-        weight.mul_(1.5)
+        change(next(model.original_model.parameters()))
     changed = ablation.logits(SETS)
     assert not torch.allclose(before, changed)
     anew = tiny_prepared(model, "mean", reference=prompts(2)).logits(SETS)
     torch.testing.assert_close(changed, anew, atol=1e-12, rtol=1e-12)
+
+
+def test_a_model_with_another_structure_than_was_proven_is_refused() -> None:
+    model = tiny()
+    ablation = tiny_prepared(model, "zero")
+    ablation.logits(SETS)
+    model.blocks[1].mlp.register_forward_hook(lambda _, args, output: 2 * output)
+    with pytest.raises(UnsupportedModel, match="do not add up"):
+        ablation.logits(SETS)
 
 
 @pytest.mark.parametrize(
