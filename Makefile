@@ -54,18 +54,18 @@ test: $(DEV) ## What is tested at every change, with a real Neo4j and PostgreSQL
 	$(PYTEST) -m "not slow" --junitxml=reports/junit.xml
 
 # Random examples of every kind are tried TIMES as often as at every change.
-slow: $(DEV) ## The rest: large grids, training, long campaigns; what was seen goes into docs/slow.md
+slow: $(DEV) ## The rest: large grids, training, long campaigns; results go into docs/slow.md
 	CIRCUITS_TEST_TIMES=$(TIMES) $(PYTEST) -m "slow or hypothesis" --timeout=3600 \
 		--junitxml=reports/slow.xml
 
-conformance: $(DEV) ## What every graph store and every ledger owes, on all engines
+conformance: $(DEV) ## The contract of graph stores and ledgers, on all engines
 	$(BIN)/pytest -rs tests/conformance
 
-golden: $(DEV) ## Write the exact outputs in tests/golden anew; then read the diff
+golden: $(DEV) ## Write the exact outputs in tests/golden again; then read the diff
 	CIRCUITS_TEST_RENEW_GOLDEN=1 $(BIN)/pytest -q \
 		$$(grep -rl --include='test_*.py' golden_files tests)
 
-docs: $(DEV) ## Write the generated parts of docs/ anew; then read the diff
+docs: $(DEV) ## Write the generated parts of docs/ again; then read the diff
 	$(BIN)/python docs/generate.py
 
 old: $(DEV) ## Keep a ledger as this version writes it, for later versions to upgrade
@@ -82,7 +82,7 @@ bench: $(DEV) ## Measure imports, ablations, edits, comparisons, nulls, projecti
 	$(BIN)/python benchmarks/commands.py
 	$(BIN)/python benchmarks/writing.py
 
-faults: $(DEV) ## Kill processes and servers for an hour; what was seen goes into docs/
+faults: $(DEV) ## Kill processes and servers for an hour; results go into docs/
 	$(BIN)/python benchmarks/faults.py --back-end local --out docs/faults-local.md
 	$(BIN)/python benchmarks/faults.py --back-end servers --out docs/faults-servers.md
 

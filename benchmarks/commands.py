@@ -79,7 +79,7 @@ def measure(root: Sequence[str], arguments: Sequence[str], repeat: int, *, quick
             return
         lines = ran.stdout.count("\n")
     wall = min(walls)
-    late = "  over the bar" if quick and wall > LONGEST_SECONDS else ""
+    late = "  too slow" if quick and wall > LONGEST_SECONDS else ""
     print(
         f"  {wall:5.2f} s  {min(processors):5.2f} s  {lines:>7,} lines"
         f"  {' '.join(arguments)}{late}",

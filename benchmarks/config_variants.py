@@ -49,7 +49,7 @@ def sweep(name: str) -> Counter[str]:
             first = outcome.text.splitlines()[0][:300] if outcome.text else ""
             print(f"  {variant.label}: {outcome.kind}: {first}", flush=True)
         elif not outcome.changed:
-            print(f"  {variant.label}: same, and as if unchanged", flush=True)
+            print(f"  {variant.label}: same, and equal to the unchanged model", flush=True)
     return found
 
 
