@@ -31,7 +31,7 @@ try:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
     from transformers.core_model_loading import build_glob_alternation
 
-    from ingest.discovery.model.weights import hash_of_tensors
+    from ingest.discovery.model.weights import hash_of_tensors, weights_sha256
     from ingest.models.proof import (
         all_logits,
         not_finite,
@@ -340,14 +340,14 @@ def default_bos(bridge: TransformerBridge) -> bool:
     return _prepends_bos(bridge.tokenizer, bridge.original_model.config)
 
 
-def weights_hash(model: PreTrainedModel) -> str:
+def weights_hash(model: PreTrainedModel | TransformerBridge) -> str:
     """Return a SHA-256 of a model's parameters that does not depend on how they are stored.
 
     The hash of the sorted lines ``name shape dtype sha256-of-bytes``, one per parameter, tied
     parameters once; names as in transformers. Half-precision values are widened to float32 first,
     which is exact: a bfloat16 checkpoint has the same hash, loaded as bfloat16 or as float32.
     """
-    return hash_of_tensors(_tensors(model))
+    return weights_sha256(model)
 
 
 def _tensors(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ingest.discovery.model.batches import spread_tokens
 from ingest.discovery.model.faults import told_by_part
+from ingest.discovery.model.interrupts import without_interrupts
 from ingest.discovery.model.widened import widened
 from ingest.discovery.model.wrapping import SHORT, difference
 from registry.errors import BadInput, UnsupportedModel
@@ -223,12 +224,13 @@ def _some_words(model: Any) -> Iterator[None]:
     kept = None if bias is None else bias.data
     # The embedding may have the same weight, and keeps all of it. TransformerLens gives a separate
     # bias to a head without bias; it is not a parameter.
-    head.weight = nn.Parameter(weight.detach()[::step], requires_grad=False)
-    if bias is not None:
-        bias.data = kept[::step]
     try:
+        head.weight = nn.Parameter(weight.detach()[::step], requires_grad=False)
+        if bias is not None:
+            bias.data = kept[::step]
         yield
     finally:
-        head.weight = weight
-        if bias is not None:
-            bias.data = kept
+        with without_interrupts():
+            head.weight = weight
+            if bias is not None:
+                bias.data = kept

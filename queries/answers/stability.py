@@ -180,7 +180,7 @@ class Stability:
     @property
     def consensus(self) -> tuple[FrequentPart, ...]:
         """The connections or components that are found often enough."""
-        return tuple(one for one in self.frequent if one.share >= self.share)
+        return tuple(one for one in self.frequent if one.share >= self.share - _ROUNDING)
 
     @property
     def overlaps(self) -> Overlaps | None:

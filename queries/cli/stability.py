@@ -48,7 +48,8 @@ def stability(
     share: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Smallest share of circuits for a connection of the consensus."
+            metavar="SHARE",
+            help="Smallest share of circuits for a connection of the consensus, above 0, up to 1.",
         ),
     ] = 0.5,
     over: Annotated[

@@ -7,19 +7,17 @@ weight has only its name in the checkpoint.
 from __future__ import annotations
 
 import hashlib
-import signal
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ingest.discovery.model.interrupts import without_interrupts
 from ingest.discovery.model.wrapping import unwrapped
 
-__all__ = ["all_names", "hash_of_tensors", "named_weights", "weights_sha256", "without_interrupts"]
+__all__ = ["all_names", "hash_of_tensors", "named_weights", "weights_sha256"]
 
 _THREADS = 4
 
@@ -73,23 +71,3 @@ def _line(name: str, tensor: Tensor) -> str:
     shape = "x".join(str(size) for size in values.shape)
     dtype = str(values.dtype).removeprefix("torch.")
     return f"{name} {shape} {dtype} {hashlib.sha256(data).hexdigest()}\n"
-
-
-@contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block; it can interrupt only the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[tuple[int, Any]] = []
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):  # ignored, or the default of the system, which ends the process
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: waiting.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if waiting:
-            handler(*waiting[0])

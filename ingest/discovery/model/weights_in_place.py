@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ingest.discovery.model.weights import all_names, without_interrupts
+from ingest.discovery.model.interrupts import without_interrupts
+from ingest.discovery.model.weights import all_names
 from ingest.discovery.model.wrapping import unwrapped
 from registry.errors import BadInput
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ingest.discovery.model.interrupts import without_interrupts
+
 __all__ = ["is_half", "widened"]
 
 
@@ -29,7 +31,7 @@ def widened(model: nn.Module) -> Iterator[None]:
     """Let a model, or a part of one, compute in float32 if it is of half precision.
 
     Only for forward passes without gradients: a backward pass would keep every block's wide
-    weights. Weights and buffers of half precision are always restored.
+    weights. Weights and buffers of half precision are always restored, also after Ctrl-C.
 
     Args:
         model: A module of transformers, or one whose parts are replaced by bridges.
@@ -39,17 +41,20 @@ def widened(model: nn.Module) -> Iterator[None]:
         return
     spare = _Spare()
     at_once = _Widened(spare)
-    handles = []
-    for part in _parts(model, at_once):
-        own = _Widened(spare)
-        handles.append(part.register_forward_pre_hook(own.before))
-        handles.append(part.register_forward_hook(own.after, always_call=True))
+    all_widened, handles = [at_once], []
     try:
+        for part in _parts(model, at_once):
+            own = _Widened(spare)
+            all_widened.append(own)
+            handles.append(part.register_forward_pre_hook(own.before))
+            handles.append(part.register_forward_hook(own.after, always_call=True))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-        at_once.put_back()
+        with without_interrupts():
+            for handle in handles:
+                handle.remove()
+            for one in all_widened:  # torch omits the hooks of a block that Ctrl-C ends
+                one.put_back()
 
 
 class _Spare:

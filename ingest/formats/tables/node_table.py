@@ -8,7 +8,7 @@ A node appears once, or once per position.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from pydantic import ValidationError
@@ -42,6 +42,7 @@ _FINER = {
     Kind.FEATURE: Level.FEATURE,
     Kind.ERROR: Level.FEATURE,
 }
+_NORMS_AND_ENDS = frozenset({Kind.NORM, Kind.INPUT, Kind.LOGITS})
 
 
 def read_nodes(
@@ -123,8 +124,14 @@ def _circuit(nodes: Sequence[Node], said: Said, told: Mapping[str, Any]) -> Circ
         ranks = {node.key: rank for rank, node in enumerate(strongest, 1)}
         nodes = [node.model_copy(update={"rank": ranks.get(node.key)}) for node in nodes]
     kinds = {parse_local(node.component).kind for node in nodes}
-    finer = next((level for kind, level in _FINER.items() if kind in kinds), Level.NODE)
-    return edge_circuit(said, [], **{"nodes": tuple(nodes), "level": finer, **told})
+    return edge_circuit(said, [], **{"nodes": tuple(nodes), "level": _level(kinds), **told})
+
+
+def _level(kinds: Set[Kind]) -> Level:
+    """Return the level of a circuit that names parts of these kinds, without edges."""
+    if Kind.NORM in kinds and kinds <= _NORMS_AND_ENDS:
+        return Level.PARAMETER
+    return next((level for kind, level in _FINER.items() if kind in kinds), Level.NODE)
 
 
 def _node(row: Mapping[str, Any], said: Said, read_as: dict[str, str], read: Read) -> Node:

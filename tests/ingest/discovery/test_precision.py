@@ -107,6 +107,30 @@ def test_a_widened_model_is_put_back_when_its_forward_pass_fails() -> None:
     assert model(clean_ids()).logits.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("place", ["embedding", "block"])
+def test_a_widened_model_is_put_back_after_ctrl_c(family: str, place: str) -> None:
+    model = bridge(family, torch.bfloat16).original_model
+    before = {name: each.data.clone() for name, each in model.named_parameters()}
+    embedding = model.get_input_embeddings()
+    embedding = getattr(embedding, "original_component", embedding)
+    blocks = next(each for each in model.modules() if isinstance(each, nn.ModuleList))
+    inner = [each for each in blocks[1].modules() if isinstance(each, nn.Linear)] or [
+        each for each in blocks[1].modules() if type(each).__name__ == "Conv1D"
+    ]
+    handle = (embedding if place == "embedding" else inner[-1]).register_forward_hook(_stopping)
+    with pytest.raises(KeyboardInterrupt), widened(model):
+        model(clean_ids())
+    handle.remove()
+    for name, each in model.named_parameters():
+        assert each.dtype == torch.bfloat16, name
+        assert torch.equal(each.data, before[name]), name
+
+
+def _stopping(module: nn.Module, arguments: object, output: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _failing(module: nn.Module, arguments: object) -> None:
     raise RuntimeError("broken")
 

@@ -254,6 +254,11 @@ class TestWeightsHash:
             }
             assert len(hashes) == 1
 
+    def test_it_is_the_same_once_the_model_is_wrapped(self) -> None:
+        model = tiny_models.gpt2()
+        known = models.weights_hash(model)
+        assert models.weights_hash(models.wrap(model)) == known
+
     def test_one_changed_number_changes_it(self) -> None:
         model = tiny_models.gpt2()
         before = models.weights_hash(model)
