@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -195,6 +196,15 @@ def test_effects_without_a_sign_are_counted_and_not_averaged(by_methods: Stabili
     rows = [one for one in by_methods.connections if one.connection in alone]
     assert rows
     assert {(row.n_circuits, row.effect, row.n_signed) for row in rows} == {(1, None, 0)}
+
+
+def test_a_share_that_is_the_bound_except_for_rounding_is_in_the_consensus(
+    by_methods: Stability,
+) -> None:
+    share = float(numpy.mean([0.1, 0.7]))
+    assert share < 0.4
+    part = replace(by_methods.connections[0], share=share)
+    assert replace(by_methods, frequent=(part,), share=0.4).consensus == (part,)
 
 
 def test_a_recorded_consensus_stands_beside_and_not_among_them(by_seeds: Stability) -> None:

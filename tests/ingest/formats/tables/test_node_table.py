@@ -223,3 +223,22 @@ def test_heads_of_a_circuit_of_edges_are_exported_alone(
     assert main(command) == 0
     assert capsys.readouterr().out == "layer,head,effect,rank\n0,1,,\n1,2,,\n"
     assert main(["--home", str(home), "export", entry.id, "--heads", "--bundle"]) != 0
+
+
+@pytest.mark.parametrize(
+    ("names", "level"),
+    [
+        (["l0.ln1", "ln_final"], Level.PARAMETER),
+        (["input", "l1.ln2", "logits"], Level.PARAMETER),
+        (["l0.ln1", "a9.h9"], Level.NODE),
+        (["m3.n17", "l0.ln1"], Level.NEURON),
+    ],
+)
+def test_a_table_of_norms_is_a_circuit_of_parameters(
+    registry: Registry, tmp_path: Path, names: list[str], level: Level
+) -> None:
+    path = tmp_path / "norms.csv"
+    path.write_text("\n".join(["node", *names]))
+    _, circuit = stored(registry, path)
+    assert circuit.level is level
+    assert {node.component for node in circuit.nodes} == set(names)
