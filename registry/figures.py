@@ -12,9 +12,10 @@ from typing import IO, TYPE_CHECKING
 from registry.errors import BadInput, MissingExtra
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_suffix", "empty_figure", "figure_bytes", "save_figure"]
+__all__ = ["check_suffix", "empty_figure", "figure_bytes", "legend_above", "save_figure"]
 
 _SALT = "circuits"
 _SUFFIXES = (".svg", ".png", ".pdf")
@@ -33,6 +34,15 @@ def empty_figure(width: float, height: float) -> Figure:
     except ImportError as error:
         raise MissingExtra("drawing", "plots") from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_above(axes: Axes) -> None:
+    """Put the legend in one row above the axes, where it covers no data."""
+    columns = len(axes.get_legend_handles_labels()[1])
+    axes.legend(
+        frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns,
+        columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
 
 
 def check_suffix(path: Path) -> None:

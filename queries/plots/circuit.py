@@ -7,15 +7,13 @@ the edge, and dashes whether it hurts. Needs the extra ``plots``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from queries.plots.page import DASHES, FAINT, INCHES, INK, THINNEST, WIDEST, page
 from queries.plots.picture import (
     FILLS,
-    OWN,
-    SHARED_BY_ALL,
-    SHARED_BY_SOME,
     DrawnEdge,
     Picture,
     acts,
@@ -25,7 +23,7 @@ from queries.plots.picture import (
     strongest,
     users_of,
 )
-from registry.errors import BadInput, MissingExtra
+from registry.errors import BadInput
 from registry.figures import check_suffix, save_figure
 from registry.identifiers import Kind, parse_local, sort_key
 
@@ -38,14 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["DrawnEdge", "Picture", "draw", "figure_of", "strongest"]
 
 
-_INK = "#1d2733"
-_FAINT = "#6b7783"
 _BAND = "#f6f8fa"
-_INCHES = 0.74
-_WIDEST, _THINNEST = 4.2, 0.8  # points
-_DASHES: Mapping[str, Any] = {
-    "helps": "solid", "hurts": (0, (2.2, 1.2)), "mixed": (0, (6, 1.2, 1.2, 1.2)),
-}  # fmt: skip
+_BELOW, _ABOVE = 0.35, 0.55  # drawing units, for the ends of bands and the numbers of layers
 
 
 def draw(picture: Picture, path: Path) -> None:
@@ -66,10 +58,6 @@ def figure_of(picture: Picture) -> Figure:
         BadInput: There is nothing to draw.
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("drawing", "plots") from error
     from queries.plots.layout import lay_out
 
     edges = strongest(picture)
@@ -77,14 +65,11 @@ def figure_of(picture: Picture) -> Figure:
         raise BadInput("there is nothing to draw; ask for fewer tasks or a smaller --min-tasks")
     names = users_of(picture, edges)
     layout = lay_out(names, [(edge.source, edge.target, edge.port) for edge in edges])
-    width = max(9.0, (layout.right - layout.left) * _INCHES + 0.6)
-    height = (layout.top - layout.bottom) * _INCHES + 2.35
-    figure = Figure(figsize=(width, height), facecolor="white")
-    axes = figure.add_axes((0.0, 0.95 / height, 1.0, 1 - 1.95 / height))
-    _frame(axes, layout, width)
+    drawn = (layout.right - layout.left, layout.top - layout.bottom + _BELOW + _ABOVE)
+    figure, axes = page(picture, edges, drawn[0] * INCHES, drawn[1] * INCHES)
+    _frame(axes, layout, figure.get_figwidth())
     _draw_edges(axes, layout, picture, edges)
     _draw_nodes(axes, layout, picture, edges)
-    _caption(figure, picture, edges, height)
     return figure
 
 
@@ -92,9 +77,9 @@ def _frame(axes: Axes, layout: Layout, width: float) -> None:
     """Axes without ticks at a fixed scale; a band and a number for every second layer."""
     from matplotlib.patches import Rectangle
 
-    spare = (width / _INCHES - (layout.right - layout.left)) / 2
+    spare = (width / INCHES - (layout.right - layout.left)) / 2
     axes.set_xlim(layout.left - spare, layout.right + spare)
-    axes.set_ylim(layout.bottom - 0.35, layout.top + 0.55)
+    axes.set_ylim(layout.bottom - _BELOW, layout.top + _ABOVE)
     axes.set_axis_off()
     low, high = axes.get_ylim()
     for place, (layer, left, right) in enumerate(layout.layers):
@@ -104,7 +89,7 @@ def _frame(axes: Axes, layout: Layout, width: float) -> None:
             )
         axes.text(
             (left + right) / 2, high - 0.12, str(layer), ha="center", va="top", fontsize=8,
-            color=_FAINT, gid="layer",
+            color=FAINT, gid="layer",
         )  # fmt: skip
 
 
@@ -139,8 +124,8 @@ def _line(points: Any, edge: DrawnEdge, picture: Picture, share: float) -> Any:
         outline,
         fill=False,
         edgecolor=colour,
-        linewidth=_THINNEST + (0.8 if context else _WIDEST - _THINNEST) * share,
-        linestyle=_DASHES[acting],
+        linewidth=THINNEST + (0.8 if context else WIDEST - THINNEST) * share,
+        linestyle=DASHES[acting],
         alpha=0.45 if context else 0.8,
         capstyle="round" if acting == "helps" else "butt",
         zorder=1 if context else 2 + len(edge.effects) / 100,
@@ -159,7 +144,7 @@ def _draw_groups(axes: Axes, layout: Layout, picture: Picture) -> None:
         group = f"a{local.layer}.kv{local.head // picture.heads_per_group}"
         if group in layout.places:
             gx, gy = layout.places[group]
-            axes.plot([gx, x], [gy, y], ":", color=_FAINT, linewidth=1.1, zorder=1.5)
+            axes.plot([gx, x], [gy, y], ":", color=FAINT, linewidth=1.1, zorder=1.5)
 
 
 def _draw_nodes(axes: Axes, layout: Layout, picture: Picture, edges: Sequence[DrawnEdge]) -> None:
@@ -204,13 +189,13 @@ def _draw_node(
     )
     shift = 0.07 if ports else 0.0
     axes.text(
-        x + shift, y, name, ha="center", va="center_baseline", zorder=5, gid="node", color=_INK,
+        x + shift, y, name, ha="center", va="center_baseline", zorder=5, gid="node", color=INK,
         fontsize=_font_size(name, narrow=bool(ports)),
     )  # fmt: skip
     for port in ports:
         axes.text(
             x - BOX_WIDTH / 2 + 0.09, y + PORT_OFFSET[port], port, ha="center",
-            va="center_baseline", fontsize=6, color=_FAINT, zorder=5, gid="port",
+            va="center_baseline", fontsize=6, color=FAINT, zorder=5, gid="port",
         )  # fmt: skip
 
 
@@ -218,86 +203,3 @@ def _font_size(name: str, *, narrow: bool) -> float:
     # A box is 0.72 inches wide; a character takes about 0.6 of the font's size.
     room = 52.0 * (0.78 if narrow else 0.92)
     return max(4.0, min(9.5, room / (0.6 * len(name))))
-
-
-def _caption(figure: Figure, picture: Picture, edges: Sequence[DrawnEdge], height: float) -> None:
-    figure.text(
-        0.3 / figure.get_figwidth(), 1 - 0.3 / height, picture.title, fontsize=14,
-        fontweight="bold", color=_INK, va="center", gid="title",
-    )  # fmt: skip
-    figure.text(
-        0.3 / figure.get_figwidth(), 1 - 0.5 / height,
-        _subtitle(picture, edges, figure.get_figwidth()), fontsize=9, color=_FAINT, va="top",
-        linespacing=1.4, gid="subtitle",
-    )  # fmt: skip
-    figure.legend(
-        handles=list(_legend(picture, edges)),
-        loc="lower left",
-        bbox_to_anchor=(0.2 / figure.get_figwidth(), 0.12 / height),
-        ncols=4,
-        frameon=False,
-        fontsize=8.5,
-        labelcolor=_INK,
-        handlelength=2.6,
-        columnspacing=1.8,
-    )
-
-
-def _subtitle(picture: Picture, edges: Sequence[DrawnEdge], figure_width: float) -> str:
-    names = ",  ".join(picture.tasks)
-    # About 13 characters of this size fill an inch.
-    room = int(13 * figure_width) - 6
-    shortened = names if len(names) <= room else f"{names[: room - 1]}…"
-    return f"{shortened}\n{_count(picture, edges)}; the numbers are layers"
-
-
-def _count(picture: Picture, edges: Sequence[DrawnEdge]) -> str:
-    """How many of the edges are drawn, in words."""
-    if not edges:
-        n_shared = sum(n >= picture.min_tasks for n in picture.components.values())
-        return f"{n_shared} shared components, without edges"
-    shared = [edge for edge in picture.edges if len(edge.effects) >= picture.min_tasks]
-    shown = sum(len(edge.effects) >= picture.min_tasks for edge in edges)
-    what = "edges" if len(picture.tasks) < 2 else "shared edges"
-    count = (
-        f"all {shown} {what}"
-        if shown == len(shared)
-        else f"the strongest {shown} of {len(shared)} {what}"
-    )
-    context = len(edges) - shown
-    others = "1 other" if context == 1 else f"{context} others"
-    return count + (f", with {others} for context" if context else "")
-
-
-def _legend(picture: Picture, edges: Sequence[DrawnEdge]) -> Iterable[Any]:
-    from matplotlib.lines import Line2D
-
-    def line(label: str, colour: str, **style: Any) -> Line2D:
-        return Line2D([], [], color=colour, label=label, **{"linewidth": 3.0, **style})
-
-    n_tasks = len(picture.tasks)
-    users = {*(len(edge.effects) for edge in edges), *users_of(picture, edges).values()}
-    drawn = {colour_of(count, n_tasks) for count in users}
-    names = {
-        SHARED_BY_ALL: {1: "edge of the circuit", 2: "used by both"}.get(
-            n_tasks, f"used by all {n_tasks}"
-        ),
-        SHARED_BY_SOME: "used by some, not all",
-        OWN: "used by only one",
-    }
-    yield from (line(text, colour) for colour, text in names.items() if colour in drawn)
-    if edges:
-        yield line("strong effect", _INK, linewidth=_WIDEST)
-        yield line("weak effect", _INK, linewidth=_THINNEST)
-    acting = {acts(edge.effects) for edge in edges}
-    if "hurts" in acting:
-        yield line("hurts the metric", _INK, linestyle=_DASHES["hurts"])
-    if "mixed" in acting:
-        yield line("helps one, hurts another", _INK, linestyle=_DASHES["mixed"])
-    if any(edge.port for edge in edges):
-        yield Line2D(
-            [], [], linestyle="", marker="$q\\ k\\ v$", markersize=16, color=_FAINT,
-            markeredgewidth=0, label="input of a head: query, key, value",
-        )  # fmt: skip
-    if picture.heads_per_group is not None:
-        yield line("heads that read a key/value head", _FAINT, linestyle=":", linewidth=1.1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import TYPE_CHECKING
 
-from registry.figures import empty_figure
+from registry.figures import empty_figure, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def figure_of_differences(found: Differences) -> Figure:
     axes.set_ylim(reach)
     axes.set_xlabel(f"effect in a ({found.a[:12]})")
     axes.set_ylabel(f"effect in b ({found.b[:12]})")
-    axes.legend(frameon=False, loc="upper left")
+    legend_above(axes)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"{what} of two circuits in {found.model}", fontsize=10)
+    figure.suptitle(f"{what} of two circuits in {found.model}", fontsize=10)
     return figure

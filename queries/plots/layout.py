@@ -114,16 +114,19 @@ def curves(starts: Array, ends: Array, offsets: Array) -> Array:
 def _columns(locals_: Sequence[Local]) -> list[float]:
     """Horizontal position of each part; parts of one layer and lane share a column.
 
-    A column is one box width after the previous column of its lane, but only :data:`_STEP` after
-    the previous column of the other lane, so that the lanes fill each other's gaps.
+    A column is more than one box width after the previous column of another layer, so that every
+    box is within the band of its layer. Within a layer that is the distance to the previous column
+    of its lane; a column is only :data:`_STEP` after the previous column of the other lane.
     """
     place: dict[_Step, float] = {}
     last = {"attention": -_COLUMN, "mlp": -_COLUMN}
-    before = -_STEP
+    before, layer = -_COLUMN, None
     for step in sorted({_step(local) for local in locals_}):
         lanes = _LANES[step[1]]
-        x = max(before + _STEP, *(last[lane] + _COLUMN for lane in lanes))
+        apart = _STEP if step[0] == layer else _COLUMN
+        x = max(before + apart, *(last[lane] + _COLUMN for lane in lanes))
         place[step] = before = x
+        layer = step[0]
         last.update(dict.fromkeys(lanes, x))
     return [place[_step(local)] for local in locals_]
 
@@ -169,7 +172,10 @@ def _is_attention(local: Local) -> bool:
 def _bands(
     locals_: Sequence[Local], columns: Sequence[float]
 ) -> Iterator[tuple[int, float, float]]:
-    """Each layer with its borders, halfway to the columns of its neighbours."""
+    """Each layer with its borders, halfway to the columns of its neighbours.
+
+    Columns of different layers are :data:`_COLUMN` apart, so borders run between boxes.
+    """
     reach: dict[int, list[float]] = {}
     for local, x in zip(locals_, columns, strict=True):
         layer = _step(local)[0] if local.layer is None else local.layer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from registry.figures import empty_figure
+from registry.figures import empty_figure, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,11 +26,17 @@ def figure_of_reuse(found: Reuse) -> Figure:
     spread = found.spread()
     numbers = [row["n_tasks"] for row in spread]
     for axes, of in zip(figure.subplots(1, 2), ("components", "connections"), strict=True):
-        axes.bar([n - 0.2 for n in numbers], [row[of] for row in spread], 0.4, color=_FOUND)
+        axes.bar(
+            [n - 0.2 for n in numbers],
+            [row[of] for row in spread],
+            0.4,
+            color=_FOUND,
+            label="found",
+        )
         chance = [row[f"{of} by chance"] for row in spread]
         if None not in chance:
-            axes.bar([n + 0.2 for n in numbers], chance, 0.4, color=_BY_CHANCE)
-            axes.legend(["found", "by chance"], frameon=False)
+            axes.bar([n + 0.2 for n in numbers], chance, 0.4, color=_BY_CHANCE, label="by chance")
+            legend_above(axes)
         axes.set_xticks(numbers)
         axes.set_xlabel(f"tasks, of {len(found.tasks)}")
         axes.set_ylabel(of)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from registry.figures import empty_figure
+from registry.figures import empty_figure, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,5 +57,5 @@ def _draw_frequencies(axes: Axes, found: Stability) -> None:
     axes.set_xlabel(f"share of circuits that have a {found.over.removesuffix('s')}, {within}")
     axes.set_ylabel(found.over)
     axes.set_xlim(0, 1)
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    legend_above(axes)
     axes.spines[["top", "right"]].set_visible(False)

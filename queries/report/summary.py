@@ -12,15 +12,18 @@ from queries.circuits.transfers import MEASURED, Transfer
 from queries.report.families import Likeness, Resemblance
 from queries.report.page import as_text
 from registry.identifiers import Kind
+from registry.texts.words import counted
 
 if TYPE_CHECKING:
     from queries.answers.matrix import CircuitMatrix
     from queries.report.gathering import Report
 
-__all__ = ["listed", "rounded", "saturations", "summary"]
+__all__ = ["controls", "listed", "rounded", "saturations", "summary"]
 
 _SHOWN = 8
 _PERCENTS = 10.0
+_LIKE_EDGES = "with the same nodes and degrees"
+_LIKE_NODES = "with as many parts of each kind"
 _UNRELIABLE = 0.4
 """Saturation above which the null of degrees rejects too often; see docs/statistics.md."""
 
@@ -33,7 +36,7 @@ def summary(report: Report) -> tuple[str, ...]:
             _beyond_chance(report.matrix),
             _extremes(report.matrix),
             _ceilings(report.matrix),
-            _transfers(report.matrix),
+            _transfers(report),
             *(_family(one) for one in report.families),
             _shared(report),
             _reused(report),
@@ -104,10 +107,10 @@ def _extremes(matrix: CircuitMatrix) -> Iterator[str]:
 def _extreme(matrix: CircuitMatrix, pair: PairComparison, start: str) -> str:
     found, null = pair.comparison, pair.null
     overlap = found.connections if matrix.of == "connections" else found.components
-    text = f"{start} {_count(overlap.n_shared, matrix.of[:-1])}, IoU {rounded(overlap.iou, 2)}"
+    text = f"{start} {counted(overlap.n_shared, matrix.of[:-1])}, IoU {rounded(overlap.iou, 2)}"
     if matrix.of == "components":
         heads = found.of_kind(Kind.HEAD)
-        text += f" ({_count(heads.n_shared, 'head')}, IoU {rounded(heads.iou, 2)})"
+        text += f" ({counted(heads.n_shared, 'head')}, IoU {rounded(heads.iou, 2)})"
     if null is None:
         return f"{text}."
     about = (
@@ -144,7 +147,18 @@ def _ceilings(matrix: CircuitMatrix) -> Iterator[str]:
         )
 
 
-def _transfers(matrix: CircuitMatrix) -> Iterator[str]:
+def controls(report: Report) -> str:
+    """The random circuits that were measured for comparison, in words."""
+    has_edges = {bool(one.edges) for one in report.circuits.values()}
+    if has_edges == {True}:
+        return f"random circuits {_LIKE_EDGES}"
+    if has_edges == {False}:
+        return f"random circuits {_LIKE_NODES}"
+    return f"random circuits {_LIKE_EDGES}, or without edges {_LIKE_NODES}"
+
+
+def _transfers(report: Report) -> Iterator[str]:
+    matrix = report.matrix
     shown = [one for one in matrix.transfers if one.measure == matrix.measure]
     own = [one for one in shown if one.task == one.found_on]
     others = [one for one in shown if one.task != one.found_on]
@@ -160,10 +174,12 @@ def _transfers(matrix: CircuitMatrix) -> Iterator[str]:
         f"{_plain(median(_values(others)))}, {len(others)} values). Transfer is best from "
         f"{best.found_on} to {best.task}: {_plain(best.value)}."
     )
-    yield from _compared_with_random(own, others)
+    yield from _compared_with_random(own, others, controls(report))
 
 
-def _compared_with_random(own: Sequence[Transfer], others: Sequence[Transfer]) -> Iterator[str]:
+def _compared_with_random(
+    own: Sequence[Transfer], others: Sequence[Transfer], controls: str
+) -> Iterator[str]:
     beside = [(one.value, one.random) for one in others if one.random is not None]
     if not beside:
         yield "No random circuits were measured on other tasks."
@@ -171,8 +187,8 @@ def _compared_with_random(own: Sequence[Transfer], others: Sequence[Transfer]) -
     at_home = [one.random for one in own if one.random is not None]
     if at_home:
         yield (
-            "On the circuits' own tasks random circuits with the same nodes and degrees reach "
-            f"{_range(at_home)}: this much follows from the choice of parts alone."
+            f"On the circuits' own tasks {controls} reach {_range(at_home)}: this much follows "
+            "from the choice of parts alone."
         )
     above = sum(value > random for value, random in beside)
     yield (
@@ -231,18 +247,18 @@ def _shared(report: Report) -> Iterator[str]:
         yield f"There is no component and no connection that {who[0].lower()}{who[1:]}."
         return
     if not any(one.edges for one in report.circuits.values()):
-        yield f"{who} {_count(len(shared.components), 'component')}; the circuits have no edges."
+        yield f"{who} {counted(len(shared.components), 'component')}; the circuits have no edges."
         return
     same = [one.signs_agree for one in shared.connections if one.signs_agree is not None]
     signs = (
-        f"; {sum(same):,} of {_count(len(same), 'connection')} with signs in several tasks have "
+        f"; {sum(same):,} of {counted(len(same), 'connection')} with signs in several tasks have "
         "the same sign in all of them"
         if same
         else ""
     )
     yield (
-        f"{who} {_count(len(shared.components), 'component')} and "
-        f"{_count(len(shared.connections), 'connection')}{signs}. {_paths(shared.n_paths)}"
+        f"{who} {counted(len(shared.components), 'component')} and "
+        f"{counted(len(shared.connections), 'connection')}{signs}. {_paths(shared.n_paths)}"
     )
 
 
@@ -312,10 +328,6 @@ def _ceiling(matrix: CircuitMatrix, pair: PairComparison) -> float | None:
     known = [matrix.ceilings.get(one.id) for one in (pair.circuit_a, pair.circuit_b)]
     means = [one.mean_iou for one in known if one is not None]
     return (fmean(means) or None) if len(means) == 2 else None
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def _values(transfers: Iterable[Transfer]) -> list[float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from queries.circuits.transfers import MEASURED
 from queries.report.page import Table
-from queries.report.summary import listed, rounded, saturations
+from queries.report.summary import controls, listed, rounded, saturations
 
 if TYPE_CHECKING:
     from queries.answers.reuse import ReusedComponent
@@ -94,7 +94,7 @@ def transfers(report: Report) -> Table:
     comma = "" if measure.unit is None else ","
     what = f"{measure.label}{comma} of each circuit (row) on each task (column)"
     if not measure.is_percent:
-        what += "; in brackets the median of random circuits with its degrees"
+        what += f"; in brackets the median of {controls(report)}"
     return Table(what, ("circuit of", *matrix.tasks), tuple(rows))
 
 

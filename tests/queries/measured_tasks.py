@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 from registry import Registry
@@ -50,6 +50,7 @@ def fill(
     *,
     labels: CircuitLabels | None = None,
     cores: Mapping[str, str] | None = None,
+    without_edges: Collection[str] = (),
 ) -> None:
     """Record models, tasks, prompts, runs, circuits and measurements.
 
@@ -59,6 +60,7 @@ def fill(
         labels: Of the first circuit.
         cores: By task, the name of the core that it shares with other tasks, to which its circuits
             transfer as well; its family by default.
+        without_edges: Tasks whose circuits have only nodes.
     """
     core_of = {slug: slug.partition("/")[0] for slug in tasks} | {**(cores or {})}
     prompts = {(slug, seed): _prompts(slug, seed) for slug in tasks for seed in range(N_SEEDS)}
@@ -66,6 +68,7 @@ def fill(
         (slug, seed): circuit_of(slug, seed, core_of[slug], prompts[slug, seed].id)
         for slug, seed in prompts
     }
+    circuits |= {key: nodes_of(one) for key, one in circuits.items() if key[0] in without_edges}
     runs = [_run(number, *key) for number, key in enumerate(circuits)]
     labelled = [labels or CircuitLabels(), *([CircuitLabels()] * (len(circuits) - 1))]
     new = [
@@ -109,6 +112,12 @@ def circuit_of(task: str, seed: int, core: str, prompt_set: str) -> Circuit:
             for rank, (source, target, port) in enumerate(ranked, start=1)
         ),
     )  # fmt: skip
+
+
+def nodes_of(circuit: Circuit) -> Circuit:
+    """A circuit with the same nodes and no edges."""
+    changes = {"edges": (), "level": Level.NODE, "universe_size": None}
+    return Circuit.model_validate(circuit.model_dump() | changes)
 
 
 def _edges_of_model() -> list[Key]:

@@ -15,6 +15,7 @@ from registry import Registry
 from registry.errors import BadInput
 from registry.records import Circuit, Edge, Level, Node, Sign
 from tests import examples
+from tests.figures import assert_no_legend_lies_on_data
 from tests.queries import small_registry
 from tests.queries.small_registry import (
     GROUPED,
@@ -192,3 +193,8 @@ def test_a_frame_and_a_figure_hold_every_connection(registry: Registry) -> None:
     points = [numpy.shape(dots.get_offsets())[0] for dots in axes.collections]
     counts = count(found.connections)
     assert points == [counts.only_a, counts.only_b, counts.both]
+
+
+def test_the_legend_covers_no_part(registry: Registry) -> None:
+    figure = differences(registry, CIRCUITS[0].id, CIRCUITS[1].id).plot()
+    assert_no_legend_lies_on_data(figure)

@@ -27,6 +27,7 @@ from registry.identifiers import can_feed, parse_connection
 from registry.records import Circuit, Edge, Level, Model, Node
 from tests import examples
 from tests.few import n_examples
+from tests.figures import assert_no_legend_lies_on_data
 from tests.queries import small_registry
 from tests.queries.small_registry import (
     GROUPED,
@@ -345,6 +346,7 @@ def test_a_frame_has_a_row_for_each_part_and_a_figure_both_kinds(registry: Regis
     heights = [bar.get_height() for bar in of_connections]
     assert heights == [row["connections"] for row in found.spread()]
     assert len(by_chance) == len(SLUGS)
+    assert_no_legend_lies_on_data(found.plot())
 
 
 @pytest.mark.parametrize("ports", [True, False])

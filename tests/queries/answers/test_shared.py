@@ -392,10 +392,14 @@ def test_boxes_have_the_colour_of_how_many_tasks_use_them(tmp_path: Path, least:
 
 
 def test_a_plot_names_the_tasks_and_what_they_share(found: SharedSubgraph) -> None:
-    texts = {text.get_gid(): text.get_text() for text in found.plot(max_edges=2).texts}
+    # Long texts are broken into lines.
+    texts = {
+        text.get_gid(): " ".join(text.get_text().split()) for text in found.plot(max_edges=2).texts
+    }
     assert texts["title"] == "What 2 or more of 3 tasks share in gpt2"
     assert "the strongest 2 of 4 shared edges; " in texts["subtitle"]
     [subtitle] = [text.get_text() for text in found.plot().texts if text.get_gid() == "subtitle"]
+    subtitle = " ".join(subtitle.split())
     assert "all 4 shared edges, with 2 others for context; " in subtitle
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
 
 from queries.plots.circuit import DrawnEdge, Picture, draw, figure_of, strongest
 from queries.plots.layout import BOX_HEIGHT, BOX_WIDTH, lay_out
+from queries.plots.page import DASHES
 from queries.plots.picture import OWN, SHARED_BY_ALL
 from registry.errors import BadInput
 from registry.identifiers import can_feed, parse_local
@@ -70,6 +72,22 @@ def test_boxes_keep_apart_and_layers_run_from_left_to_right() -> None:
     heads = [y for name, (_, y) in layout.places.items() if name.startswith("a")]
     mlps = [y for name, (_, y) in layout.places.items() if name.startswith("m")]
     assert min(heads) > max(mlps)
+
+
+def test_every_box_lies_within_the_band_of_its_layer() -> None:
+    shown = strongest(picture(120))
+    names = {name for edge in shown for name in (edge.source, edge.target)}
+    norms = {"l3.ln1", "l3.q_norm", "l3.ln2", "l4.ln1", "l5.ln2_post", "ln_final"}
+    for drawn in (names, names | norms):
+        layout = lay_out(drawn, [(edge.source, edge.target, edge.port) for edge in shown])
+        bands = {layer: (left, right) for layer, left, right in layout.layers}
+        for name, (x, _) in layout.places.items():
+            layer = parse_local(name).layer
+            for other, (left, right) in bands.items():
+                if other == layer:
+                    assert left < x - BOX_WIDTH / 2 < x + BOX_WIDTH / 2 < right, name
+                else:
+                    assert x + BOX_WIDTH / 2 < left or right < x - BOX_WIDTH / 2, (name, other)
 
 
 def test_norms_stand_where_they_are_applied() -> None:
@@ -154,6 +172,76 @@ def test_components_are_drawn_without_edges_and_counted() -> None:
     assert "3 shared components, without edges" in subtitle.get_text()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["used by all 3", "used by some, not all"]
+
+
+def subtitle_of(made: Picture) -> str:
+    (text,) = (text for text in figure_of(made).texts if text.get_gid() == "subtitle")
+    return text.get_text()
+
+
+def test_one_part_is_counted_in_the_singular() -> None:
+    component = Picture("t", TASKS, (), components={"a1.h2": 3})
+    assert "\n1 shared component, without edges; " in subtitle_of(component)
+    edge = DrawnEdge("input", "m1", None, {"ioi": 1.0, "months": 1.0})
+    assert "\n1 shared edge; " in subtitle_of(Picture("t", ("ioi", "months"), (edge,)))
+    alone = DrawnEdge("input", "m1", None, {"ioi": 1.0})
+    assert "\n1 edge; " in subtitle_of(Picture("t", ("ioi",), (alone,)))
+
+
+@pytest.mark.parametrize("n_parts", range(1, 6))
+def test_few_parts_make_a_small_page_that_holds_all_texts(n_parts: int) -> None:
+    tasks = ("sequence/number-words (0123456789ab)", "sequence/numerals (ba9876543210)")
+    names = ["input", "a1.h2", "m3", "a4.h5", "logits"][:n_parts]
+    edges = tuple(
+        DrawnEdge(one, other, "q" if other.startswith("a") else None, {tasks[0]: 1, tasks[1]: -1})
+        for one, other in pairwise(names)
+    )
+    title = "What both tasks share in a-model-with-a-long-name-instruct-v0.2"
+    parts = {} if edges else {names[0]: 2}
+    figure = figure_of(Picture(title, tasks, edges, components=parts, heads_per_group=2))
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    (axes,) = figure.axes
+    boxes = [patch.get_window_extent() for patch in axes.patches if patch.get_gid() in names]
+    beside = figure.bbox.width - (max(box.x1 for box in boxes) - min(box.x0 for box in boxes))
+    assert figure.get_figwidth() == pytest.approx(4.5) or beside < figure.dpi
+    assert " ".join(subtitle_of(Picture(title, tasks, edges, components=parts)).split()).startswith(
+        ", ".join(tasks)
+    )
+    texts = [*figure.texts, *figure.legends[0].get_texts(), *axes.texts]
+    for text, other in combinations(texts, 2):
+        assert not text.get_window_extent().overlaps(other.get_window_extent()), (text, other)
+    for text in texts:
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1, text
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.y1, text
+
+
+def test_every_box_has_the_same_size_on_every_page() -> None:
+    sizes = set()
+    for made in (picture(60), Picture("t", TASKS, (), components={"a1.h2": 3})):
+        figure = figure_of(made)
+        boxes = [patch for patch in figure.axes[0].patches if patch.get_gid() == "a1.h2"]
+        boxes = boxes or [patch for patch in figure.axes[0].patches if patch.get_gid() == "input"]
+        (x0, y0), (x1, y1) = boxes[0].get_window_extent().get_points() / figure.dpi
+        sizes.add((round(x1 - x0, 3), round(y1 - y0, 3)))
+    assert len(sizes) == 1
+
+
+def test_the_legend_shows_a_whole_period_of_every_dashed_line() -> None:
+    effects: list[dict[str, float | None]] = [
+        {"ioi": -1.0, "months": -0.5}, {"ioi": 9, "months": -1}
+    ]  # fmt: skip
+    edges = tuple(DrawnEdge("input", f"m{i}", None, of) for i, of in enumerate(effects))
+    (legend,) = figure_of(Picture("t", ("ioi", "months"), edges)).legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    swatches = dict(zip(texts, legend.legend_handles, strict=True))
+    labels = {"hurts": "hurts the metric", "mixed": "helps one, hurts another"}
+    for acting, label in labels.items():
+        swatch = swatches[label]
+        assert isinstance(swatch, Line2D)
+        _, dashes = DASHES[acting]
+        period_and_dash = (sum(dashes) + dashes[0]) * swatch.get_linewidth()
+        assert np.ptp(np.asarray(swatch.get_xdata(), dtype=float)) >= period_and_dash
 
 
 def test_colours_tell_shared_from_own() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from ingest.catalog import load
 from queries.answers.matrix import circuit_matrix
-from queries.report import Report, gather_report, write_report
+from queries.report import Report, gather_report, tables, write_report
 from queries.report.page import Table, as_text
 from queries.report.provenance import provenance_of
 from queries.report.summary import listed, summary
@@ -398,6 +398,29 @@ def test_published_circuits_without_edges_are_reported_by_their_heads(tmp_path: 
     assert "| sequence/numerals | 81.0 | 48.4 | 113.5 |" in text
     assert "All 3 tasks use 18 components; the circuits have no edges." in text
     assert "Files that circuits were imported from" not in text
+
+
+_LIKE_EDGES, _LIKE_NODES = "with the same nodes and degrees", "with as many parts of each kind"
+
+
+@pytest.mark.parametrize(
+    ("without_edges", "said"),
+    [
+        ((), _LIKE_EDGES),
+        (("ioi", "capitals"), _LIKE_NODES),
+        (("ioi",), f"{_LIKE_EDGES}, or without edges {_LIKE_NODES}"),
+    ],
+)
+def test_random_circuits_are_said_to_have_what_theirs_have(
+    tmp_path: Path, without_edges: tuple[str, ...], said: str
+) -> None:
+    tasks = ("ioi", "capitals")
+    with Registry.init(tmp_path / "registry") as registry:
+        measured_tasks.fill(registry, tasks, without_edges=without_edges)
+        found = gather_report(registry, tasks, circuits="all", draws=0)
+    table = tables.transfers(found)
+    assert table.caption.endswith(f"; in brackets the median of random circuits {said}")
+    assert any(f"own tasks random circuits {said} reach 0.05" in one for one in summary(found))
 
 
 def test_without_draws_chance_is_said_not_to_be_known(registry: Registry, tmp_path: Path) -> None:
