@@ -172,8 +172,8 @@ def _place(listing: Listing, after: str) -> list[Any]:
     except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise BadInput(
-        f"{after!r:.200} is not a position in the list of {listing.name.replace('_', ' ')}; give the"
-        " position that the page before printed"
+        f"{after!r:.200} is not a position in the list of {listing.name.replace('_', ' ')};"
+        " give the position that the page before printed"
     )
 
 
