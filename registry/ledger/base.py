@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -233,7 +233,7 @@ _FIELD_OF: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The new records of a batch; records that existed before are omitted."""
+    """The new records of a batch; records that existed before are omitted, also if updated."""
 
     circuits: tuple[str, ...] = ()
     evaluations: tuple[str, ...] = ()
@@ -241,12 +241,15 @@ class Recorded:
     outcomes: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     annotations: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    prompt_sets: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
 
     @property
     def anything(self) -> bool:
-        """Whether it added a circuit, evaluation, edit, outcome, attachment or annotation."""
-        measured = (self.circuits, self.evaluations, self.edits, self.outcomes)
-        return any((*measured, self.attachments, self.annotations))
+        """Whether it added a record of any kind."""
+        return any(getattr(self, one.name) for one in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
