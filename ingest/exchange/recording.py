@@ -258,14 +258,11 @@ class Recorder:
             if self._dry_run:
                 return _report(checked, FileOutcome.READABLE, notes)
             batch = self._batch(checked)
-            # The counts that recording returns do not include prompts.
-            known_prompts = {one.id for one in registry.ledger.prompt_sets()}
-            new_prompts = {one.id for one in batch.prompt_sets} - known_prompts
             recorded = registry.record_at(revision, batch) if digests else registry.record(batch)
             if recorded is not None:
                 break
         self._copies.recorded(found.circuits)
-        outcome = FileOutcome.STORED if recorded.anything or new_prompts else FileOutcome.KNOWN
+        outcome = FileOutcome.STORED if recorded.anything else FileOutcome.KNOWN
         if 0 < len(recorded.circuits) < len(circuits):
             known = len(circuits) - len(recorded.circuits)
             notes.append(f"{known} of {len(circuits)} circuits were already stored")

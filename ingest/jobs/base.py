@@ -4,7 +4,8 @@ A job first prepares: it reads its inputs and checks them. Wrong input ends the 
 nothing is recorded. Then the run is recorded as running, and the job computes. Its results are
 stored together with the finished run, artifacts first. A job that fails is recorded as failed, with
 its error. A job that is stopped (Ctrl-C, SIGTERM) is recorded as interrupted. In both cases no
-results are stored. While the job computes, a thread shows that the run is alive
+results are stored. Both are recorded also if they happen while the job prepares; such a run names
+its process, but no device. While the job computes, a thread shows that the run is alive
 (:mod:`ingest.jobs.heartbeat`), so that a killed run is known to be dead (:mod:`registry.lives`).
 """
 
@@ -28,12 +29,13 @@ from ingest.jobs.heartbeat import StageLog, beating
 from ingest.jobs.progress import Progress, Silent
 from registry import plugins
 from registry.credentials import scrubbed
-from registry.errors import BadInput, LedgerError, MissingExtra, NotFound
+from registry.errors import BadInput, MissingExtra, NotFound
 from registry.known_measures import refuse_values
 from registry.ledger.base import Batch, RunFilter
 from registry.lives import computed_here
 from registry.processes import this_process
 from registry.records import Annotation, Edit, Evaluation, Run, RunStatus
+from registry.texts.storable import as_storable
 
 if TYPE_CHECKING:
     from registry.registry import Registry
@@ -128,7 +130,8 @@ class Job(Protocol[C_contra, P]):
         """Read and check all input.
 
         Raises:
-            BadInput, NotFound, MissingExtra: An input is wrong; nothing is recorded.
+            BadInput, NotFound, MissingExtra: An input is wrong; nothing is recorded. After any
+                other error the run is recorded as failed.
         """
 
     def device(self, prepared: P) -> str:
@@ -163,6 +166,7 @@ def run_job(
         MeasureOutOfRange: The job computed a value that its measure cannot have; the run is
             recorded as failed.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run is recorded as interrupted.
+        SystemExit, GeneratorExit: The job raised it; the run is recorded as failed.
     """
     registry.interrupt_dead_runs()
     stages = StageLog(progress or Silent())
@@ -214,14 +218,14 @@ def _recorded_end(run: Run, registry: Registry) -> Iterator[_Ending]:
     ending = _Ending(run, registry)
     try:
         yield ending
-    except KeyboardInterrupt:
-        ending.record(RunStatus.INTERRUPTED, None)
+    except KeyboardInterrupt as error:
+        ending.record(RunStatus.INTERRUPTED, error)
         raise
     except (BadInput, NotFound, MissingExtra) as error:
         if ending.is_started:
             ending.record(RunStatus.FAILED, error)
         raise
-    except Exception as error:
+    except BaseException as error:  # also SystemExit and GeneratorExit, which libraries raise
         ending.record(RunStatus.FAILED, error)
         raise
 
@@ -237,20 +241,32 @@ class _Ending:
     def started(self, run: Run) -> Run:
         """Record the run as running, in this process."""
         self._run = run
-        self._registry.record(Batch(runs=[run], processes={run.id: this_process()}))
+        self._registry.record(self._with_process(run))
         self.is_started = True
         return run
 
-    def record(self, status: RunStatus, error: BaseException | None) -> None:
-        """Record the end, unless the run is already recorded as finished."""
+    def record(self, status: RunStatus, error: BaseException) -> None:
+        """Record the end, unless the run is already recorded as finished.
+
+        Args:
+            status: How the run ended.
+            error: What ended it. It gets a note if the end cannot be recorded.
+        """
         with _deaf():
             try:
                 if not self._has_finished():
-                    self._registry.record(_ended(self._run, status, error))
-            except LedgerError as also:
-                # The error that ended the job is more useful than the error of recording it.
-                if error is not None:
-                    error.add_note(f"the run could not be recorded as {status}: {also}")
+                    ended = _ended(self._run, status, error)
+                    # A run that ends before it started is recorded here for the first time.
+                    batch = Batch(runs=[ended]) if self.is_started else self._with_process(ended)
+                    self._registry.record(batch)
+            except Exception as also:  # noqa: BLE001
+                # The error that ended the job is more useful than any error of recording it.
+                error.add_note(f"the run could not be recorded as {status}: {_text_of(also)}")
+
+    @staticmethod
+    def _with_process(run: Run) -> Batch:
+        """A run that the ledger does not have yet, computed by this process."""
+        return Batch(runs=[run], processes={run.id: this_process()})
 
     def _has_finished(self) -> bool:
         stored = self._registry.ledger.runs([self._run.id])
@@ -279,11 +295,18 @@ def _package_versions() -> dict[str, str]:
 
 
 def _ended(run: Run, status: RunStatus, error: BaseException | None = None) -> Run:
-    text = None
-    if error is not None:
-        text = scrubbed(f"{type(error).__name__}: {error}")[:_LONGEST_ERROR]
+    text = _text_of(error) if error is not None and status is RunStatus.FAILED else None
     changes = {"status": status, "finished_at": datetime.now(UTC), "error": text}
     return run.model_copy(update=changes)
+
+
+def _text_of(error: BaseException) -> str:
+    """Return an error's name and text, without passwords, as a run can hold it."""
+    try:
+        said = str(error)
+    except Exception as also:  # noqa: BLE001 - of a library that computes its text
+        said = f"its text cannot be read ({type(also).__name__})"
+    return as_storable(scrubbed(f"{type(error).__name__}: {said}"))[:_LONGEST_ERROR]
 
 
 def _with_run(batch: Batch, run: Run) -> Batch:

@@ -19,6 +19,7 @@ from registry.credentials import scrubbed
 from registry.errors import LedgerError
 from registry.ledger.base import Ledger, Stage
 from registry.lives import BEAT_SECONDS
+from registry.texts.storable import as_storable
 
 __all__ = ["StageLog", "beating"]
 
@@ -48,7 +49,7 @@ class StageLog:
 
     def stage(self, title: str) -> Report:
         """Begin a stage of the work."""
-        shown = scrubbed(title)
+        shown = as_storable(scrubbed(title))
         cut = shown if len(shown) <= _LONGEST_TITLE else f"{shown[:_LONGEST_TITLE]}..."
         stage = Stage(cut, datetime.now(UTC))
         with self._guard:

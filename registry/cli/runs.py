@@ -20,7 +20,7 @@ from registry.rows import Rows
 
 if TYPE_CHECKING:
     from registry.files.attachments import StoredAttachment
-    from registry.ledger.base import Life, Made, RunFilter
+    from registry.ledger.base import Life, Made, RunFilter, Stage
     from registry.records import Run
     from registry.registry import Registry
 
@@ -219,18 +219,31 @@ def _wait(registry: Registry, key: str) -> None:
     """Print the stages of a run as they begin, until it has ended."""
     from registry.records import RunStatus
 
-    said: datetime | None = None
+    shown: Sequence[Stage] = ()
     while True:
         registry.interrupt_dead_runs()
         # The end is read before the stages, so no stage is missed that began before the end.
         is_running = registry.ledger.run(key).status is RunStatus.RUNNING
-        for stage in registry.ledger.lives([key])[key].stages:
-            if said is None or stage.at > said:
-                said = stage.at
-                notice(f"{stage.at.isoformat(timespec='seconds')} {stage.title}")
+        stages = registry.ledger.lives([key])[key].stages
+        for stage in _not_shown(stages, shown):
+            notice(f"{stage.at.isoformat(timespec='seconds')} {stage.title}")
+        shown = stages
         if not is_running:
             return
         time.sleep(_LOOK_SECONDS)
+
+
+def _not_shown(stages: Sequence[Stage], shown: Sequence[Stage]) -> Sequence[Stage]:
+    """The stages after those that were shown before.
+
+    They are found by their places, because the clock may be set back during a run. A run with very
+    many stages keeps only the last ones, so the first that were shown may be gone.
+    """
+    now, before = ([(one.title, one.at) for one in each] for each in (stages, shown))
+    n_same = min(len(now), len(before))
+    while now[:n_same] != before[len(before) - n_same :]:
+        n_same -= 1
+    return stages[n_same:]
 
 
 def _sections(found: _Found) -> list[Section]:

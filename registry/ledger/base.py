@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -233,7 +233,7 @@ _FIELD_OF: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The new records of a batch; records that existed before are omitted."""
+    """The new records of a batch; records that existed before are omitted, also if updated."""
 
     circuits: tuple[str, ...] = ()
     evaluations: tuple[str, ...] = ()
@@ -241,12 +241,15 @@ class Recorded:
     outcomes: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     annotations: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    prompt_sets: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
 
     @property
     def anything(self) -> bool:
-        """Whether it added a circuit, evaluation, edit, outcome, attachment or annotation."""
-        measured = (self.circuits, self.evaluations, self.edits, self.outcomes)
-        return any((*measured, self.attachments, self.annotations))
+        """Whether it added a record of any kind."""
+        return any(getattr(self, one.name) for one in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +379,7 @@ class Page(Generic[T]):
     """One page of a list.
 
     Attributes:
-        items: Items of the page, newest first.
+        items: Items of the page, newest first; prompt sets by id.
         after: Start of the next page, an argument of the same method; None after the last page.
     """
 
@@ -515,10 +518,9 @@ class Ledger(Closing):
         limit: int | None = None,
         after: str | None = None,
     ) -> Page[PromptSet]:
-        """Prompt sets of a filter in pages, as in :meth:`runs_page`.
+        """Prompt sets of a filter in pages, as in :meth:`runs_page`, but in the order of their ids.
 
-        The prompt sets that were recorded or filled in last come first: if one is filled in between
-        two pages, it moves to the front.
+        A prompt set that is recorded between two pages may come on a later page.
         """
 
     @abc.abstractmethod
@@ -550,8 +552,8 @@ class Ledger(Closing):
     ) -> Page[Run]:
         """One page of the runs of a filter, newest first.
 
-        New records between two pages shift nothing: no run comes twice, and no existing run is
-        missed. This holds for all methods that return pages.
+        What is recorded between two pages, new or again, shifts nothing: no run comes twice, and no
+        existing run is missed. This is true for all methods that return pages.
 
         Args:
             which: Conditions for runs.

@@ -20,7 +20,6 @@ from sqlalchemy import (
     and_,
     cast,
     exists,
-    func,
     or_,
     select,
 )
@@ -29,7 +28,6 @@ from registry.errors import BadIdentifier, BadInput, NotFound
 from registry.files.attachments import AttachmentOwner
 from registry.ledger import tables
 from registry.ledger.base import (
-    ChangeKind,
     CircuitEntry,
     CircuitFilter,
     EditFilter,
@@ -202,11 +200,8 @@ def find_edits(which: EditFilter) -> Select[Any]:
 
 
 def find_prompt_sets(which: PromptSetFilter) -> Select[Any]:
-    """The query for the prompt sets of a filter, with the revision of each one's last change."""
-    columns, changed = tables.prompt_sets.c, tables.changes.c
-    of_it = and_(changed.kind == ChangeKind.PROMPT_SET.value, changed.key == columns.id)
-    query = select(tables.prompt_sets, func.coalesce(changed.revision, 0).label("revision"))
-    query = query.join_from(tables.prompt_sets, tables.changes, of_it, isouter=True)
+    """The query for the prompt sets of a filter."""
+    columns, query = tables.prompt_sets.c, select(tables.prompt_sets)
     if which.model is not None:
         query = query.where(columns.model == which.model)
     if which.task is not None:

@@ -1,8 +1,10 @@
 """Lists in pages: each page begins after the position at which the page before ended.
 
-A position is the key of a row in the list's order, not a count of rows. New records between two
-pages come before the first page, so they shift nothing: no row comes twice and none is missing.
-Keys end with the id, because many rows may have the same time.
+A position is the key of a row in the list's order, not a count of rows. The values of a key stay
+when a record is recorded again, filled in or relabelled, or a run ends. So rows do not move: of the
+rows that were there before the first page, none comes twice and none is missing. Other pages may
+also contain new records: prompt sets, and runs that are imported with an earlier time. Keys end
+with the id, because many rows may have the same time.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, func, or_
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, or_
 
 from registry.errors import BadInput
 from registry.ledger import tables
 from registry.ledger.base import Page
 from registry.ledger.record_rows import record_from_row
 from registry.records import Record, in_utc
+from registry.texts.storable import as_storable
 
 __all__ = [
     "CIRCUITS",
@@ -80,14 +83,8 @@ RUNS = _dated(tables.runs, "started_at")
 EVALUATIONS = _recorded(tables.evaluations)
 EDITS = _recorded(tables.edits)
 OUTCOMES = _recorded(tables.outcomes)
-PROMPT_SETS = Listing(
-    tables.prompt_sets.name,
-    (
-        Key("revision", func.coalesce(tables.changes.c.revision, 0), int),
-        Key("id", tables.prompt_sets.c.id, str),
-    ),
-)
-"""Ordered by the revision of a prompt set's last change; its rows have no time."""
+PROMPT_SETS = Listing(tables.prompt_sets.name, (Key("id", tables.prompt_sets.c.id, str),))
+"""Ordered by id: the rows have no time, and the revision of the last change moves."""
 
 
 def rows_after(
@@ -171,11 +168,12 @@ def _place(listing: Listing, after: str) -> list[Any]:
         if name == listing.name:
             kinds = [key.kind for key in listing.keys]
             return [_value(kind, value) for kind, value in zip(kinds, values, strict=True)]
-    except (binascii.Error, ValueError, TypeError):
+    # Time zones can lead out of the calendar, and JSON can be nested too deep.
+    except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise BadInput(
-        f"{after!r} is not a position in the list of {listing.name.replace('_', ' ')}; give the"
-        " position that the page before printed"
+        f"{after!r:.200} is not a position in the list of {listing.name.replace('_', ' ')};"
+        " give the position that the page before printed"
     )
 
 
@@ -187,6 +185,8 @@ def _value(kind: type, value: Any) -> Any:
     """
     if kind is datetime:
         return in_utc(datetime.fromisoformat(value))
-    if type(value) is not kind or (kind is int and value not in _INTEGERS) or "\x00" in str(value):
+    if type(value) is not kind or (kind is int and value not in _INTEGERS):
         raise TypeError(kind)
+    if isinstance(value, str) and as_storable(value) != value:
+        raise ValueError(f"no store can hold {value!r}")
     return value

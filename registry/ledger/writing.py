@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -50,10 +51,8 @@ E = TypeVar("E", Evaluation, Edit)
 def write_batch(connection: Connection, batch: Batch) -> Recorded:
     """Add a batch's records and note the changes; see ``Ledger.record``."""
     now = datetime.now(UTC)
-    changes = [
-        *_write_described(connection, batch),
-        *_write_runs(connection, batch.runs),
-    ]
+    described = _write_described(connection, batch)
+    changes = [(kind, key) for kind, merged in described.items() for key in merged.changed]
     settle(connection, batch.processes)
     circuits, changed = _write_circuits(connection, batch.circuits, now)
     evaluations, measured_by = _write_evaluations(connection, batch.evaluations, now)
@@ -69,7 +68,18 @@ def write_batch(connection: Connection, batch: Batch) -> Recorded:
     changes += [(ChangeKind.EVALUATION, key) for key in (*evaluations, *measured_by)]
     changes += [(ChangeKind.EDIT, key) for key in (*edits, *made_by, *measured)]
     append_changes(connection, changes)
-    return Recorded(circuits, evaluations, edits, outcomes, attachments, tuple(annotations))
+    return Recorded(
+        circuits,
+        evaluations,
+        edits,
+        outcomes,
+        attachments,
+        tuple(annotations),
+        models=described[ChangeKind.MODEL].added,
+        tasks=described[ChangeKind.TASK].added,
+        prompt_sets=described[ChangeKind.PROMPT_SET].added,
+        runs=described[ChangeKind.RUN].added,
+    )
 
 
 def relabel(
@@ -96,24 +106,32 @@ def relabel(
     return True
 
 
-def _write_described(connection: Connection, batch: Batch) -> list[tuple[ChangeKind, str]]:
-    """Models, tasks and prompt sets: added, or empty fields of the stored record filled in."""
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """Keys of records that were added, and of all that were added or changed."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+def _write_described(connection: Connection, batch: Batch) -> dict[ChangeKind, _Merged]:
+    """Add models, tasks, prompt sets and runs, or what is new about stored ones.
+
+    Empty fields of a stored record are filled in; a stored run is replaced.
+    """
     models = _merge(connection, tables.models, Model, batch.models, merge_models)
     tasks = _merge(connection, tables.tasks, Task, batch.tasks, fill_in)
     prompts = batch.prompt_sets
     _require(connection, "task", tables.tasks, [p.task for p in prompts])
     _require(connection, "model", tables.models, [p.model for p in prompts])
     prompt_sets = _merge(connection, tables.prompt_sets, PromptSet, prompts, fill_in)
-    return [
-        *((ChangeKind.MODEL, key) for key in models),
-        *((ChangeKind.TASK, key) for key in tasks),
-        *((ChangeKind.PROMPT_SET, key) for key in prompt_sets),
-    ]
-
-
-def _write_runs(connection: Connection, runs: Sequence[Run]) -> list[tuple[ChangeKind, str]]:
-    changed = _merge(connection, tables.runs, Run, runs, lambda _stored, given: given)
-    return [(ChangeKind.RUN, key) for key in changed]
+    runs = _merge(connection, tables.runs, Run, batch.runs, lambda _stored, given: given)
+    return {
+        ChangeKind.MODEL: models,
+        ChangeKind.TASK: tasks,
+        ChangeKind.PROMPT_SET: prompt_sets,
+        ChangeKind.RUN: runs,
+    }
 
 
 def _merge(
@@ -122,8 +140,8 @@ def _merge(
     kind: type[R],
     given: Sequence[R],
     merge: Callable[[R, R], R],
-) -> list[str]:
-    """Add records, or their new facts to the stored records; return the keys of the changes."""
+) -> _Merged:
+    """Add records, or their new facts to the stored records."""
     key = next(iter(table.primary_key))
     keys = [str(getattr(record, key.name)) for record in given]
     stored = {
@@ -137,7 +155,7 @@ def _merge(
     rows = {name: _described_row(table, record) for name, record in changed.items()}
     _insert(connection, table, [row for name, row in rows.items() if name not in stored])
     _update(connection, table, key, [row for name, row in rows.items() if name in stored])
-    return list(changed)
+    return _Merged(tuple(name for name in changed if name not in stored), tuple(changed))
 
 
 def _described_row(table: Table, record: Record) -> dict[str, Any]:

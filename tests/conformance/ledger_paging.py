@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -23,8 +25,8 @@ from registry.ledger.base import (
 )
 from registry.ledger.engine import writing
 from registry.ledger.sql import SqlLedger
-from registry.records import CircuitLabels, Edit, Evaluation, Outcome, Run
-from tests.conformance.ledger_examples import DESCRIBED, NOON, PROMPTS, circuit, contents
+from registry.records import CircuitLabels, Edit, Evaluation, Outcome, Run, RunStatus
+from tests.conformance.ledger_examples import DESCRIBED, NOON, PROMPTS, RUN, circuit, contents
 
 FIRST = circuit()
 EDIT = Edit(model="gpt2", editor="ROME", circuits=(FIRST.id,))
@@ -65,7 +67,7 @@ def add_outcome(ledger: Ledger, number: int) -> str:
 
 
 def add_prompt_set(ledger: Ledger, number: int) -> str:
-    key = f"{number * 7919 % 4093:064x}"
+    key = f"{number * 2731 % 4093:064x}"  # in another order than that of recording
     ledger.record(Batch(prompt_sets=[PROMPTS.model_copy(update={"id": key, "artifact": None})]))
     return key
 
@@ -78,6 +80,47 @@ LISTS: dict[str, tuple[Record, Callable[[Ledger], Ask]]] = {
     "outcomes": (add_outcome, lambda ledger: ledger.outcomes_page),
     "prompt sets": (add_prompt_set, lambda ledger: ledger.prompt_sets_page),
 }
+
+
+def relabel(ledger: Ledger, key: str) -> None:
+    ledger.relabel(key, CircuitLabels(title="Seen again"))
+
+
+def end_run(ledger: Ledger, key: str) -> None:
+    (run,) = ledger.runs([key])
+    changes = {"status": RunStatus.FINISHED, "finished_at": NOON + timedelta(days=9)}
+    ledger.record(Batch(runs=[run.model_copy(update=changes)]))
+
+
+def give_evaluation_a_run(ledger: Ledger, key: str) -> None:
+    (one,) = (each for each in ledger.evaluations() if each.id == key)
+    ledger.record(Batch(runs=[RUN], evaluations=[one.model_copy(update={"run": RUN.id})]))
+
+
+def give_edit_a_run(ledger: Ledger, key: str) -> None:
+    edit = ledger.edit(key).model_copy(update={"run": RUN.id})
+    ledger.record(Batch(runs=[RUN], edits=[edit]))
+
+
+def record_outcome_again(ledger: Ledger, key: str) -> None:
+    (one,) = (each for each in ledger.outcomes(EDIT.id) if each.id == key)
+    ledger.record(Batch(outcomes=[one]))
+
+
+def fill_in_prompt_set(ledger: Ledger, key: str) -> None:
+    filled = ledger.prompt_set(key).model_copy(update={"artifact": "f" * 64})
+    ledger.record(Batch(prompt_sets=[filled]))
+
+
+CHANGES: dict[str, Callable[[Ledger, str], None]] = {
+    "circuits": relabel,
+    "runs": end_run,
+    "evaluations": give_evaluation_a_run,
+    "edits": give_edit_a_run,
+    "outcomes": record_outcome_again,
+    "prompt sets": fill_in_prompt_set,
+}
+"""How a record of each kind changes after it was recorded."""
 MOMENTS = ("circuits", "evaluations", "edits", "outcomes")
 
 
@@ -91,6 +134,15 @@ def pages(ask: Ask, limit: int) -> Iterator[list[str]]:
         if page.after is None:
             return
         after = page.after
+
+
+def forged(own: str) -> list[str]:
+    """Positions like one of a list, with values that no row has."""
+    name, *values = json.loads(base64.urlsafe_b64decode(own + "=" * (-len(own) % 4)))
+    written = [json.dumps([name, *values[:-1], last]) for last in ("\ud800", "a\x00", None, 7)]
+    out_of_range = [["0001-01-01T00:00:00+23:00", *values[1:]], [2**63, *values[1:]]]
+    written += [json.dumps([name, *some]) for some in out_of_range if len(some) > 1]
+    return [base64.urlsafe_b64encode(one.encode()).decode() for one in (*written, "[" * 90_000)]
 
 
 def at_one_moment(ledger: Ledger) -> None:
@@ -111,9 +163,7 @@ class PagingContract:
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
     @pytest.mark.parametrize("kind", LISTS)
-    def test_pages_give_all_once_newest_first(
-        self, described: Ledger, kind: str, limit: int
-    ) -> None:
+    def test_pages_give_all_once_in_order(self, described: Ledger, kind: str, limit: int) -> None:
         add, of = LISTS[kind]
         ask = of(described)
         there = [one.id for one in ask().items]
@@ -121,7 +171,9 @@ class PagingContract:
         found = [key for page in pages(ask, limit) for key in page]
         assert found == [one.id for one in ask().items]
         assert sorted(found) == sorted({*there, *added})
-        if kind != "runs":  # of which two are of one moment here
+        if kind == "prompt sets":
+            assert found == sorted(found)
+        elif kind != "runs":  # of which two are of one moment here
             assert found == [*added[::-1], *there]
 
     @pytest.mark.parametrize("kind", LISTS)
@@ -148,6 +200,26 @@ class PagingContract:
             for number, page in enumerate(pages(of(described), 2)):
                 found += page
                 add(elsewhere, 100 + number)
+        assert [key for key in found if key in before] == before
+        if kind != "prompt sets":  # new ones have their places by id
+            assert found == before
+
+    @pytest.mark.parametrize("place", ["on a page that was read", "on a later page"])
+    @pytest.mark.parametrize("kind", LISTS)
+    def test_what_changes_between_two_pages_stays_in_its_place(
+        self, described: Ledger, kind: str, place: str, reopen: Callable[[], Ledger]
+    ) -> None:
+        add, of = LISTS[kind]
+        for number in range(1, 8):
+            add(described, number)
+        before = [one.id for one in of(described)().items]
+        found: list[str] = []
+        with reopen() as elsewhere:
+            for page in pages(of(described), 2):
+                found += page
+                seen, later = before[: len(found)], before[len(found) :]
+                for key in seen[-1:] if place == "on a page that was read" else later[:1]:
+                    CHANGES[kind](elsewhere, key)
         assert found == before
 
     def test_filters_hold_on_every_page(self, described: Ledger) -> None:
@@ -209,6 +281,7 @@ class PagingContract:
             own + "AAAA",
             foreign,
             "WyJydW5zIiwxLDJd",
+            *forged(own),
         )
         for place in wrong:
             with pytest.raises(BadInput, match=f"is not a position in the list of {kind}"):

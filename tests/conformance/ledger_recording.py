@@ -137,8 +137,35 @@ class RecordingContract:
             (batch.outcomes[0].id,),
             (batch.attachments[0],),
             (batch.annotations[0].id,),
+            models=tuple(one.slug for one in batch.models),
+            tasks=tuple(one.slug for one in batch.tasks),
+            prompt_sets=tuple(one.id for one in batch.prompt_sets),
+            runs=tuple(one.id for one in batch.runs),
         )
         assert ledger.record(batch) == Recorded()
+
+    @pytest.mark.parametrize("kind", ["models", "tasks", "prompt_sets", "runs"])
+    def test_a_new_record_of_any_kind_is_something(self, ledger: Ledger, kind: str) -> None:
+        ledger.record(
+            replace(
+                everything(),
+                circuits=(),
+                evaluations=(),
+                edits=(),
+                outcomes=(),
+                attachments=(),
+                annotations=(),
+                edit_files={},
+                imported=(),
+            )
+        )
+        (first, *_) = getattr(everything(), kind)
+        name = "slug" if kind in {"models", "tasks"} else "id"
+        new = first.model_copy(update={name: "9" * len(getattr(first, name))})
+        recorded = ledger.record(Batch.of(new))
+        assert getattr(recorded, kind) == (getattr(new, name),)
+        assert recorded.anything
+        assert not ledger.record(Batch.of(new)).anything
 
     def test_recording_twice_changes_nothing(self, ledger: Ledger) -> None:
         ledger.record(everything())

@@ -301,8 +301,9 @@ def prepare_setting(
         clean: Texts, or token ids ``[prompt, position]``.
         corrupt: Each prompt's counterpart, with the same number of tokens. None if the ablation is
             not ``resample``.
-        metric: One number per prompt from the logits at its last real position; ``index`` gives the
-            prompts.
+        metric: A function ``metric(logits, index)`` that gives one number per prompt from the
+            logits ``[prompt, word]`` at its last real position. ``index`` ``[prompt]`` says which
+            of the given prompts these are, counted from 0.
         ablation: What senders write instead: ``resample``: their output on the corrupt prompt;
             ``mean``: their mean over all real tokens of ``reference``; ``zero``: zero.
         reference: Texts or token ids of any number and length, for ``mean``.

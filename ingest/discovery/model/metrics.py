@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -115,10 +116,35 @@ def per_prompt(metric: Metric, logits: Tensor, index: Tensor) -> Tensor:
     """Call a metric and check that it gives one number per prompt.
 
     Raises:
-        BadInput: It gives something else.
+        BadInput: It gives something else, or does not take both arguments.
     """
-    values = metric(logits, index)
+    try:
+        values = metric(logits, index)
+    except TypeError as error:
+        if _takes_both(metric):
+            raise
+        raise BadInput(
+            f"the metric {_name_of(metric)} does not take two arguments; it must be a function"
+            " metric(logits, index): the logits [prompt, word] at each prompt's last position, and"
+            " which prompts these are, [prompt], counted from 0"
+        ) from error
     if not isinstance(values, Tensor) or values.shape != index.shape:
         found = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise BadInput(f"the metric must give one number per prompt, [{len(index)}]; got {found}")
     return values
+
+
+def _takes_both(metric: Metric) -> bool:
+    """Whether a metric can be called with two arguments, as far as Python knows."""
+    called = metric.forward if isinstance(metric, torch.nn.Module) else metric
+    try:
+        inspect.signature(called).bind(None, None)
+    except TypeError:  # also if it is no function at all
+        return False
+    except ValueError:  # a function of C, whose signature is unknown
+        return True
+    return True
+
+
+def _name_of(metric: Metric) -> str:
+    return str(getattr(metric, "__name__", type(metric).__name__))

@@ -10,6 +10,7 @@ import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,18 @@ class TestRoundTrip:
         before = everything(elsewhere)
         assert take_in(elsewhere, bundle).outcome is FileOutcome.KNOWN
         assert everything(elsewhere) == before
+
+    def test_a_bundle_that_only_adds_a_run_is_stored(
+        self, registry: Registry, elsewhere: Registry
+    ) -> None:
+        fill(registry)
+        take_in(elsewhere, bundled(registry))
+        at = datetime(2026, 2, 1, tzinfo=UTC)
+        run = Run(id="9" * 32, job="plain", version="1", status=RunStatus.FINISHED,
+                  started_at=at, finished_at=at)  # fmt: skip
+        registry.record(run)
+        assert take_in(elsewhere, bundled(registry)).outcome is FileOutcome.STORED
+        assert run in elsewhere.ledger.runs()
 
     def test_the_same_records_give_the_same_bytes(
         self, registry: Registry, elsewhere: Registry

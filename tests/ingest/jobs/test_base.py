@@ -19,6 +19,7 @@ from registry import Registry
 from registry.errors import BadInput, MeasureOutOfRange, NotFound
 from registry.figures import empty_figure
 from registry.ledger.base import Batch, NewCircuit
+from registry.processes import this_process
 from registry.records import Annotation, Circuit, Edit, Evaluation, Level, Node, RunStatus, Task
 
 
@@ -99,6 +100,29 @@ class Unfinished(Plain):
 
     def compute(self, prepared: Told, progress: Progress) -> Finding:
         raise self._error
+
+
+class Closing(Unfinished):
+    """Closes the registry, so that its end cannot be recorded, and ends."""
+
+    def __init__(self, error: BaseException, registry: Registry) -> None:
+        super().__init__(error)
+        self._registry = registry
+
+    def compute(self, prepared: Told, progress: Progress) -> Finding:
+        self._registry.close()
+        return super().compute(prepared, progress)
+
+
+class Titled(Plain):
+    """Begins a stage of a title."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def compute(self, prepared: Told, progress: Progress) -> Finding:
+        progress.stage(self._title)
+        return super().compute(prepared, progress)
 
 
 class Terminated(Plain):
@@ -247,6 +271,75 @@ def test_a_failure_is_recorded_with_its_error_and_nothing_else_is(registry: Regi
     assert (run.status, run.error) == (RunStatus.FAILED, "BadInput: too deep")
     assert run.finished_at is not None
     assert registry.circuits() == []
+
+
+class Unreadable(Exception):
+    """An error whose text cannot be computed."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (RuntimeError("a\x00b\ud800c"), "RuntimeError: a\ufffdb\ufffdc"),
+        (Unreadable(), "Unreadable: its text cannot be read (ValueError)"),
+    ],
+)
+def test_an_error_whose_text_no_store_can_hold_is_recorded_and_raised_as_it_is(
+    registry: Registry, error: Exception, recorded: str
+) -> None:
+    with pytest.raises(type(error)) as raised:
+        run_job(Unfinished(error), Told(), registry)
+    assert raised.value is error
+    (run,) = registry.ledger.runs()
+    assert (run.status, run.error) == (RunStatus.FAILED, recorded)
+
+
+def test_a_stage_whose_title_no_store_can_hold_is_recorded(registry: Registry) -> None:
+    run = run_job(Titled("a\x00b\ud800c"), Told(), registry).run
+    stages = registry.ledger.lives([run.id])[run.id].stages
+    assert [one.title for one in stages] == ["a\ufffdb\ufffdc", "storing"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the job's own"), KeyboardInterrupt()])
+def test_an_end_that_cannot_be_recorded_does_not_replace_the_error(
+    registry: Registry, error: BaseException
+) -> None:
+    with pytest.raises(type(error)) as raised:
+        run_job(Closing(error, registry), Told(), registry)
+    assert raised.value is error
+    assert any("could not be recorded" in note for note in raised.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (SystemExit("the library gave up"), "SystemExit: the library gave up"),
+        (GeneratorExit("closed"), "GeneratorExit: closed"),
+    ],
+)
+@pytest.mark.parametrize("when", ["prepare", "compute"])
+def test_what_ends_a_program_ends_a_run_as_failed(
+    registry: Registry, error: BaseException, recorded: str, when: str
+) -> None:
+    job = Unprepared(error) if when == "prepare" else Unfinished(error)
+    with pytest.raises(type(error)):
+        run_job(job, Told(), registry)
+    (run,) = registry.ledger.runs()
+    assert (run.status, run.error) == (RunStatus.FAILED, recorded)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_a_run_that_ends_while_it_prepares_names_its_process(
+    registry: Registry, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        run_job(Unprepared(error), Told(), registry)
+    (run,) = registry.ledger.runs()
+    assert registry.ledger.lives([run.id])[run.id].process == this_process()
+    assert run.device is None
 
 
 def test_a_recorded_error_holds_no_password(registry: Registry) -> None:

@@ -163,6 +163,31 @@ def test_following_ends_as_the_run_does(
     assert json.loads(answer.out)["run"]["status"] == status
 
 
+def test_following_shows_each_stage_once_if_the_clock_is_set_back_or_the_first_are_gone(
+    cli: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    first, later, back = (
+        Stage(title, NOON + timedelta(hours=hours))
+        for title, hours in (("first", 0), ("later", 2), ("set back", 1))
+    )
+    looks = [[first, later], [first, replace(later, done=1, total=2), back], [back, first, back]]
+
+    def work() -> None:
+        with Registry.open(tmp_path / ".circuits") as elsewhere:
+            for stages in looks:
+                elsewhere.ledger.beat(run(4).id, stages)
+                time.sleep(1.5)
+            elsewhere.record(ended(4, RunStatus.FINISHED))
+
+    registry.ledger.keep_stages(run(4).id, ())
+    thread = threading.Thread(target=work)
+    thread.start()
+    answer = cli("runs", "4444", "--follow", "--json")
+    thread.join()
+    titles = [line.split(maxsplit=1)[1] for line in answer.err.splitlines()]
+    assert titles == ["first", "later", "set back", "first", "set back"]
+
+
 def test_following_a_run_that_ended_does_not_wait(cli: Cli, registry: Registry) -> None:
     assert cli("runs", "2222", "--follow").code == 1
 

@@ -228,6 +228,28 @@ def test_a_metric_without_gradient_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (lambda logits: logits[:, 0], r"<lambda>"),
+        (lambda logits, index, *, word: logits[:, word], r"<lambda>"),
+        (torch.nn.Softmax(-1), "Softmax"),
+        ("logit_difference", "str"),
+    ],
+)
+def test_a_metric_that_does_not_take_logits_and_index_is_refused(given: Any, name: str) -> None:
+    with pytest.raises(BadInput, match=rf"{name} does not take .* metric\(logits, index\): "):
+        attribute_edges(prepare_setting(bridge("gpt2"), clean_ids(), corrupt_ids(), given))
+
+
+def test_an_error_inside_a_metric_stays_as_it_is() -> None:
+    def adding(logits: Tensor, index: Tensor) -> Tensor:
+        return logits[:, 0] + "x"  # type: ignore[operator]
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        attribute_edges(prepare_setting(bridge("gpt2"), clean_ids(), corrupt_ids(), adding))
+
+
 @pytest.mark.parametrize("shape", [(), (N_PROMPTS, 1)])
 def test_a_metric_that_is_not_one_number_per_prompt_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match=r"one number per prompt, \[3\]; got"):
