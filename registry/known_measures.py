@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry import plugins
 from registry.errors import MeasureOutOfRange
@@ -40,14 +40,7 @@ _OUR_PATTERNS = tuple(measure for measure in MEASURES if "*" in measure.name)
 
 def all_measures() -> dict[str, Measure]:
     """Every measure by its name, ours first; measures of broken packages are skipped."""
-    found = dict(_OURS)
-    for plugin, loaded in plugins.usable(MEASURES_GROUP).items():
-        theirs = {measure.name: measure for measure in _measures_of(loaded)}
-        if taken := sorted(found.keys() & theirs.keys()):
-            plugins.leave_out(plugin, plugin.broken(f"there is another measure {taken[0]!r}"))
-        else:
-            found |= theirs
-    return found
+    return plugins.usable_by_name(MEASURES_GROUP, _OURS)
 
 
 def find_measure(name: str) -> Measure | None:
@@ -146,7 +139,3 @@ def _fits(name: str, pattern: str) -> bool:
     before, star, after = pattern.partition("*")
     long_enough = len(name) > len(before) + len(after)
     return bool(star) and long_enough and name.startswith(before) and name.endswith(after)
-
-
-def _measures_of(loaded: Any) -> tuple[Measure, ...]:
-    return (loaded,) if hasattr(loaded, "name") else tuple(loaded)

@@ -21,7 +21,18 @@ from typing import Any, NamedTuple
 
 from registry.errors import NotFound, PluginBroken
 
-__all__ = ["GROUPS", "Plugin", "blamed", "faults", "find", "leave_out", "plugins", "usable"]
+__all__ = [
+    "GROUPS",
+    "Plugin",
+    "blamed",
+    "faults",
+    "find",
+    "leave_out",
+    "plugins",
+    "usable",
+    "usable_by_name",
+    "with_names_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +41,19 @@ _OURS = ("registry", "ingest", "queries")
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The name of a group's entries, and the attributes that their objects must have."""
+    """What the entries of a group are.
+
+    Attributes:
+        name: Their name for people.
+        attributes: Attributes that their objects must have.
+        may_be_several: Whether an entry may be a list or tuple of objects.
+        named_by: Attribute with the name of an object, if the entry's name has no meaning.
+    """
 
     name: str
     attributes: tuple[str, ...] = ()
     may_be_several: bool = False
+    named_by: str = ""
 
 
 GROUPS: Mapping[str, _Kind] = MappingProxyType(
@@ -48,10 +67,14 @@ GROUPS: Mapping[str, _Kind] = MappingProxyType(
             "measure",
             ("name", "of", "definition", "direction", "range", "holds"),
             may_be_several=True,
+            named_by="name",
         ),
         "circuits.queries": _Kind("query folder"),
         "circuits.tasks": _Kind(
-            "task", ("slug", "family", "description", "make"), may_be_several=True
+            "task",
+            ("slug", "family", "description", "make"),
+            may_be_several=True,
+            named_by="slug",
         ),
     }
 )
@@ -152,6 +175,39 @@ def usable(group: str) -> dict[Plugin, Any]:
         except PluginBroken as error:
             leave_out(one, error)
     return found
+
+
+def usable_by_name(group: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The objects of a group by their own names, after those that are known.
+
+    A plug-in with a name that is in use is skipped with a warning, like other broken ones.
+    """
+    found = dict(known)
+    for plugin, loaded in usable(group).items():
+        try:
+            found = with_names_of(plugin, loaded, found)
+        except PluginBroken as error:
+            leave_out(plugin, error)
+    return found
+
+
+def with_names_of(plugin: Plugin, loaded: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The known objects of a group and those of a plug-in, by their own names.
+
+    Args:
+        plugin: An entry of a group whose objects have names.
+        loaded: Its object, or several.
+        known: Objects of this group.
+
+    Raises:
+        PluginBroken: A name is in use.
+    """
+    kind = GROUPS[plugin.group]
+    each = (loaded,) if hasattr(loaded, kind.named_by) else tuple(loaded)
+    theirs = {getattr(one, kind.named_by): one for one in each}
+    if taken := sorted(known.keys() & theirs.keys()):
+        raise plugin.broken(f"there is another {kind.name} {taken[0]!r}")
+    return {**known, **theirs}
 
 
 def find(group: str, name: str) -> Any:

@@ -17,6 +17,7 @@ import pytest
 
 from registry import Registry
 from registry.errors import PluginBroken
+from registry.measures import MEASURES
 from registry.plugin_checks import check_plugins
 from registry.plugins import GROUPS, Plugin, plugins
 from tests import examples
@@ -294,6 +295,38 @@ def test_the_doctor_shows_each_and_does_not_import_torch(
     root = str(Path(__file__).resolve().parent.parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), root])}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+_CLAIMING = """
+from dataclasses import replace
+
+from ingest.tasks.ioi import IOI
+from registry.measures import MEASURES
+
+OUR_TASK, OUR_MEASURE = IOI, MEASURES[:1]
+NEW_TASK, NEW_MEASURE = replace(IOI, slug="own/task"), replace(MEASURES[0], name="own")
+"""
+
+
+def test_the_doctor_finds_measures_and_tasks_whose_names_are_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "claiming.py").write_text(_CLAIMING)
+    for name, whose in (("taking", "OUR"), ("first", "NEW"), ("second", "NEW")):
+        kinds = ("task", "measure")
+        entries = {
+            f"circuits.{kind}s": {name: f"claiming:{whose}_{kind.upper()}"} for kind in kinds
+        }
+        _install(tmp_path, name, entries)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    n_others, faults = check_plugins()
+    assert n_others == 6
+    assert [fault.args for fault in faults] == [
+        ("measure", "second", "second", "there is another measure 'own'"),
+        ("measure", "taking", "taking", f"there is another measure {MEASURES[0].name!r}"),
+        ("task", "second", "second", "there is another task 'own/task'"),
+        ("task", "taking", "taking", "there is another task 'ioi'"),
+    ]
 
 
 def test_a_package_whose_metadata_is_damaged_is_named_and_the_others_are_found(

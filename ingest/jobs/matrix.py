@@ -12,6 +12,7 @@ All circuits have the same size, so that the overlap does not depend on the numb
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -33,9 +34,12 @@ from ingest.jobs.options import (
 )
 from ingest.jobs.places import KeptModel
 from ingest.jobs.progress import Progress
+from ingest.jobs.shared_pairs import shared_pairs
 from ingest.jobs.transfer.job import Transfer, TransferConfiguration
 from ingest.tasks.catalogue import all_tasks, find_task
+from registry.circuits.prompt_pairs import PromptPairs
 from registry.errors import BadInput, IncompatibleModel, NonFiniteScores, TooFewPrompts
+from registry.files.prompt_files import Pairs
 from registry.ledger.base import CircuitEntry
 from registry.records import CircuitState, Run
 
@@ -191,6 +195,7 @@ class _Runs:
         self._progress = NumberedRuns(progress, list(self._sizes(len(tasks))))
         self._model_fits = False
         self._n_made = self._n_there = self._n_failed = 0
+        self._shared: tuple[str, ...] = ()
 
     def make(self) -> Account:
         """Make the runs that do not exist yet, and return the results of all."""
@@ -199,6 +204,8 @@ class _Runs:
                 cells = [cell for cell in self._cells if cell.seed == seed]
                 for cell in cells:
                     self._find(cell)
+                if seed == self._seeds[-1]:
+                    self._warn_of_shared_pairs()
                 for cell in cells:
                     self._measure(cell, cells)
         except KeyboardInterrupt:
@@ -208,7 +215,7 @@ class _Runs:
             raise
         if not any(cell.circuit for cell in self._cells):
             raise BadInput(f"no task gave a circuit; {self._cells[0].problem}")
-        return Account(tuple(cell.row for cell in self._cells), (self._note(),))
+        return Account(tuple(cell.row for cell in self._cells), (self._note(), *self._shared))
 
     def _sizes(self, n_tasks: int) -> Iterator[tuple[str, float]]:
         n_controls = self._asked.controls
@@ -234,6 +241,20 @@ class _Runs:
             cell.circuit = self._circuit_of(made.run) if made else None
         if cell.circuit and not cell.active:
             cell.problem = f"omitted: its circuit is {cell.circuit.labels.state}"
+
+    def _warn_of_shared_pairs(self) -> None:
+        """Warn of tasks of which several seeds drew the same pairs, and note it."""
+        read = PromptPairs(self._registry)
+        drawn: dict[str, dict[int, Pairs]] = defaultdict(dict)
+        for cell in self._cells:
+            prompt_set = cell.active.prompt_set if cell.active else None
+            pairs = read.of(cell.task, prompt_set) if prompt_set else None
+            if pairs is not None:
+                drawn[cell.task][cell.seed] = pairs
+        lines = (shared_pairs(task, of_seeds).in_words for task, of_seeds in drawn.items())
+        self._shared = tuple(line for line in lines if line is not None)
+        for line in self._shared:
+            log.warning("%s", line)
 
     def _measure(self, cell: _Cell, cells: list[_Cell]) -> None:
         self._progress.begin()

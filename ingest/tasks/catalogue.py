@@ -7,7 +7,6 @@ tuple of them.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any
 
 from ingest.tasks.base import TaskSpec
 from registry import plugins
@@ -20,18 +19,15 @@ TASKS_GROUP = "circuits.tasks"
 
 def all_tasks() -> dict[str, TaskSpec]:
     """Return every task by its slug, in order of slugs, without those of broken packages."""
-    found: dict[str, TaskSpec] = {}
-    for plugin, loaded in plugins.usable(TASKS_GROUP).items():
-        tasks = {task.slug: task for task in _tasks_of(loaded)}
-        if taken := sorted(found.keys() & tasks.keys()):
-            plugins.leave_out(plugin, plugin.broken(f"there is another task {taken[0]!r}"))
-        else:
-            found |= tasks
-    return dict(sorted(found.items()))
+    return dict(sorted(plugins.usable_by_name(TASKS_GROUP, {}).items()))
 
 
-def find_task(slug: str) -> TaskSpec:
+def find_task(slug: str, otherwise: str = "give a file of prompts") -> TaskSpec:
     """Return the task with that slug.
+
+    Args:
+        slug: Its name.
+        otherwise: What to do without a task; part of the error's text.
 
     Raises:
         NotFound: No task has this slug; the text names the nearest and all tasks.
@@ -46,8 +42,4 @@ def find_task(slug: str) -> TaskSpec:
     near = get_close_matches(slug.casefold(), names, n=1)
     whole = [name for name in tasks if near and name.endswith(near[0])]
     guess = f"did you mean {whole[0]!r}? " if whole else ""
-    raise NotFound("task", slug, f"{guess}tasks: {', '.join(tasks)}; or give a file of prompts")
-
-
-def _tasks_of(loaded: Any) -> tuple[TaskSpec, ...]:
-    return (loaded,) if hasattr(loaded, "slug") else tuple(loaded)
+    raise NotFound("task", slug, f"{guess}tasks: {', '.join(tasks)}; or {otherwise}")

@@ -23,6 +23,7 @@ from ingest.tasks.splits import Split, read_split
 from ingest.tokens.openings import opened
 from registry.canonical import canonical_json
 from registry.errors import BadInput, TooFewPrompts
+from registry.files.prompt_files import Pairs
 from registry.records import PromptSet
 
 __all__ = [
@@ -84,6 +85,11 @@ class KeptPrompts:
     share_top1: float | None
     n_drawn: int
     split: Split | None = None
+
+    @cached_property
+    def texts(self) -> Pairs:
+        """Return the clean and corrupt texts, independent of their order."""
+        return frozenset((pair.text.clean, pair.text.corrupt) for pair in self.pairs)
 
     @cached_property
     def artifact(self) -> bytes:

@@ -20,6 +20,7 @@ from queries.chance.pairs import PairNulls
 from queries.circuits.replicates import Ceiling, ceiling
 from queries.circuits.transfers import Transfer, read_transfers
 from registry.circuits.copies import copies_among
+from registry.circuits.prompt_pairs import PromptPairs
 from registry.progress import OnProgress
 from registry.records import Circuit, Model
 
@@ -209,7 +210,8 @@ def compare_circuits(
     (pair,) = compare_pairs(registry, [(a, b)], draws=draws, seed=seed, anyway=anyway)
     ids = (pair.circuit_a.id, pair.circuit_b.id)
     tasks = {pair.circuit_a.task, pair.circuit_b.task}
-    ceilings = [ceiling(registry, circuit) for circuit in (pair.circuit_a, pair.circuit_b)]
+    prompts = PromptPairs(registry)
+    ceilings = [ceiling(registry, circuit, prompts) for circuit in (pair.circuit_a, pair.circuit_b)]
     return replace(
         pair,
         ceilings=tuple(dict.fromkeys(one for one in ceilings if one is not None)),

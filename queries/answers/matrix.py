@@ -17,6 +17,7 @@ from queries.answers.compare import DRAWS, PairComparison, compare_pairs
 from queries.circuits.choosing import Chosen, Which, choose_circuits
 from queries.circuits.replicates import Ceiling, ceiling
 from queries.circuits.transfers import FAITHFULNESS, Transfer, read_transfers
+from registry.circuits.prompt_pairs import PromptPairs
 from registry.errors import BadInput
 from registry.identifiers import Kind
 from registry.progress import OnProgress
@@ -262,7 +263,8 @@ def circuit_matrix(
         progress=progress,
     )  # fmt: skip
     of_all = {one.id: one for pair in pairs for one in (pair.circuit_a, pair.circuit_b)}
-    ceilings = {id: ceiling(registry, of_all[id]) for id in ids}
+    prompts = PromptPairs(registry)
+    ceilings = {id: ceiling(registry, of_all[id], prompts) for id in ids}
     return CircuitMatrix(
         chosen=chosen,
         pairs=pairs,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.canonical import canonical_json
 from registry.circuits.copies import copies_among
+from registry.circuits.prompt_pairs import PromptPairs
 from registry.records import Circuit
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Alike:
         rule: How edges were chosen: ``top 500, by absolute``; the number of edges, or of nodes
             without edges, where the record does not say.
         circuits: Their ids, in the order given.
-        n_repeated: Number of circuits omitted because another one was found on the same prompts.
+        n_repeated: Number of circuits omitted because another one was found on the same prompts, in
+            any order.
         copies: Circuits omitted because they equal another circuit and their prompts are unknown,
             each with that circuit.
     """
@@ -86,7 +88,9 @@ class Ceiling:
     highest_iou: float
 
 
-def group_alike(registry: Registry, circuits: Iterable[str]) -> list[Alike]:
+def group_alike(
+    registry: Registry, circuits: Iterable[str], prompts: PromptPairs | None = None
+) -> list[Alike]:
     """Group circuits that were found the same way, the largest group first.
 
     Circuits of a group have the same model, task, method with its parameters, metric, ablation,
@@ -95,9 +99,11 @@ def group_alike(registry: Registry, circuits: Iterable[str]) -> list[Alike]:
 
     Args:
         registry: The open registry.
-        circuits: Full ids. Only the first of the circuits found the same way on the same prompts is
-            kept. Copies of another circuit whose prompts are unknown are omitted.
+        circuits: Full ids. Only the first of the circuits found the same way on the same prompts,
+            in any order, is kept. Copies of another circuit whose prompts are unknown are omitted.
+        prompts: Pairs of prompt sets that were read before.
     """
+    prompts = prompts or PromptPairs(registry)
     # Read without validation: validating all edges of hundreds of circuits would dominate the time.
     contents: dict[str, _Content] = {id: json.loads(registry.artifact(id)) for id in circuits}
     copies = copies_among(contents)
@@ -110,13 +116,15 @@ def group_alike(registry: Registry, circuits: Iterable[str]) -> list[Alike]:
         groups[canonical_json(way)].append((id, circuit))
     variants = _variants([members[0][1] for members in groups.values()])
     found = [
-        _alike(members, variant, copies)
+        _alike(members, variant, copies, prompts)
         for members, variant in zip(groups.values(), variants, strict=True)
     ]
     return sorted(found, key=lambda one: (-len(one.circuits), one.method, one.variant, one.rule))
 
 
-def replicates(registry: Registry, circuit: Circuit) -> tuple[str, ...]:
+def replicates(
+    registry: Registry, circuit: Circuit, prompts: PromptPairs | None = None
+) -> tuple[str, ...]:
     """Circuits that were found the same way on other prompts of the same task.
 
     At most 20, the newest ones. :func:`group_alike` defines "the same way".
@@ -124,6 +132,7 @@ def replicates(registry: Registry, circuit: Circuit) -> tuple[str, ...]:
     Args:
         registry: The open registry.
         circuit: One of them.
+        prompts: Pairs of prompt sets that were read before.
 
     Returns:
         Ids, the given one first.
@@ -144,18 +153,26 @@ def replicates(registry: Registry, circuit: Circuit) -> tuple[str, ...]:
         return (circuit.id,)
     others.sort(key=lambda row: (row["recorded_at"], row["circuit"]), reverse=True)
     others.sort(key=lambda row: n_selected(row) != n_selected(mine))
-    groups = group_alike(registry, (circuit.id, *(row["circuit"] for row in others[:_MOST_READ])))
+    read = (circuit.id, *(row["circuit"] for row in others[:_MOST_READ]))
+    groups = group_alike(registry, read, prompts)
     same = next(group.circuits for group in groups if circuit.id in group.circuits)
     return same[:_MOST_REPLICATES]
 
 
-def ceiling(registry: Registry, circuit: Circuit) -> Ceiling | None:
+def ceiling(
+    registry: Registry, circuit: Circuit, prompts: PromptPairs | None = None
+) -> Ceiling | None:
     """How much a circuit's replicates share with each other; None if it has none.
+
+    Args:
+        registry: The open registry.
+        circuit: The circuit.
+        prompts: Pairs of prompt sets that were read before.
 
     Raises:
         GraphError: The graph cannot be read.
     """
-    same = replicates(registry, circuit)
+    same = replicates(registry, circuit, prompts)
     if len(same) < 2:
         return None
     asked = "circuit-overlaps" if circuit.edges else "circuit-overlaps-of-components"
@@ -183,12 +200,18 @@ def n_selected(row: Mapping[str, Any]) -> int:
 
 
 def _alike(
-    members: Sequence[tuple[str, _Content]], variant: str, copies: Mapping[str, str]
+    members: Sequence[tuple[str, _Content]],
+    variant: str,
+    copies: Mapping[str, str],
+    prompts: PromptPairs,
 ) -> Alike:
     first, ids = members[0][1], {id for id, _ in members}
+    sets = [circuit["prompt_set"] for _, circuit in members if "prompt_set" in circuit]
+    first_alike = prompts.first_alike(first["task"], sets)
     kept: dict[str, str] = {}
     for id, circuit in members:
-        kept.setdefault(circuit.get("prompt_set", id), id)  # unknown prompts can be any
+        known = first_alike.get(circuit.get("prompt_set", ""))
+        kept.setdefault(known or id, id)  # unknown prompts can be any
     return Alike(
         method=first["method"],
         level=first["level"],

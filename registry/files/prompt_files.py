@@ -14,7 +14,10 @@ from typing import Any
 
 from registry.errors import BadInput
 
-__all__ = ["PromptFile", "read_prompt_file"]
+__all__ = ["Pairs", "PromptFile", "read_prompt_file"]
+
+Pairs = frozenset[tuple[str, str]]
+"""Texts of clean and corrupt prompts, independent of their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,13 @@ class PromptFile:
         """All fields of any prompt: texts and labels first, lists of token ids last."""
         names = dict.fromkeys(name for prompt in self.prompts for name in prompt)
         return tuple(sorted(names, key=lambda name: (self.holds_ids(name), *_place(name))))
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The clean and corrupt texts of all prompts; None if a prompt does not have both."""
+        texts = [(prompt.get("clean"), prompt.get("corrupt")) for prompt in self.prompts]
+        pairs = [(a, b) for a, b in texts if isinstance(a, str) and isinstance(b, str)]
+        return frozenset(pairs) if len(pairs) == len(texts) else None
 
     def holds_ids(self, field: str) -> bool:
         """Whether a field has token ids, which people do not read."""

@@ -31,10 +31,16 @@ _CONSENSUS = "consensus"
 
 
 class Findings:
-    """Collects the results of a run; nothing is stored before they are complete."""
+    """Collects the results of a run; nothing is stored before they are complete.
 
-    def __init__(self, prepared: Prepared) -> None:
+    Args:
+        prepared: The input.
+        notes: Notes on its prompts.
+    """
+
+    def __init__(self, prepared: Prepared, notes: Sequence[str] = ()) -> None:
         self._prepared = prepared
+        self._notes = notes
         self._tasks = [task_record(prepared.source)]
         self._prompt_sets: dict[str, PromptSet] = {}
         self._artifacts: list[bytes] = []
@@ -65,24 +71,32 @@ class Findings:
         row |= {"share_correct": prompts.share_correct, "share_top1": prompts.share_top1}
         self._rows.append(row | {measured.measure: measured.value for measured in further})
 
-    def add_consensus(self, agreement: Agreement, progress: Progress) -> None:
+    def add_consensus(
+        self, agreement: Agreement, places: Sequence[int], progress: Progress
+    ) -> None:
         """Add the consensus of several circuits, measured on the prompts of all of them.
 
         If its edges connect the model's input to its output nowhere, no consensus is recorded.
+
+        Args:
+            agreement: Their agreement.
+            places: Their places among the added circuits; one place if its prompts were resampled.
+            progress: Receives the progress.
         """
         if not agreement.chosen.edges:
             none = self._row(_CONSENSUS, None, (), None)
             self._rows.append(none | {"mean_overlap": agreement.mean_overlap})
             return
-        prompt_set = self._found[0].kept.record.id if len(self._found) == 1 else None
+        of = [self._found[place] for place in places]
+        prompt_set = of[0].kept.record.id if len(of) == 1 else None
         recorded = consensus_circuit(
             self._prepared,
             agreement,
             prompt_set=prompt_set,
-            parameters=self._consensus_parameters(prompt_set),
+            parameters=self._consensus_parameters(prompt_set, places),
         )
-        measured = self._measured_on_all(agreement, progress)
-        prompt_sets = [found.kept.record.id for found in self._found]
+        measured = self._measured_on_all(agreement, of, progress)
+        prompt_sets = [found.kept.record.id for found in of]
         sets = {} if prompt_set else {"prompt_sets": prompt_sets}
         evaluations = faithfulness(recorded.circuit, measured, parameters=sets)
         self._add(recorded, (*evaluations, stability(recorded.circuit, agreement)), _CONSENSUS)
@@ -120,6 +134,7 @@ class Findings:
                 "faithfulness is unknown: on these prompts the whole model does no better or worse"
                 " than with everything ablated, so that there is nothing to keep a share of"
             )
+        yield from self._notes
         yield from self._unknown_words()
         code = authors_code(self._prepared.bridge)
         if code is not None:
@@ -141,15 +156,19 @@ class Findings:
                 f" {unread[0].text.clean[:60]!r}"
             )
 
-    def _consensus_parameters(self, prompt_set: str | None) -> dict[str, Any]:
+    def _consensus_parameters(
+        self, prompt_set: str | None, places: Sequence[int]
+    ) -> dict[str, Any]:
         found = method_parameters(self._prepared, prompt_set or "each circuit's own prompts")
         if prompt_set is None:
             found["prompts"] = "drawn anew"
         else:
             found |= {"prompts": "resampled", "seed": self._prepared.configuration.seed}
-        return found | {"of": [new.circuit.id for new in self._circuits]}
+        return found | {"of": [self._circuits[place].circuit.id for place in places]}
 
-    def _measured_on_all(self, agreement: Agreement, progress: Progress) -> CircuitEvaluation:
+    def _measured_on_all(
+        self, agreement: Agreement, of: Sequence[Found], progress: Progress
+    ) -> CircuitEvaluation:
         import torch
 
         from ingest.discovery import CircuitEvaluation, evaluate_circuit
@@ -157,8 +176,7 @@ class Findings:
         stage = f"measuring the consensus on {self._prepared.source.slug}"
         edges = [edge.id for edge in agreement.chosen.edges]
         each = [
-            evaluate_circuit(found.setting, edges, progress=progress.stage(stage))
-            for found in self._found
+            evaluate_circuit(found.setting, edges, progress=progress.stage(stage)) for found in of
         ]
         circuit, empty, full = (
             torch.cat([getattr(one, end) for one in each]) for end in ("circuit", "empty", "full")

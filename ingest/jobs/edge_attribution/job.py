@@ -7,12 +7,15 @@ differences, correct answer minus wrong answer; positive helps. Equal configurat
 circuits.
 
 With several seeds this is repeated for each seed on new prompts, and with a bootstrap on resamples
-of the prompts; :mod:`ingest.jobs.edge_attribution.consensus` describes the records. It is always
-one run, so a stopped run leaves nothing.
+of the prompts; :mod:`ingest.jobs.edge_attribution.consensus` describes the records. Seeds that drew
+the same pairs of prompts count as one in the consensus. It is always one run, so a stopped run
+leaves nothing.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +34,17 @@ from ingest.jobs.prompts import (
     prompt_source,
     read_reference,
 )
+from ingest.jobs.shared_pairs import SharedPairs, shared_pairs
 from ingest.models.names import locate
+from ingest.tasks.prompts import KeptPrompts
 from registry.records import Model
 
 if TYPE_CHECKING:
     from registry.registry import Registry
 
 __all__ = ["JOB", "EdgeAttribution", "EdgeAttributionConfiguration", "ReadModel", "read_model"]
+
+log = logging.getLogger(__name__)
 
 
 class EdgeAttribution:
@@ -113,17 +120,21 @@ class EdgeAttribution:
             UnsupportedModel, NonFiniteScores: Raised by the algorithms.
         """
         configuration = prepared.configuration
-        found = _search_all(prepared, progress)
-        findings = Findings(prepared)
+        drawn = _draw_all(prepared, progress)
+        texts = {seed: kept.texts for seed, kept in drawn.items()}
+        shared = shared_pairs(prepared.source.slug, texts)
+        findings = Findings(prepared, _warned(shared))
+        found = _search_all(prepared, drawn, progress)
         for each in found:
             findings.add_circuit(each, progress)
+        places = [list(drawn).index(seed) for seed in shared.different]
         if configuration.bootstrap is not None:
             several = resampled(prepared, found[0], progress)
         else:
-            several = [(each.scores, each.chosen) for each in found]
+            several = [(found[place].scores, found[place].chosen) for place in places]
         if len(several) > 1:
             agreement = agree(several, configuration.consensus_share)
-            findings.add_consensus(agreement, progress)
+            findings.add_consensus(agreement, places, progress)
         return findings.result()
 
 
@@ -174,25 +185,39 @@ def read_model(
     )
 
 
-def _search_all(prepared: Prepared, progress: Progress) -> list[Found]:
-    """Find one circuit per seed; all prompts are drawn first, so that too few end it early."""
+def _draw_all(prepared: Prepared, progress: Progress) -> dict[int, KeptPrompts]:
+    """Draw the prompts of every seed before any search, so that too few end the run early."""
     first, n_seeds = prepared.configuration.seed, prepared.configuration.seeds
-    kept = []
+    drawn = {}
     for seed in range(first, first + n_seeds):
         progress.stage(f"drawing prompts of {prepared.source.slug}{_which(seed, n_seeds)}")
-        kept.append(
-            keep_prompts(
-                prepared.bridge,
-                prepared.source,
-                prepared.configuration,
-                model=prepared.model.slug,
-                opening=prepared.opening,
-                seed=seed,
-            )
+        drawn[seed] = keep_prompts(
+            prepared.bridge,
+            prepared.source,
+            prepared.configuration,
+            model=prepared.model.slug,
+            opening=prepared.opening,
+            seed=seed,
         )
+    return drawn
+
+
+def _warned(shared: SharedPairs) -> tuple[str, ...]:
+    """Warn if seeds drew pairs in common, and return this as a note."""
+    said = shared.in_words
+    if said is None:
+        return ()
+    note = said if len(shared.different) > 1 else f"{said}, so there is no consensus"
+    log.warning("%s", note)
+    return (note,)
+
+
+def _search_all(
+    prepared: Prepared, drawn: Mapping[int, KeptPrompts], progress: Progress
+) -> list[Found]:
+    """Find one circuit per seed."""
     return [
-        search(prepared, prompts, progress, _which(seed, n_seeds))
-        for seed, prompts in enumerate(kept, first)
+        search(prepared, kept, progress, _which(seed, len(drawn))) for seed, kept in drawn.items()
     ]
 
 

@@ -128,12 +128,14 @@ class AlikeCircuits:
                     f" but the circuits are of {self.model}"
                 )
             return found
-        # Prompts of a file were drawn with no seed. Those of a reference were never answered.
-        seed = wanted.seed if wanted.task in all_tasks() else None
+        # Prompts of a file were drawn with no seed. Without its package, a task's prompts cannot be
+        # distinguished from a file's. Those of a reference were never answered.
+        seeds = {wanted.seed} if wanted.task in all_tasks() else {wanted.seed, None}
         fitting = [
             known
             for known in registry.ledger.prompt_sets(wanted.task)
-            if (known.model, known.seed) == (self.model, seed)
+            if known.model == self.model
+            and known.seed in seeds
             and known.artifact is not None
             and known.share_correct is not None
             and bos in (None, known.bos)

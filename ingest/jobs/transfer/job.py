@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JOB", "Transfer", "TransferConfiguration"]
 
+_WITHOUT_TASK = "choose kept prompts with --prompt-set; 'circuits prompts' lists them"
+
 
 class TransferConfiguration(AnsweredPrompts, DividedPrompts, PlacedModel):
     """The configuration of the job. Circuits are required, and a task or a prompt set."""
@@ -184,7 +186,7 @@ class Transfer:
             bos = alike.bos(registry)
         kept = alike.kept_prompts(registry, configuration, bos)
         if kept is None:
-            find_task(configuration.task or "")  # before the slow import of torch
+            find_task(configuration.task or "", _WITHOUT_TASK)  # before the slow import of torch
         bridge = load_model(
             registry,
             alike.circuits[0],

@@ -17,7 +17,7 @@ from registry import Registry
 from registry.errors import BadInput
 from registry.models.edge_space import EdgeSpace
 from registry.records import Circuit, RunStatus
-from tests.ingest.jobs.discovering import PAIR, discover, write_prompts
+from tests.ingest.jobs.discovering import PAIR, discover, install_few_pairs, write_prompts
 from tests.ingest.jobs.test_base import StopsWhile
 
 SPACE = EdgeSpace(n_layers=1, n_heads=1, n_kv_heads=1)
@@ -193,6 +193,49 @@ class TestSeeds:
         assert CONSENSUS not in found
         assert len(found["edge-attribution"]) == 4
         assert (row["of"], row["circuit"], row["edges"]) == ("consensus", None, 0)
+
+    def test_seeds_that_draw_the_same_pairs_count_as_one(
+        self,
+        registry: Registry,
+        tiny_model: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        install_few_pairs(tmp_path, monkeypatch)
+        told: dict[str, Any] = {"task": "few/pairs", "prompts": None, "min_prompts": 1}
+        outcome = discover(registry, tiny_model, seeds=3, **told)
+        n_pairs = outcome.finding.rows[0]["prompts"]
+        line = (
+            f"{n_pairs} of {n_pairs} prompt pairs of few/pairs were drawn with more than one seed;"
+            " seeds 0, 1 and 2 drew the same pairs and count as one, so there is no consensus"
+        )
+        assert line in outcome.finding.notes
+        assert [each.getMessage() for each in caplog.records].count(line) == 1
+        assert [row["of"] for row in outcome.finding.rows] == ["seed 0", "seed 1", "seed 2"]
+        assert set(_by_method(registry)) == {"edge-attribution"}
+        assert len(registry.ledger.prompt_sets()) > 1
+
+    def test_a_consensus_has_one_circuit_of_those_on_the_same_pairs(
+        self,
+        registry: Registry,
+        tiny_model: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        install_few_pairs(tmp_path, monkeypatch)
+        told: dict[str, Any] = {"task": "few/pairs", "prompts": 1, "min_prompts": 1}
+        outcome = discover(registry, tiny_model, seeds=6, consensus=0.1, **told)
+        found = _by_method(registry)
+        # With one prompt each, equal pairs are equal prompt sets.
+        different = {kept.id for kept in registry.ledger.prompt_sets()}
+        assert 1 < len(different) < 6
+        (consensus,) = found[CONSENSUS]
+        assert consensus.parameters["circuits"] == len(different)
+        of = consensus.parameters["of"]
+        assert sorted(of) == sorted(circuit.id for circuit in found["edge-attribution"])
+        assert outcome.finding.rows[-1]["prompts"] == len(different)
+        assert any(note.endswith("and count as one") for note in outcome.finding.notes)
 
 
 @pytest.mark.seconds

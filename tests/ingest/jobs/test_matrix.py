@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from registry.cli.main import main
 from registry.errors import BadInput, IncompatibleModel, NotFound
 from registry.files.prompt_files import read_prompt_file
 from registry.records import RunStatus
+from tests.ingest.jobs.discovering import install_few_pairs
 from tests.ingest.jobs.test_base import StopsWhile
 
 TASKS = ("ioi", "sequence/months", "sequence/numerals")
@@ -312,6 +314,28 @@ class TestFailing:
         assert statuses == {RunStatus.FINISHED: 8, RunStatus.FAILED: 1}
         again = _make(registry, tiny_model, tasks=(*FEW, "capitals"))
         assert again.notes == ("0 runs were made, 8 existed already, 1 failed",)
+
+    def test_seeds_that_draw_the_same_pairs_are_named(
+        self,
+        registry: Registry,
+        tiny_model: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        install_few_pairs(tmp_path, monkeypatch)
+        told: dict[str, Any] = {"tasks": ("few/pairs", "ioi"), "prompts": 4, "min_prompts": 1}
+        account = _make(registry, tiny_model, controls=0, **told)
+        assert not any(row["problem"] for row in account.rows)
+        _, line = account.notes
+        assert re.fullmatch(
+            r"(\d+) of \1 prompt pairs of few/pairs were drawn with more than one seed;"
+            " seeds 0 and 1 drew the same pairs and count as one",
+            line,
+        )
+        assert [each.getMessage() for each in caplog.records].count(line) == 1
+        again = _make(registry, tiny_model, controls=0, **told)
+        assert again.notes == ("all 8 runs exist already; nothing was run", line)
 
     @pytest.mark.usefixtures("few_prompts")
     def test_where_no_task_gives_a_circuit_there_is_no_matrix(

@@ -454,6 +454,32 @@ class TestPrompts:
         measured = _measure(registry, circuit.id, task="own/test").finding.summary
         assert measured["prompt_set"] == own.prompt_set
 
+    def test_kept_prompts_are_taken_of_a_task_whose_package_is_gone(
+        self,
+        registry: Registry,
+        tiny_model: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (tmp_path / "gone_task.py").write_text(
+            "from dataclasses import replace\n"
+            "from ingest.tasks.sequence import SEQUENCES\n"
+            "TASK = replace(SEQUENCES[0], slug='gone/numerals')\n"
+        )
+        info = tmp_path / "gone-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Name: gone\nVersion: 1\n")
+        (info / "entry_points.txt").write_text("[circuits.tasks]\ngone = gone_task:TASK\n")
+        with monkeypatch.context() as installed:
+            installed.syspath_prepend(str(tmp_path))
+            sets = {n: _find(registry, tiny_model, task="gone/numerals", seed=n) for n in (0, 3)}
+        circuit = _find(registry, tiny_model)
+        for seed, other in sets.items():
+            measured = _measure(registry, circuit.id, task="gone/numerals", seed=seed)
+            assert measured.finding.summary["prompt_set"] == other.prompt_set
+        with pytest.raises(NotFound, match=r"no task 'gone/numerals'; .*prompts with --prompt-set"):
+            _measure(registry, circuit.id, task="gone/numerals", seed=1)
+
     def test_too_few_prompts_fail_the_run_and_leave_nothing(
         self, registry: Registry, tiny_model: Path
     ) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from queries.answers.stability import stability
 from queries.circuits.choosing import Chosen, choose_circuits
-from queries.circuits.replicates import replicates
+from queries.circuits.replicates import ceiling, group_alike, replicates
 from registry import Registry
 from registry.errors import BadInput, NotFound
 from registry.records import Ablation, Circuit, Level, Task
@@ -345,6 +347,47 @@ def test_replicates_were_found_the_same_way_on_other_prompts(tiny: Registry) -> 
 def test_the_mean_over_ones_own_prompts_is_the_same_way(tiny: Registry) -> None:
     assert replicates(tiny, MEANS[0]) == ids(*MEANS)
     assert replicates(tiny, MEANS[1]) == ids(*reversed(MEANS))
+
+
+def stored_prompts(registry: Registry, names: str) -> str:
+    """Record a prompt set with a pair for each name, in this order, and return its id."""
+    header = {"format": "circuits-prompts/1", "task": "agreement"}
+    pairs = [{"clean": f"{name} is", "corrupt": f"{name} are"} for name in names]
+    data = "".join(f"{json.dumps(line)}\n" for line in [header, *pairs]).encode()
+    address = registry.store_artifact(data)
+    kept = examples.prompt_set(address, "agreement")
+    registry.record(kept.model_copy(update={"artifact": address, "n_prompts": len(names)}))
+    return address
+
+
+def test_circuits_found_on_the_same_pairs_in_another_order_are_no_replicates(
+    tmp_path: Path,
+) -> None:
+    with Registry.init(tmp_path) as registry:
+        registry.record(examples.GPT2, Task(slug="agreement", family="agreement"))
+        sets = [stored_prompts(registry, names) for names in ("abc", "cab", "abd", "bca", "abcd")]
+        found = [
+            circuit(70 + n, "agreement", 20, prompt_set=prompts, parameters=PARAMETERS)
+            for n, prompts in enumerate(sets)
+        ]
+        registry.record(*found)
+        first, again, other, last, longer = found
+        for one in (first, again, last):
+            mine, *others = replicates(registry, one)
+            assert (mine, set(others)) == (one.id, set(ids(other, longer)))
+        (group,) = group_alike(registry, ids(*found))
+        assert (group.circuits, group.n_repeated) == (ids(first, other, longer), 2)
+        alone = ids(first, again, last)
+        for id in (other.id, longer.id):
+            registry.retract(id, reason="to have only repeated ones")
+        assert ceiling(registry, first) is None
+        assert stability(registry, "agreement").notes[0] == (
+            "circuits found the same way on the same prompts are omitted: 2"
+        )
+        # Without their files, prompts are known by their ids only.
+        for address in sets:
+            (tmp_path / "artifacts" / address[:2] / address[2:]).unlink()
+        assert set(replicates(registry, first)) == set(alone)
 
 
 @pytest.mark.parametrize("other", [*OTHERWISE[:3], OTHERWISE[4], SHADOWING])
