@@ -115,9 +115,7 @@ def test_a_widened_model_is_put_back_after_ctrl_c(family: str, place: str) -> No
     embedding = model.get_input_embeddings()
     embedding = getattr(embedding, "original_component", embedding)
     blocks = next(each for each in model.modules() if isinstance(each, nn.ModuleList))
-    inner = [each for each in blocks[1].modules() if isinstance(each, nn.Linear)] or [
-        each for each in blocks[1].modules() if type(each).__name__ == "Conv1D"
-    ]
+    inner = [each for each in blocks[1].modules() if _is_linear(each)]
     handle = (embedding if place == "embedding" else inner[-1]).register_forward_hook(_stopping)
     with pytest.raises(KeyboardInterrupt), widened(model):
         model(clean_ids())
@@ -125,6 +123,10 @@ def test_a_widened_model_is_put_back_after_ctrl_c(family: str, place: str) -> No
     for name, each in model.named_parameters():
         assert each.dtype == torch.bfloat16, name
         assert torch.equal(each.data, before[name]), name
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return type(module).__name__ in {"Linear", "Conv1D"}
 
 
 def _stopping(module: nn.Module, arguments: object, output: object) -> None:
