@@ -9,7 +9,7 @@ import typer
 
 from registry.cli.attach import attachment_rows
 from registry.cli.output import Format, FormatOption, Section, notice, show_rows, show_sections
-from registry.cli.paging import AfterOption, say_how_to_go_on, why_empty
+from registry.cli.paging import AfterOption, PageOption, say_how_to_go_on, why_empty
 from registry.cli.session import open_registry
 from registry.errors import BadInput, CircuitsError
 from registry.rows import Rows
@@ -63,14 +63,12 @@ def prompts(
             min=0, help="Number of prompts shown of one set; 0 for all.", metavar="NUMBER"
         ),
     ] = 20,
-    limit: Annotated[
-        int, typer.Option(min=1, help="Maximum number of rows, by id.", metavar="NUMBER")
-    ] = 50,
+    limit: PageOption = 50,
     after: AfterOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    r"""List prompt sets, in the order of their ids; show one with its prompts.
+    r"""List prompt sets; show one with its prompts.
 
     One set is shown with its prompts and their answers, and all other data of each prompt, such as
     labels, and of the set, such as the part of a split. The share of prompts that the model answers

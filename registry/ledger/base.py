@@ -379,7 +379,7 @@ class Page(Generic[T]):
     """One page of a list.
 
     Attributes:
-        items: Items of the page, newest first; prompt sets by id.
+        items: Items of the page, newest first.
         after: Start of the next page, an argument of the same method; None after the last page.
     """
 
@@ -518,9 +518,10 @@ class Ledger(Closing):
         limit: int | None = None,
         after: str | None = None,
     ) -> Page[PromptSet]:
-        """Prompt sets of a filter in pages, as in :meth:`runs_page`, but in the order of their ids.
+        """Prompt sets of a filter in pages, as in :meth:`runs_page`.
 
-        A prompt set that is recorded between two pages may come on a later page.
+        The prompt sets that were recorded or filled in last come first: if one is filled in between
+        two pages, it moves to the front.
         """
 
     @abc.abstractmethod
@@ -552,8 +553,8 @@ class Ledger(Closing):
     ) -> Page[Run]:
         """One page of the runs of a filter, newest first.
 
-        What is recorded between two pages, new or again, shifts nothing: no run comes twice, and no
-        existing run is missed. This is true for all methods that return pages.
+        New records between two pages shift nothing: no run comes twice, and no existing run is
+        missed. This holds for all methods that return pages.
 
         Args:
             which: Conditions for runs.

@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     cast,
     exists,
+    func,
     or_,
     select,
 )
@@ -28,6 +29,7 @@ from registry.errors import BadIdentifier, BadInput, NotFound
 from registry.files.attachments import AttachmentOwner
 from registry.ledger import tables
 from registry.ledger.base import (
+    ChangeKind,
     CircuitEntry,
     CircuitFilter,
     EditFilter,
@@ -200,8 +202,11 @@ def find_edits(which: EditFilter) -> Select[Any]:
 
 
 def find_prompt_sets(which: PromptSetFilter) -> Select[Any]:
-    """The query for the prompt sets of a filter."""
-    columns, query = tables.prompt_sets.c, select(tables.prompt_sets)
+    """The query for the prompt sets of a filter, with the revision of each one's last change."""
+    columns, changed = tables.prompt_sets.c, tables.changes.c
+    of_it = and_(changed.kind == ChangeKind.PROMPT_SET.value, changed.key == columns.id)
+    query = select(tables.prompt_sets, func.coalesce(changed.revision, 0).label("revision"))
+    query = query.join_from(tables.prompt_sets, tables.changes, of_it, isouter=True)
     if which.model is not None:
         query = query.where(columns.model == which.model)
     if which.task is not None:

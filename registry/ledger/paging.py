@@ -1,10 +1,10 @@
 """Lists in pages: each page begins after the position at which the page before ended.
 
 A position is the key of a row in the list's order, not a count of rows. The values of a key stay
-when a record is recorded again, filled in or relabelled, or a run ends. So rows do not move: of the
-rows that were there before the first page, none comes twice and none is missing. Other pages may
-also contain new records: prompt sets, and runs that are imported with an earlier time. Keys end
-with the id, because many rows may have the same time.
+when a record is recorded again or relabelled, or a run ends; only a prompt set that is filled in
+moves to the front. So of the rows that were there before the first page, none comes twice, and no
+other is missing. Other pages may also contain new records: runs that are imported with an earlier
+time. Keys end with the id, because many rows may have the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, or_
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, func, or_
 
 from registry.errors import BadInput
 from registry.ledger import tables
@@ -83,8 +83,15 @@ RUNS = _dated(tables.runs, "started_at")
 EVALUATIONS = _recorded(tables.evaluations)
 EDITS = _recorded(tables.edits)
 OUTCOMES = _recorded(tables.outcomes)
-PROMPT_SETS = Listing(tables.prompt_sets.name, (Key("id", tables.prompt_sets.c.id, str),))
-"""Ordered by id: the rows have no time, and the revision of the last change moves."""
+PROMPT_SETS = Listing(
+    tables.prompt_sets.name,
+    (
+        Key("revision", func.coalesce(tables.changes.c.revision, 0), int),
+        Key("id", tables.prompt_sets.c.id, str),
+    ),
+)
+"""Ordered by the revision of a prompt set's last change; its rows have no time. One that is filled
+in between two pages moves to the front."""
 
 
 def rows_after(

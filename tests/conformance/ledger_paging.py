@@ -67,7 +67,7 @@ def add_outcome(ledger: Ledger, number: int) -> str:
 
 
 def add_prompt_set(ledger: Ledger, number: int) -> str:
-    key = f"{number * 2731 % 4093:064x}"  # in another order than that of recording
+    key = f"{number * 7919 % 4093:064x}"
     ledger.record(Batch(prompt_sets=[PROMPTS.model_copy(update={"id": key, "artifact": None})]))
     return key
 
@@ -107,20 +107,14 @@ def record_outcome_again(ledger: Ledger, key: str) -> None:
     ledger.record(Batch(outcomes=[one]))
 
 
-def fill_in_prompt_set(ledger: Ledger, key: str) -> None:
-    filled = ledger.prompt_set(key).model_copy(update={"artifact": "f" * 64})
-    ledger.record(Batch(prompt_sets=[filled]))
-
-
 CHANGES: dict[str, Callable[[Ledger, str], None]] = {
     "circuits": relabel,
     "runs": end_run,
     "evaluations": give_evaluation_a_run,
     "edits": give_edit_a_run,
     "outcomes": record_outcome_again,
-    "prompt sets": fill_in_prompt_set,
 }
-"""How a record of each kind changes after it was recorded."""
+"""How a record of each kind changes after it was recorded. Prompt sets that are filled in move."""
 MOMENTS = ("circuits", "evaluations", "edits", "outcomes")
 
 
@@ -163,7 +157,9 @@ class PagingContract:
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
     @pytest.mark.parametrize("kind", LISTS)
-    def test_pages_give_all_once_in_order(self, described: Ledger, kind: str, limit: int) -> None:
+    def test_pages_give_all_once_newest_first(
+        self, described: Ledger, kind: str, limit: int
+    ) -> None:
         add, of = LISTS[kind]
         ask = of(described)
         there = [one.id for one in ask().items]
@@ -171,9 +167,7 @@ class PagingContract:
         found = [key for page in pages(ask, limit) for key in page]
         assert found == [one.id for one in ask().items]
         assert sorted(found) == sorted({*there, *added})
-        if kind == "prompt sets":
-            assert found == sorted(found)
-        elif kind != "runs":  # of which two are of one moment here
+        if kind != "runs":  # of which two are of one moment here
             assert found == [*added[::-1], *there]
 
     @pytest.mark.parametrize("kind", LISTS)
@@ -200,12 +194,10 @@ class PagingContract:
             for number, page in enumerate(pages(of(described), 2)):
                 found += page
                 add(elsewhere, 100 + number)
-        assert [key for key in found if key in before] == before
-        if kind != "prompt sets":  # new ones have their places by id
-            assert found == before
+        assert found == before
 
     @pytest.mark.parametrize("place", ["on a page that was read", "on a later page"])
-    @pytest.mark.parametrize("kind", LISTS)
+    @pytest.mark.parametrize("kind", CHANGES)
     def test_what_changes_between_two_pages_stays_in_its_place(
         self, described: Ledger, kind: str, place: str, reopen: Callable[[], Ledger]
     ) -> None:

@@ -86,24 +86,24 @@ def listed(cli: Cli, *arguments: str) -> str:
     return "".join(row["prompt_set"][0] for row in json.loads(answer.out))
 
 
-def test_prompt_sets_are_listed_by_id_and_filtered(cli: Cli, registry: Registry) -> None:
-    assert listed(cli) == "abc"
-    assert listed(cli, "--task", "ioi") == "ac"
+def test_prompt_sets_are_listed_newest_first_and_filtered(cli: Cli, registry: Registry) -> None:
+    assert listed(cli) == "cba"
+    assert listed(cli, "--task", "ioi") == "ca"
     assert listed(cli, "--task", "sequence") == "b"
-    assert listed(cli, "--model", "gpt2") == "ac"
+    assert listed(cli, "--model", "gpt2") == "ca"
     assert "no task 'io'; nearest: ioi" in cli("prompts", "--task", "io").err
     table = cli("prompts").out.splitlines()
     assert " ".join(table[0].split()) == (
         "prompt_set task model seed n_prompts bos share_correct share_top1"
     )
-    assert " ".join(table[1].split()) == "aaaaaaaaaaaa ioi gpt2 0 3 0.9 0.5"
+    assert " ".join(table[3].split()) == "aaaaaaaaaaaa ioi gpt2 0 3 0.9 0.5"
 
 
 def test_pages_follow_one_another(cli: Cli, registry: Registry) -> None:
     first = cli("prompts", "--limit", "2")
     place = first.err.split("--after ")[1].split()[0]
-    add(registry, b"later", "c")
-    assert listed(cli, "--limit", "2", "--after", place) == "c"
+    add(registry, None, "d")
+    assert listed(cli, "--limit", "2", "--after", place) == "a"
 
 
 def test_one_is_shown_with_prompts_labels_split_and_answers(cli: Cli, registry: Registry) -> None:
