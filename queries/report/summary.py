@@ -12,6 +12,7 @@ from queries.circuits.transfers import MEASURED, Transfer
 from queries.report.families import Likeness, Resemblance
 from queries.report.page import as_text
 from registry.identifiers import Kind
+from registry.texts.nouns import counted
 
 if TYPE_CHECKING:
     from queries.answers.matrix import CircuitMatrix
@@ -104,10 +105,10 @@ def _extremes(matrix: CircuitMatrix) -> Iterator[str]:
 def _extreme(matrix: CircuitMatrix, pair: PairComparison, start: str) -> str:
     found, null = pair.comparison, pair.null
     overlap = found.connections if matrix.of == "connections" else found.components
-    text = f"{start} {_count(overlap.n_shared, matrix.of[:-1])}, IoU {rounded(overlap.iou, 2)}"
+    text = f"{start} {counted(overlap.n_shared, matrix.of[:-1])}, IoU {rounded(overlap.iou, 2)}"
     if matrix.of == "components":
         heads = found.of_kind(Kind.HEAD)
-        text += f" ({_count(heads.n_shared, 'head')}, IoU {rounded(heads.iou, 2)})"
+        text += f" ({counted(heads.n_shared, 'head')}, IoU {rounded(heads.iou, 2)})"
     if null is None:
         return f"{text}."
     about = (
@@ -231,18 +232,18 @@ def _shared(report: Report) -> Iterator[str]:
         yield f"There is no component and no connection that {who[0].lower()}{who[1:]}."
         return
     if not any(one.edges for one in report.circuits.values()):
-        yield f"{who} {_count(len(shared.components), 'component')}; the circuits have no edges."
+        yield f"{who} {counted(len(shared.components), 'component')}; the circuits have no edges."
         return
     same = [one.signs_agree for one in shared.connections if one.signs_agree is not None]
     signs = (
-        f"; {sum(same):,} of {_count(len(same), 'connection')} with signs in several tasks have "
+        f"; {sum(same):,} of {counted(len(same), 'connection')} with signs in several tasks have "
         "the same sign in all of them"
         if same
         else ""
     )
     yield (
-        f"{who} {_count(len(shared.components), 'component')} and "
-        f"{_count(len(shared.connections), 'connection')}{signs}. {_paths(shared.n_paths)}"
+        f"{who} {counted(len(shared.components), 'component')} and "
+        f"{counted(len(shared.connections), 'connection')}{signs}. {_paths(shared.n_paths)}"
     )
 
 
@@ -312,10 +313,6 @@ def _ceiling(matrix: CircuitMatrix, pair: PairComparison) -> float | None:
     known = [matrix.ceilings.get(one.id) for one in (pair.circuit_a, pair.circuit_b)]
     means = [one.mean_iou for one in known if one is not None]
     return (fmean(means) or None) if len(means) == 2 else None
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def _values(transfers: Iterable[Transfer]) -> list[float]:
