@@ -403,10 +403,10 @@ class TestAttachments:
     def test_none_is_written_where_one_is_a_link_to_nothing(
         self, run: Export, tmp_path: Path
     ) -> None:
-        (tmp_path / "plot.svg").symlink_to("nowhere")
+        (tmp_path / "größe.csv").symlink_to("nowhere")  # the second
         code, _, err = run(IOI.id, "--attachments", ".")
         assert code == 2
-        assert "plot.svg exists already" in err
+        assert "größe.csv exists already" in err
         assert written(tmp_path) == []
 
     def test_a_circuit_without_any_says_so(self, run: Export, tmp_path: Path) -> None:
