@@ -17,6 +17,7 @@ from types import MappingProxyType
 from pydantic import AfterValidator, ValidationInfo
 
 from registry.errors import BadInput
+from registry.texts.nouns import with_article
 
 __all__ = ["LIMITS", "MOST_SCORES", "MOST_TAGS", "STORED", "check_length", "is_stored", "limited"]
 
@@ -71,7 +72,8 @@ def check_length(what: str, text: str) -> None:
         return
     n_bytes = len(text.encode())
     if n_bytes > most:
-        raise BadInput(f"a {what} of {n_bytes:,} bytes is too long; {most:,} are allowed")
+        shown = f"{with_article(what)} of {n_bytes:,} bytes"
+        raise BadInput(f"{shown} is too long; {most:,} are allowed")
 
 
 def is_stored(info: ValidationInfo) -> bool:

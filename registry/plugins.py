@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from registry.errors import NotFound, PluginBroken
+from registry.texts.nouns import with_article
 
 __all__ = [
     "GROUPS",
@@ -329,7 +330,8 @@ def _check_name(plugin: Plugin, taken: dict[str, Plugin]) -> None:
     """
     first = taken.setdefault(plugin.name, plugin)
     if first is not plugin and plugin.group not in _LABELS_ALONE:
-        raise plugin.broken(f"{first.package!r} has a {GROUPS[plugin.group].name} of that name")
+        kind = with_article(GROUPS[plugin.group].name)
+        raise plugin.broken(f"{first.package!r} has {kind} of that name")
 
 
 def _check_kind(found: Any, kind: _Kind) -> None:
@@ -343,7 +345,8 @@ def _check_kind(found: Any, kind: _Kind) -> None:
         missing = [name for name in kind.attributes if not hasattr(one, name)]
         if missing:
             shown = f"an object of type {type(one).__name__}"
-            raise TypeError(f"it is not a {kind.name} but {shown}, without {' and '.join(missing)}")
+            wanted = with_article(kind.name)
+            raise TypeError(f"it is not {wanted} but {shown}, without {' and '.join(missing)}")
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -67,6 +67,7 @@ from registry.records import (
 from registry.rows import Rows
 from registry.settings.file_urls import url_path
 from registry.settings.local import Settings, create_home, load_settings
+from registry.texts.nouns import counted
 from registry.upkeep.syncing import GraphAccess, refuse_graph_in_use
 
 if TYPE_CHECKING:
@@ -687,7 +688,8 @@ class Registry(Closing):
             BadInput: The file exists already.
             LedgerError: The ledger's database is damaged.
             StorageError: The file cannot be written. Or an artifact is missing or damaged; with
-                ``skip_damaged`` it is skipped, and the report names it.
+                ``skip_damaged`` it is skipped, and the report names it. An original that is not
+                stored is always skipped and named.
         """
         from registry.upkeep import backup as backups  # no query needs it
 
@@ -788,14 +790,16 @@ class Registry(Closing):
                 lacking = ledger.artifacts() - backup.artifacts() - {*backup.left_out}
         if lacking:
             raise BadInput(
-                f"the backup is incomplete: its records name {len(lacking)} artifacts it lacks,"
-                f" such as {min(lacking)[:12]}"
+                f"the backup is incomplete: its records name {counted(len(lacking), 'artifact')} it"
+                f" lacks, such as {min(lacking)[:12]}"
             )
 
     def gc(
         self, *, apply: bool = False, grace_seconds: float = 3600.0, sole_copy: bool = False
     ) -> backups.Garbage:
-        """Find artifacts that no record refers to, and delete them if ``apply``.
+        """Find artifacts that no record refers to, and files that killed processes left.
+
+        They are deleted if ``apply``.
 
         Files younger than ``grace_seconds`` are kept: another process may be about to record
         something that refers to them.
@@ -834,22 +838,25 @@ class Registry(Closing):
                 " is intended, 'circuits sync' rebuilds the graph; nothing was deleted"
             )
 
-    def damage(self, *, sample: int | None = None) -> list[Damage]:
-        """Check artifacts that records refer to, and list missing or damaged ones.
+    def damage(self, *, sample: int | None = None, not_stored: bool = False) -> list[Damage]:
+        """Check artifacts that records refer to, with originals, and list missing or damaged ones.
 
         Args:
             sample: Number of artifacts to read, chosen at random; for the others, only their
                 existence is checked. None reads all.
+            not_stored: Also list originals that are not stored. They were deleted, or this registry
+                never had them, because a bundle came without them.
         """
         from registry.upkeep.damage import damaged
 
-        return list(damaged(self._ledger, self._artifacts, sample=sample))
+        found = damaged(self._ledger, self._artifacts, sample=sample, not_stored=not_stored)
+        return list(found)
 
     def mend(self, *sources: Path | str) -> tuple[tuple[Damage, ...], tuple[Damage, ...]]:
         """Replace missing and damaged artifacts from backups, bundles, originals or folders.
 
         Returns:
-            The replaced artifacts, and those that are still damaged.
+            The replaced artifacts, and those that are still damaged, missing or not stored.
 
         Raises:
             BadInput: A source does not exist; a source that cannot be read is logged.

@@ -37,7 +37,7 @@ REASONS = {
     "raising": "RuntimeError: out of order",
     "exiting": "SystemExit: 3",
     "unwritten": "SyntaxError: ",
-    "mistyped": "TypeError: it is not a ",
+    "mistyped": "TypeError: it is not a",
     "empty": "AttributeError: module 'unsound_empty' has no attribute 'THING'",
 }
 SOUND = """
@@ -275,10 +275,12 @@ def test_the_doctor_shows_each_and_does_not_import_torch(
         for group in PER_GROUP:
             what = f"the {GROUPS[group].name} {name!r} of the package 'package-{name}'"
             assert f"{what} cannot be used: {reason}" in found
+    assert "TypeError: it is not an exporter but" in found
     for what in (
         "the format 'asked' of the package 'unasked' cannot be used: LookupError: who knows",
         "the format 'unsure' of the package 'unasked'",
         "'table' of the package 'taking' cannot be used: 'circuit-registry' has a format of that",
+        "'graphml' of the package 'taking' cannot be used: 'circuit-registry' has an exporter of",
         "the command 'import' of the package 'taking'",
         "the query folder 'repeating' of the package 'query-repeating' cannot be used: BadInput",
         "the query folder 'asking' of the package 'query-asking' cannot be used: BadInput",

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from registry import plugins
 from registry.errors import ArtifactNotFound, BadInput, CircuitsError, StorageError
+from registry.files.whole_files import whole_file
 from registry.rows import Rows
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def refuse_existing(
     for path in paths:
         if path.is_dir():
             raise BadInput(f"{path} is a folder; name a file")
-        if path.exists() and not force:
+        if os.path.lexists(path) and not force:  # also a link to nothing
             raise BadInput(f"{path} exists already; {instead}, or give --force")
 
 
@@ -208,17 +209,12 @@ def write_file(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     Raises:
         BadInput, StorageError: It cannot be written there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     if path.parent.exists() and not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: {path.parent} is a file, not a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                fill(file)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            fill(file)
     except OSError as error:
         if isinstance(error, StorageError):
             raise

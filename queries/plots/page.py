@@ -21,7 +21,7 @@ from queries.plots.picture import (
     users_of,
 )
 from registry.errors import MissingExtra
-from registry.texts.words import counted
+from registry.texts.nouns import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

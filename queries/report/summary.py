@@ -12,7 +12,7 @@ from queries.circuits.transfers import MEASURED, Transfer
 from queries.report.families import Likeness, Resemblance
 from queries.report.page import as_text
 from registry.identifiers import Kind
-from registry.texts.words import counted
+from registry.texts.nouns import counted
 
 if TYPE_CHECKING:
     from queries.answers.matrix import CircuitMatrix

@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -20,10 +20,12 @@ from registry.cli.session import session
 from registry.errors import CircuitsError
 from registry.plugins import find
 from registry.rows import Rows
+from registry.texts.nouns import counted
 
 if TYPE_CHECKING:
     from registry.registry import Registry, Status
     from registry.settings.local import LocalSettings, Settings
+    from registry.upkeep.damage import Damage
 
 __all__ = ["Check", "State", "commands", "examine"]
 
@@ -129,7 +131,7 @@ def examine(settings: Callable[[], LocalSettings], *, thorough: bool = False) ->
             yield _pages(registry)
             yield _runs(registry)
             if "artifacts" not in refused:
-                yield _artifacts(registry, thorough=thorough)
+                yield from _artifacts(registry, thorough=thorough)
             if "graph" not in refused:
                 yield from _graph(registry)
     except CircuitsError as error:
@@ -253,19 +255,35 @@ def _runs(registry: Registry) -> Check:
     return Check("runs", State.OK, finding)
 
 
-def _artifacts(registry: Registry, *, thorough: bool) -> Check:
-    n_known = len(registry.ledger.artifacts())
-    n_read = n_known if thorough else min(_SAMPLE, n_known)
+def _artifacts(registry: Registry, *, thorough: bool) -> Iterator[Check]:
+    """The artifacts that records need, and those originals that are stored; then the others."""
     try:
-        found = registry.damage(sample=None if thorough else _SAMPLE)
+        found = registry.damage(sample=None if thorough else _SAMPLE, not_stored=True)
+        known = registry.ledger.artifacts() | registry.ledger.source_files()
     except CircuitsError as error:
-        return Check("artifacts", State.FAIL, str(error), "see --artifacts and CIRCUITS_ARTIFACTS")
-    if found:
-        first = "; ".join(str(damage) for damage in found[:_NAMED])
-        more = f" (and {len(found) - _NAMED} more)" if len(found) > _NAMED else ""
-        finding = f"{len(found)} of {n_known} artifacts are bad: {first}{more}"
-        return Check("artifacts", State.FAIL, finding, _MEND)
-    return Check("artifacts", State.OK, f"verified {n_read} of {n_known}, none is missing")
+        advice = "see --artifacts and CIRCUITS_ARTIFACTS"
+        yield Check("artifacts", State.FAIL, str(error), advice)
+        return
+    bad = [damage for damage in found if damage.is_certain]
+    not_stored = [damage for damage in found if not damage.is_certain]
+    n_known = len(known) - len(not_stored)
+    if bad:
+        are = "artifact is" if n_known == 1 else f"artifacts {'is' if len(bad) == 1 else 'are'}"
+        finding = f"{len(bad)} of {n_known} {are} bad: {_first(bad)}"
+        yield Check("artifacts", State.FAIL, finding, _MEND)
+    else:
+        n_read = n_known if thorough else min(_SAMPLE, n_known)
+        yield Check("artifacts", State.OK, f"verified {n_read} of {n_known}, none is missing")
+    if not_stored:
+        # The ledger does not know whether it had them: a bundle may come without originals.
+        are = "is" if len(not_stored) == 1 else "are"
+        finding = f"{counted(len(not_stored), 'original')} {are} not stored: {_first(not_stored)}"
+        yield Check("originals", State.WARN, finding, _MEND)
+
+
+def _first(found: Sequence[Damage]) -> str:
+    more = f" (and {len(found) - _NAMED} more)" if len(found) > _NAMED else ""
+    return "; ".join(str(damage) for damage in found[:_NAMED]) + more
 
 
 _MEND = "circuits mend BACKUP.zip, a bundle, or the original files"

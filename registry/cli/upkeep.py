@@ -11,6 +11,7 @@ from registry.cli.output import Format, FormatOption, notice, progress_line, sho
 from registry.cli.session import open_registry, session
 from registry.cli.stores import keep_or_tell, new_home
 from registry.rows import Rows
+from registry.texts.nouns import counted
 
 __all__ = ["commands"]
 
@@ -37,7 +38,7 @@ def sync(context: typer.Context) -> None:
     with open_registry(context) as registry:
         done = registry.sync(progress=progress_line("projecting"))
         aside = registry.put_aside()
-    notice(f"projected {done} changes" if done else "nothing was pending")
+    notice(f"projected {counted(done, 'change')}" if done else "nothing was pending")
     for one in aside:
         notice(f"not in the graph: {one}")
 
@@ -67,7 +68,7 @@ def rebuild(
     with open_registry(context) as registry:
         done = registry.rebuild(progress=progress_line("projecting"), overwrite=overwrite_graph)
         home = registry.settings.home
-    notice(f"projected {done} changes")
+    notice(f"projected {counted(done, 'change')}")
     keep_or_tell(home, session(context), names=("graph", "graph_user", "graph_database"), save=save)
 
 
@@ -96,8 +97,8 @@ def backup(
     for damage in report.left_out:
         notice(f"skipped: {damage}")
     notice(
-        f"wrote {report.path}: {report.n_rows} rows, {report.n_artifacts} artifacts, "
-        f"{_size(report.size_bytes)}"
+        f"wrote {report.path}: {counted(report.n_rows, 'row')}, "
+        f"{counted(report.n_artifacts, 'artifact')}, {_size(report.size_bytes)}"
     )
 
 
@@ -122,8 +123,10 @@ def mend(
         mended, left = registry.mend(*sources)
     for damage in left:
         notice(f"still {damage}")
-    notice(f"mended {len(mended)} artifacts" if mended or left else "no artifact is damaged")
-    if left:
+    still_damaged = any(damage.is_certain for damage in left)
+    n_mended = counted(len(mended), "artifact")
+    notice(f"mended {n_mended}" if mended or still_damaged else "no artifact is damaged")
+    if still_damaged:
         raise typer.Exit(1)
 
 
@@ -161,9 +164,11 @@ def restore(
         Registry.restore(file, settings=settings, overwrite_graph=overwrite_graph) as registry,
     ):
         n_circuits = len(registry.circuits())
-        notice(f"restored {n_circuits} circuits into {settings.home}")
-        if damage := registry.damage(sample=0):
-            notice(f"{len(damage)} artifacts are not in the backup; 'circuits doctor' names them")
+        notice(f"restored {counted(n_circuits, 'circuit')} into {settings.home}")
+        if damage := registry.damage(sample=0, not_stored=True):
+            are = "is" if len(damage) == 1 else "are"
+            lacking = f"{counted(len(damage), 'artifact')} {are} not in the backup"
+            notice(f"{lacking}; 'circuits doctor' shows more")
 
 
 def gc(
@@ -186,17 +191,24 @@ def gc(
 ) -> None:
     r"""Delete artifacts that nothing refers to; lists them by default.
 
+    This includes incomplete files that killed commands left in the folder '.unfinished'.
+
     \b
     circuits gc
     circuits gc --apply
     """
     with open_registry(context) as registry:
         garbage = registry.gc(apply=apply, grace_seconds=60 * grace_minutes, sole_copy=sole_copy)
-    rows = Rows(("artifact",), tuple((address,) for address in garbage.addresses))
+    rows = Rows(("artifact",), tuple((one,) for one in garbage.addresses + garbage.leftovers))
     show_rows(rows, format, empty="every artifact is in use")
-    if garbage.addresses:
+    if rows.values:
+        n_files = [
+            (len(garbage.addresses), "artifact"),
+            (len(garbage.leftovers), "unfinished file"),
+        ]
+        found = ", ".join(counted(n, noun) for n, noun in n_files if n)
         what = "deleted" if garbage.deleted else "to delete with --apply"
-        notice(f"{len(rows)} artifacts, {_size(garbage.size_bytes)} {what}")
+        notice(f"{found}, {_size(garbage.size_bytes)} {what}")
 
 
 def _size(n_bytes: int) -> str:

@@ -36,13 +36,13 @@ from registry.errors import (
 from registry.files.durability import CAN_SYNC_FILE_SYSTEM, sync_file_system, sync_folder
 from registry.files.file_systems import PATIENCE_SECONDS, first_line, open_file_system
 
-__all__ = ["ArtifactStore", "FilesBeingPut", "StoreOwner"]
+__all__ = ["UNFINISHED", "ArtifactStore", "FilesBeingPut", "StoreOwner"]
 
 _T = TypeVar("_T")
 
 _ADDRESS = re.compile(r"[0-9a-f]{64}")
 _STORED = re.compile(r"(?:^|/)([0-9a-f]{2})/([0-9a-f]{62})\Z")
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
 """Folder for files while they are written; ``gc`` removes the files of killed processes."""
 _MARK = "registry.json"
 _UNKNOWN_COPIES = "copies-from-before-there-were-marks"
@@ -196,7 +196,7 @@ class ArtifactStore:
             StorageError: The place cannot be listed.
         """
         inside = (path[len(self._root) :].lstrip("/") for path in self._listed(self._root))
-        return any(path != _MARK and not path.startswith(f"{_UNFINISHED}/") for path in inside)
+        return any(path != _MARK and not path.startswith(f"{UNFINISHED}/") for path in inside)
 
     def verify(self, known: Callable[[], frozenset[str]] = frozenset) -> None:
         """Check that the store belongs to the claiming registry, or is empty; changes nothing.
@@ -453,6 +453,25 @@ class ArtifactStore:
             return False
         return True
 
+    def leftovers(self, *, grace_seconds: float) -> dict[str, int]:
+        """Sizes in bytes of incomplete files of killed processes, by their names, in order.
+
+        Args:
+            grace_seconds: Files written more recently are omitted: a process may be writing them.
+
+        Raises:
+            StorageError: They cannot be listed.
+        """
+        self.verify()
+        found = {}
+        for path in sorted(self._listed(f"{self._root}/{UNFINISHED}")):
+            name = path.rsplit("/", 1)[1]
+            # Not found: its writer has just finished it.
+            with contextlib.suppress(ArtifactNotFound), self._errors("look for", name):
+                if self._age(path) >= grace_seconds:
+                    found[name] = int(self._files.size(path))
+        return found
+
     def remove_leftovers(self, *, grace_seconds: float) -> tuple[str, ...]:
         """Delete incomplete files of killed processes, and return their names.
 
@@ -462,15 +481,12 @@ class ArtifactStore:
         Raises:
             StorageError: One cannot be deleted.
         """
-        self.verify()
         removed = []
-        for path in sorted(self._listed(f"{self._root}/{_UNFINISHED}")):
-            name = path.rsplit("/", 1)[1]
-            # Not found: its writer has just finished it.
+        for name in self.leftovers(grace_seconds=grace_seconds):
+            # Not found: its writer has just finished it, or another process has deleted it.
             with contextlib.suppress(ArtifactNotFound), self._errors("remove", name):
-                if self._age(path) >= grace_seconds:
-                    self._files.rm_file(path)
-                    removed.append(name)
+                self._files.rm_file(f"{self._root}/{UNFINISHED}/{name}")
+                removed.append(name)
         return tuple(removed)
 
     def _path(self, address: str) -> str:
@@ -528,10 +544,10 @@ class ArtifactStore:
     ) -> str:
         """Write a file under a temporary name."""
         folder, name = target.rsplit("/", 1)
-        unfinished = f"{self._root}/{_UNFINISHED}/{name[:12]}-{uuid.uuid4().hex}"
+        unfinished = f"{self._root}/{UNFINISHED}/{name[:12]}-{uuid.uuid4().hex}"
         try:
             if not self._local:
-                self._files.makedirs(f"{self._root}/{_UNFINISHED}", exist_ok=True)
+                self._files.makedirs(f"{self._root}/{UNFINISHED}", exist_ok=True)
                 self._files.makedirs(folder, exist_ok=True)
             with self._created(unfinished) as file:
                 write(file)

@@ -8,7 +8,6 @@ content.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import mimetypes
 import os
@@ -26,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
 from registry.errors import BadInput, StorageError
+from registry.files.whole_files import whole_file
 from registry.limits import check_length, is_stored, limited
 from registry.records import Record, Sha256
 from registry.texts.problems import first_problem
@@ -201,16 +201,10 @@ class StoredAttachment:
             raise BadInput(f"{path} is a folder; the attachment {self.name!r} needs that name")
         if os.path.lexists(path) and not overwrite:
             raise BadInput(f"{path} exists already; choose another folder, or overwrite it")
-        temporary = path.with_name(f".{self.sha256[:_DIGITS]}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with self.open() as source, temporary.open("xb") as target:
-                    shutil.copyfileobj(source, target, _PIECE_BYTES)
-                temporary.replace(path)
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+            with self.open() as source, whole_file(path) as target:
+                shutil.copyfileobj(source, target, _PIECE_BYTES)
         except StorageError:
             raise
         except OSError as error:
@@ -231,9 +225,14 @@ def described(
     Its size and hash are those of an empty file until the content is stored.
 
     Raises:
-        BadInput: It is not a regular file; the name is not a plain file name, or is not given and
-            the file has none; or the media type or description is not valid.
+        BadInput: It is not a regular file or an open one; the name is not a plain file name, or is
+            not given and the file has none; or the media type or description is not valid.
     """
+    if not (isinstance(source, Path | str) or hasattr(source, "read")):
+        raise BadInput(
+            "a file to attach is a path or a file open for reading bytes, not an object of type"
+            f" {type(source).__name__}; wrap bytes in io.BytesIO"
+        )
     if isinstance(source, Path | str) and not Path(source).is_file():
         what = "is not a regular file" if Path(source).exists() else "does not exist"
         raise BadInput(f"{source} {what}; name a file to attach")
@@ -266,19 +265,44 @@ def stored_source(artifacts: ArtifactStore, source: Path | str | IO[bytes]) -> t
     if isinstance(source, Path | str):
         address = artifacts.put_file(Path(source))
     else:
-        with tempfile.TemporaryDirectory(prefix="circuits-attach-") as folder:
-            path = Path(folder) / "content"
-            with path.open("wb") as copy:
-                _copy_bytes(source, copy)
-            address = artifacts.put_file(path)
+        try:
+            with tempfile.TemporaryDirectory(prefix="circuits-attach-") as folder:
+                path = Path(folder) / "content"
+                with path.open("wb") as copy:
+                    _copy_bytes(source, copy)
+                address = artifacts.put_file(path)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(
+                f"cannot copy the file to attach: {error.strerror or error}"
+            ) from error
     return address, artifacts.size_bytes(address)
 
 
 def _copy_bytes(source: IO[bytes], target: IO[bytes]) -> None:
-    while piece := source.read(_PIECE_BYTES):
+    while (piece := _read_piece(source)) != b"":
+        if piece is None:
+            raise BadInput(
+                "the file has no bytes yet: its read() returned None, as that of a stream without"
+                " blocking; open it with blocking"
+            )
         if not isinstance(piece, bytes):
             raise BadInput("the file gives text; open it for reading bytes, as with mode 'rb'")
         target.write(piece)
+
+
+def _read_piece(source: IO[bytes]) -> object:
+    """The next bytes of a file, or what an object gives that only looks like one."""
+    try:
+        return source.read(_PIECE_BYTES)
+    except StorageError:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise StorageError(f"the file to attach cannot be read: {why}") from error
+    except ValueError as error:  # it is closed
+        raise BadInput(f"the file to attach cannot be read: {error}") from error
 
 
 def media_type_of(name: str) -> str:

@@ -8,20 +8,10 @@ from collections.abc import Collection, Iterable
 
 from registry.known_measures import title_of
 
-__all__ = ["counted", "faithfulness_in_words", "listed", "nearest_names"]
+__all__ = ["faithfulness_in_words", "listed", "nearest_names"]
 
 _MOST_LISTED = 8
 _LONGEST_LISTED = 80
-
-
-def counted(n: int, what: str) -> str:
-    """A number with its noun: ``1 edge``, ``1,200 edges``.
-
-    Args:
-        n: The number.
-        what: The noun in the singular; its plural ends in ``s``.
-    """
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def listed(

@@ -25,11 +25,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.canonical import content_hash
 from registry.errors import ArtifactCorrupt, ArtifactNotFound, BadInput, StorageError, StoreRefused
-from registry.files.artifacts import ArtifactStore
+from registry.files.artifacts import UNFINISHED, ArtifactStore
 from registry.files.file_systems import first_line
+from registry.files.whole_files import whole_file
 from registry.ledger.base import Ledger
 from registry.texts.problems import first_problem
-from registry.upkeep.damage import Damage, damage_of
+from registry.upkeep.damage import Damage, Examiner
 
 __all__ = [
     "Backup",
@@ -52,7 +53,7 @@ _MOST_OF_A_MANIFEST = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """The content of a backup, and the damaged artifacts that were skipped."""
+    """The content of a backup, and the missing and damaged artifacts that were skipped."""
 
     path: Path
     n_rows: int
@@ -81,7 +82,7 @@ class Backup:
     Attributes:
         registry: Id of the registry that it holds.
         digest: Distinguishes it from every other backup.
-        left_out: Addresses of artifacts that were damaged when it was written.
+        left_out: Addresses of artifacts that were missing or damaged when it was written.
     """
 
     archive: zipfile.ZipFile
@@ -125,11 +126,19 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Artifacts that no record refers to, and whether they were deleted."""
+    """Files that nothing needs, and whether they were deleted.
+
+    Attributes:
+        addresses: Addresses of artifacts that no record refers to.
+        size_bytes: Size of all these files.
+        deleted: Whether they were deleted.
+        leftovers: Incomplete files of killed processes, by their paths in the artifact store.
+    """
 
     addresses: tuple[str, ...]
     size_bytes: int
     deleted: bool
+    leftovers: tuple[str, ...] = ()
 
 
 def write(
@@ -141,45 +150,42 @@ def write(
         path: The file to write.
         ledger: The ledger to back up.
         artifacts: The store of its files.
-        skip_damaged: Skip artifacts that are missing or damaged, and report them.
+        skip_damaged: Skip artifacts that are missing or damaged, and report them. Originals that
+            are not stored are always skipped and reported.
 
     Raises:
         BadInput: ``path`` exists already.
         LedgerError: The ledger's database is damaged.
         StorageError: It cannot be written, or an artifact is missing or damaged.
     """
-    if path.exists():
+    if os.path.lexists(path):  # also a link to nothing
         raise BadInput(f"{path} exists already; name a new file")
     ledger.require_sound()
-    temporary = path.with_name(f".circuits-backup.{os.getpid()}.part")
     left_out: list[Damage] = []
+    examiner = Examiner(ledger, artifacts)
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             n_rows = _write_ledger(archive, ledger)
             # Records are never deleted, so the present references include those of the dump.
-            kept = {sha256 for sha256 in ledger.source_files() if artifacts.exists(sha256)}
-            wanted = sorted(ledger.artifacts() | kept)
+            wanted = sorted(ledger.artifacts() | ledger.source_files())
             for address in wanted:
                 try:
                     _write_artifact(archive, artifacts, address)
                 except StorageError as error:
-                    damage = damage_of(ledger, artifacts, address)
+                    damage = examiner.damage_of(address)
                     if damage is None:  # it cannot be read, for any content
                         raise
-                    if not skip_damaged:
+                    if damage.is_certain and not skip_damaged:
                         raise _refused(damage) from error
                     left_out.append(damage)
             lacking = [damage.address for damage in left_out]
             archive.writestr(
                 _MANIFEST, _manifest(ledger, n_rows, wanted, lacking).model_dump_json()
             )
-        temporary.rename(path)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     n_artifacts = len(wanted) - len(left_out)
     return BackupReport(path, n_rows, n_artifacts, path.stat().st_size, tuple(left_out))
 
@@ -281,7 +287,7 @@ def collect_garbage(
     grace_seconds: float,
     sole_copy: bool = False,
 ) -> Garbage:
-    """Find, and with ``apply`` delete, artifacts that nothing refers to and that are not new.
+    """Find, and with ``apply`` delete, unused artifacts and incomplete files that are not new.
 
     Raises:
         StoreRefused: With ``apply``: another copy of the registry stores files in the same place,
@@ -296,11 +302,14 @@ def collect_garbage(
     referred = ledger.artifacts() | ledger.source_files()
     unused = tuple(sorted(address for address in old if address not in referred))
     size = sum(_size(artifacts, address) for address in unused)
+    sizes = artifacts.leftovers(grace_seconds=grace_seconds)
+    names = tuple(sizes)
     if apply:
         for address in unused:
             artifacts.remove(address, grace_seconds=grace_seconds)
-        artifacts.remove_leftovers(grace_seconds=grace_seconds)
-    return Garbage(unused, size, apply)
+        names = artifacts.remove_leftovers(grace_seconds=grace_seconds)
+    size += sum(sizes.get(name, 0) for name in names)
+    return Garbage(unused, size, apply, tuple(f"{UNFINISHED}/{name}" for name in names))
 
 
 def _require_sole_copy(artifacts: ArtifactStore, *, sole_copy: bool) -> None:

@@ -78,7 +78,7 @@ def test_one_byte_more_than_is_allowed_is_refused_unless_it_is_stored(
 ) -> None:
     text, most = longest(what), LIMITS[what]
     assert getattr(kind(**fields | {field: text}), field) == text
-    says = f"a {what} of {most + 1:,} bytes is too long; {most:,} are allowed"
+    says = f"an? {what} of {most + 1:,} bytes is too long; {most:,} are allowed"
     with pytest.raises(ValidationError, match=rf"{field}\n.*{says}"):
         kind(**fields | {field: text + "x"})
     kept = kind.model_validate({**fields, field: text + "x"}, context=STORED)

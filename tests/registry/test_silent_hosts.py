@@ -102,6 +102,7 @@ ATTEMPTS: dict[str, Callable[[ArtifactStore, Path], Any]] = {
     "age_seconds": lambda store, _: store.age_seconds("0" * 64),
     "remove": lambda store, _: store.remove("0" * 64),
     "addresses": lambda store, _: list(store.addresses()),
+    "leftovers": lambda store, _: store.leftovers(grace_seconds=0),
     "remove_leftovers": lambda store, _: store.remove_leftovers(grace_seconds=0),
 }
 

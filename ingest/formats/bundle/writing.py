@@ -102,7 +102,7 @@ def gather(
         everything: Whether to include all other records too: edits, imported files, models, ... of
             no chosen circuit; but no run that is still running.
         skip_damaged: Omit circuits whose content, scores or prompts are damaged, circuits and edits
-            that refer to them, and damaged attachments.
+            that refer to them, and damaged attachments and originals.
 
     Raises:
         NotFound: A circuit does not exist.
@@ -141,7 +141,8 @@ def gather(
     batch = replace(batch, imported=files)
     needed, originals = referred_to(batch)
     needed -= damaged  # prompts that only omitted circuits need
-    lost = {a for a in originals - needed if a in damaged or not registry.has_artifact(a)}
+    originals -= damaged
+    lost = {a for a in originals - needed if not registry.has_artifact(a)}
     return Contents(
         batch,
         tuple(sorted(entries.keys() - set(chosen))),

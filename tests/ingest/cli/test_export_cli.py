@@ -120,6 +120,26 @@ class TestFiles:
         assert "exists already" in err
         assert len(written(tmp_path)) == 1
 
+    def test_a_link_to_nothing_exists_too(self, run: Export, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        link = tmp_path / "out" / f"gpt2-ioi-{IOI.id[:12]}.csv"
+        link.symlink_to("nowhere")
+        for arguments in ((NUMERALS.id, IOI.id, "-o", "out"), (IOI.id, "-o", str(link))):
+            code, _, err = run(*arguments, "--to", "csv")
+            assert code == 2
+            assert "exists already" in err
+            assert written(tmp_path) == []
+            assert link.is_symlink()
+        assert run(IOI.id, "--to", "csv", "-o", str(link), "--force")[0] == 0
+        assert written(tmp_path) == [f"out/{link.name}"]
+
+    def test_a_name_may_be_as_long_as_the_file_system_allows(
+        self, run: Export, tmp_path: Path
+    ) -> None:
+        name = "x" * 246 + ".csv"
+        assert run(IOI.id, "--to", "csv", "-o", name)[0] == 0
+        assert written(tmp_path) == [name]
+
     def test_several_go_into_a_folder_that_is_made(self, run: Export, tmp_path: Path) -> None:
         code, out, err = run("--tag", "final", "--to", "csv", "-o", "deep/one/")
         assert (code, err) == (0, "")
@@ -379,6 +399,15 @@ class TestAttachments:
         assert written(tmp_path) == ["plot.svg"]
         assert run(IOI.id, "--attachments", ".", "--force")[0] == 0
         assert (tmp_path / "plot.svg").read_text() == "plot.svg of ioi"
+
+    def test_none_is_written_where_one_is_a_link_to_nothing(
+        self, run: Export, tmp_path: Path
+    ) -> None:
+        (tmp_path / "größe.csv").symlink_to("nowhere")  # the second
+        code, _, err = run(IOI.id, "--attachments", ".")
+        assert code == 2
+        assert "größe.csv exists already" in err
+        assert written(tmp_path) == []
 
     def test_a_circuit_without_any_says_so(self, run: Export, tmp_path: Path) -> None:
         code, out, err = run(EMPTY.id, "--attachments", "out")

@@ -427,6 +427,22 @@ class TestChoosing:
         take_in(elsewhere, bundled(registry))
         assert elsewhere.circuit(OLD.id).entry.source_files == (gone,)
 
+    def test_an_original_that_is_damaged_is_left_out_and_named(
+        self, registry: Registry, elsewhere: Registry
+    ) -> None:
+        fill(registry)
+        at = Path(registry.settings.artifacts) / address(ORIGINAL)[:2] / address(ORIGINAL)[2:]
+        at.write_bytes(b"x")
+        ids = [entry.id for entry in registry.circuits()]
+        contents = gather(registry, ids, skip_damaged=True)
+        assert [damage.use for damage in contents.left_out] == ["the original of graph.json"]
+        assert contents.lost == ()
+        file = io.BytesIO()
+        write(file, registry, contents)
+        take_in(elsewhere, file.getvalue())
+        assert elsewhere.damage() == []
+        assert address(ORIGINAL) in {one.address for one in elsewhere.damage(not_stored=True)}
+
     def test_scores_that_are_lost_are_an_error(self, registry: Registry) -> None:
         registry.record(Circuit.model_validate(OLD.model_dump() | {"scores": "0" * 64}))
         with pytest.raises(StorageError, match="0000"):

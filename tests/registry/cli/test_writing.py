@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from registry import Registry
-from registry.records import CircuitState
+from registry.ledger.base import Batch
+from registry.records import CircuitState, SourceFile
 from tests.registry.cli.conftest import EDIT, IOI, IOI_TOO, NUMERALS, Cli
 
 BY_HAND = {
@@ -200,7 +201,7 @@ def test_init_says_which_addresses_an_old_home_does_not_keep(
 def test_what_is_damaged_is_left_out_named_and_mended(
     cli: Cli, filled: Path, tmp_path: Path
 ) -> None:
-    assert cli("mend", str(filled)).err == "no artifact is damaged\n"
+    assert cli("mend", str(filled)).err.endswith("no artifact is damaged\n")
     assert cli("backup", "whole.zip").code == 0
     (filled / "artifacts" / IOI.id[:2] / IOI.id[2:]).write_bytes(b"x")
     refused = cli("backup", "all.zip")
@@ -215,14 +216,52 @@ def test_what_is_damaged_is_left_out_named_and_mended(
     assert f"not in the graph: circuit {IOI.id[:12]}" in cli("sync").err
     assert IOI.id[:12] in cli("status").out
     partly = cli("restore", "some.zip", "new")
-    assert "1 artifacts are not in the backup" in partly.err
+    assert "3 artifacts are not in the backup" in partly.err  # two are originals
     nothing = cli("mend", "some.zip")
     assert nothing.code == 1
     assert f"still artifact {IOI.id[:12]} is damaged" in nothing.err
-    assert cli("mend", "some.zip", "whole.zip").err == "mended 1 artifacts\n"
+    assert cli("mend", "some.zip", "whole.zip").err.endswith("mended 1 artifact\n")
     assert cli("sync").err == "nothing was pending\n"
     assert cli("doctor", "--thorough").code == 0
     assert cli("mend", "nowhere.zip").code == 2
+
+
+def test_an_original_that_is_damaged_or_deleted_is_named_and_mended(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / ".circuits"
+    monkeypatch.chdir(tmp_path)
+    with Registry.init(home) as registry:
+        Path("heads.csv").write_text("heads")
+        address = registry.store_file(Path("heads.csv"))
+        file = SourceFile(name="heads.csv", sha256=address, format="table")
+        registry.record(Batch(imported=[file]))
+
+    def row(part: str) -> dict[str, str]:
+        rows = json.loads(cli("doctor", "--thorough", "--format", "json").out)
+        return next((row for row in rows if row["part"] == part), {})
+
+    path = home / "artifacts" / address[:2] / address[2:]
+    path.write_bytes(b"bad")
+    named = f"artifact {address[:12]} is damaged: the original of heads.csv"
+    assert row("artifacts")["finding"].startswith(f"1 of 1 artifact is bad: {named}")
+    assert row("artifacts")["state"] == "fail"
+    assert named in cli("backup", "all.zip").err
+    assert cli("mend", "heads.csv").err == "mended 1 artifact\n"
+    assert row("artifacts")["finding"] == "verified 1 of 1, none is missing"
+    path.unlink()
+    named = f"artifact {address[:12]} is not stored: the original of heads.csv"
+    assert row("artifacts")["finding"] == "verified 0 of 0, none is missing"
+    assert row("originals")["state"] == "warn"
+    assert row("originals")["finding"].startswith(f"1 original is not stored: {named}")
+    assert cli("doctor").code == 0
+    backup = cli("backup", "all.zip")
+    assert (backup.code, f"skipped: {named}" in backup.err) == (0, True)
+    assert "1 artifact is not in the backup" in cli("restore", "all.zip", "new").err
+    nothing = cli("mend", "all.zip")
+    assert (nothing.code, f"still {named}" in nothing.err) == (0, True)
+    assert cli("mend", "heads.csv").err == "mended 1 artifact\n"
+    assert row("originals") == {}
 
 
 def test_a_restore_leaves_a_graph_in_use_alone(cli: Cli, filled: Path, tmp_path: Path) -> None:
@@ -245,7 +284,7 @@ def test_what_a_graph_out_of_reach_missed_comes_with_the_next_sync(cli: Cli, fil
     assert "warning: " in answer.err
     assert "pending" in answer.err
     assert cli(*away, "query", "circuits-of-task", "task=ioi").code == 1
-    assert cli("sync").err == "projected 1 changes\n"
+    assert cli("sync").err == "projected 1 change\n"
 
 
 def test_migrate_says_what_is_pending_and_applies_it(cli: Cli, filled: Path) -> None:
@@ -265,10 +304,10 @@ def test_migrate_says_what_is_pending_and_applies_it(cli: Cli, filled: Path) -> 
 
 def test_a_backup_is_restored_elsewhere(cli: Cli, filled: Path, tmp_path: Path) -> None:
     before = cli("list", "--format", "json").out
-    assert cli("backup", "all.zip").err.startswith("wrote all.zip: ")
+    assert "\nwrote all.zip: " in cli("backup", "all.zip").err
     (tmp_path / "new").mkdir()
     answer = cli("restore", "all.zip", "new")
-    assert answer.err == f"restored 3 circuits into {tmp_path / 'new' / '.circuits'}\n"
+    assert answer.err.startswith(f"restored 3 circuits into {tmp_path / 'new' / '.circuits'}\n")
     assert cli("--home", "new", "list", "--format", "json").out == before
     assert cli("--home", "new", "query", "circuits-of-task", "task=ioi").code == 0
 
@@ -302,6 +341,24 @@ def test_gc_lists_first_and_deletes_when_told(cli: Cli, filled: Path) -> None:
     os.utime(path, (hours_ago, hours_ago))
     assert json.loads(cli("gc", "--format", "json").out) == [{"artifact": address}]
     assert path.exists()
-    assert cli("gc", "--apply").err == "1 artifacts, 17 bytes deleted\n"
+    assert cli("gc", "--apply").err == "1 artifact, 17 bytes deleted\n"
     assert not path.exists()
     assert cli("doctor", "--thorough").code == 0
+
+
+def test_gc_counts_what_killed_imports_left_and_deletes_it_when_told(
+    cli: Cli, filled: Path
+) -> None:
+    left = [filled / "artifacts" / ".unfinished" / name for name in ("a-1", "b-2", "c-3")]
+    left[0].parent.mkdir(exist_ok=True)
+    for path in left:
+        path.write_bytes(b"half")
+    for path in left[:2]:
+        os.utime(path, (hours_ago := time.time() - 2 * 3600, hours_ago))
+    listed = cli("gc")
+    assert listed.out.splitlines() == ["artifact", ".unfinished/a-1", ".unfinished/b-2"]
+    assert listed.err == "2 unfinished files, 8 bytes to delete with --apply\n"
+    assert all(path.exists() for path in left)
+    assert cli("gc", "--apply").err == "2 unfinished files, 8 bytes deleted\n"
+    assert [path for path in left if path.exists()] == left[2:]  # it may be in use
+    assert cli("gc", "--apply").err == "every artifact is in use\n"

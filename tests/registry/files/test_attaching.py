@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import threading
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +90,8 @@ def test_attaching_again_keeps_what_was_said_first(registry: Registry, plot: Pat
     ("given", "said"),
     [
         ({"name": "../x"}, "contains '/'"), ({"name": ".x"}, "dot"), ({"name": "a\x07"}, "print"),
-        ({"name": "x" * 201}, "201 bytes is too long; 200"), ({"name": ""}, "empty"),
+        ({"name": "x" * 201}, "an attachment's name of 201 bytes is too long; 200 are allowed"),
+        ({"name": ""}, "empty"),
         ({"says": "two\nlines"}, "one line"), ({"says": "x" * 1_001}, "1,000 are allowed"),
         ({"media_type": "svg"}, "not a media type"),
     ],
@@ -111,8 +115,65 @@ def test_what_is_no_file_is_refused(registry: Registry, tmp_path: Path) -> None:
     text: Any = io.StringIO("x")
     with pytest.raises(BadInput, match="open it for reading bytes"):
         registry.attach(CIRCUIT.id, text, name="x")
+    data: Any = b"x"
+    with pytest.raises(BadInput, match=r"not an object of type bytes; wrap bytes in io\.BytesIO"):
+        registry.attach(CIRCUIT.id, data, name="x")
     with pytest.raises(NotFound):
         registry.attachments("ffff")
+
+
+class Failing(io.RawIOBase):
+    """A file that gives two bytes, and then what it was made with."""
+
+    def __init__(self, then: OSError | ValueError | None) -> None:
+        self._given = False
+        self._then = then
+
+    def read(self, _size: int = -1, /) -> bytes | None:
+        if not self._given:
+            self._given = True
+            return b"ab"
+        if self._then is not None:
+            raise self._then
+        return None
+
+
+@pytest.mark.parametrize(
+    ("then", "kind", "said"),
+    [
+        (None, BadInput, r"its read\(\) returned None"),
+        (OSError(5, "Input/output error"), StorageError, "cannot be read: Input/output error"),
+        (ValueError("I/O operation on closed file"), BadInput, "cannot be read: .*closed file"),
+    ],
+)
+def test_a_file_that_ends_before_its_end_is_not_attached(
+    registry: Registry, then: OSError | ValueError | None, kind: type[Exception], said: str
+) -> None:
+    kept = set(registry._artifacts.addresses())
+    source: Any = Failing(then)
+    with pytest.raises(kind, match=said):
+        registry.attach(CIRCUIT.id, source, name="x")
+    assert set(registry._artifacts.addresses()) == kept
+    assert registry.attachments(CIRCUIT.id) == ()
+
+
+def test_two_threads_may_save_one_file_into_one_folder(
+    registry: Registry, plot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = registry.attach(CIRCUIT.id, plot)
+    both_write = threading.Barrier(2, timeout=30)
+    copy = shutil.copyfileobj
+
+    def copy_together(*arguments: Any) -> None:
+        both_write.wait()
+        copy(*arguments)
+        both_write.wait()
+
+    monkeypatch.setattr("registry.files.attachments.shutil.copyfileobj", copy_together)
+    with ThreadPoolExecutor(2) as threads:
+        saves = [threads.submit(made.save, tmp_path / "out") for _ in range(2)]
+        assert [save.result().read_bytes() for save in saves] == [plot.read_bytes()] * 2
+    assert [one.name for one in (tmp_path / "out").iterdir()] == [plot.name]
 
 
 def test_saving_overwrites_only_where_asked(registry: Registry, plot: Path, tmp_path: Path) -> None:

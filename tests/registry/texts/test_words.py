@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.texts.words import counted, faithfulness_in_words, listed
+from registry.texts.words import faithfulness_in_words, listed
 
 OF = "% of the logit difference that the whole model has (0 %: everything ablated)"
 
@@ -45,8 +45,3 @@ def test_a_metric_without_a_name_is_called_the_metric() -> None:
 )
 def test_a_list_in_a_line_is_cut_and_says_how_many_more(names: Collection[Any], text: str) -> None:
     assert listed(names, 3) == text
-
-
-@pytest.mark.parametrize(("n", "words"), [(0, "0 edges"), (1, "1 edge"), (1200, "1,200 edges")])
-def test_a_count_has_its_noun_in_the_singular_only_for_one(n: int, words: str) -> None:
-    assert counted(n, "edge") == words

@@ -14,6 +14,8 @@ import pytest
 
 from registry import Registry
 from registry.errors import ArtifactCorrupt, BadInput, LedgerError, StorageError
+from registry.ledger.base import Batch
+from registry.records import SourceFile
 from tests import examples
 
 Members = dict[str, bytes]
@@ -133,7 +135,7 @@ class TestChangedBackups:
             members.pop(f"artifacts/{examples.circuit(1).id}")
             manifest(artifacts=1)(members)
 
-        with pytest.raises(BadInput, match="its records name 1 artifacts it lacks"):
+        with pytest.raises(BadInput, match="its records name 1 artifact it lacks"):
             Registry.restore(rewritten(backup, change), tmp_path / "new")
 
     def test_a_restore_that_was_broken_off_and_synced_is_finished_by_the_next(
@@ -188,6 +190,46 @@ class TestMending:
             mended, left = lost.mend(backup)
             assert (len(mended), left) == (2, ())
             assert lost.damage() == []
+
+    def test_an_original_is_damage_when_changed_and_not_stored_when_absent(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        data, never = b"an original", "f" * 64
+        lost = registry.store_artifact(data)
+        files = [
+            SourceFile(name=name, sha256=sha256, format="table")
+            for name, sha256 in (("here.csv", lost), ("elsewhere.csv", never))
+        ]
+        registry.record(Batch(imported=files))
+        assert registry.damage() == []
+        (absent,) = registry.damage(not_stored=True)
+        assert (absent.address, absent.fault, absent.is_certain) == (never, "not stored", False)
+        (tmp_path / "here.csv").write_bytes(data)
+        path = tmp_path / "first" / "artifacts" / lost[:2] / lost[2:]
+        path.write_bytes(b"bad")
+        (changed,) = registry.damage()
+        assert (changed.fault, changed.use) == ("damaged", "the original of here.csv")
+        with pytest.raises(StorageError, match=r"the original of here\.csv"):
+            registry.backup(tmp_path / "original.zip")
+        path.unlink()
+        report = registry.backup(tmp_path / "original.zip")
+        assert [one.use for one in report.left_out] == [
+            f"the original of {name}"
+            for _, name in sorted([(lost, "here.csv"), (never, "elsewhere.csv")])
+        ]
+        with Registry.restore(tmp_path / "original.zip", tmp_path / "new") as restored:
+            assert restored.damage() == []
+            assert len(restored.damage(not_stored=True)) == 2
+        mended, left = registry.mend(tmp_path / "here.csv")
+        assert ([one.address for one in mended], left) == ([lost], (absent,))
+        assert path.read_bytes() == data
+
+    def test_a_link_to_nothing_is_not_replaced_by_a_backup(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        (tmp_path / "link.zip").symlink_to("nowhere")
+        with pytest.raises(BadInput, match="exists already"):
+            registry.backup(tmp_path / "link.zip")
 
     def test_a_source_that_cannot_be_read_does_not_stop_the_next(
         self, registry: Registry, backup: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
