@@ -53,7 +53,7 @@ def test_every_part_keeps_its_number_of_edges_and_all_lead_forward(
 
 
 @pytest.mark.seconds
-@settings(max_examples=n_examples(25), deadline=None)
+@settings(max_examples=n_examples(12), deadline=None)
 @given(st.frozensets(st.sampled_from(UNIVERSE), min_size=4, max_size=7))
 def test_all_circuits_with_these_degrees_are_drawn_equally_often(circuit: frozenset[str]) -> None:
     alike = [
@@ -66,7 +66,7 @@ def test_all_circuits_with_these_degrees_are_drawn_equally_often(circuit: frozen
     found = [drawn.count(one) for one in alike]
     assert sum(found) == n
     # Chi square of k - 1 degrees lies five of its standard deviations above its mean by chance in
-    # some 1 of 10,000 cases or fewer, seldom enough for 25 circuits.
+    # some 1 of 10,000 cases or fewer, seldom enough for 12 circuits.
     chi_square = sum((count - 400) ** 2 / 400 for count in found)
     assert chi_square <= len(alike) + 5 * math.sqrt(2 * len(alike)) + 5
 
