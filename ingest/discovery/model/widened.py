@@ -64,11 +64,11 @@ class _Spare:
         self._free: dict[tuple[torch.device, int], list[Tensor]] = {}
 
     def take(self, narrow: Tensor) -> Tensor:
-        """Return the values in float32."""
+        """Return a float32 tensor of the same shape, whose values are not set."""
         free = self._free.get((narrow.device, narrow.numel()))
         if not free:
-            return narrow.to(torch.float32, memory_format=torch.contiguous_format)
-        return free.pop().view(narrow.shape).copy_(narrow)
+            return torch.empty(narrow.shape, dtype=torch.float32, device=narrow.device)
+        return free.pop().view(narrow.shape)
 
     def give(self, wide: Tensor) -> None:
         """Accept memory that is no longer used."""
@@ -96,14 +96,14 @@ class _Widened:
         for tensor in tensors:
             if is_half(tensor.dtype):
                 self._kept.append((tensor, tensor.data))
-                tensor.data = self._spare.take(tensor.data)
+                tensor.data = self._spare.take(tensor.data).copy_(tensor.data)
 
     def _widen_rows(self, tensor: Tensor, rows: Tensor) -> None:
         """Widen the rows that a lookup reads; the other rows are not filled."""
         if is_half(tensor.dtype):
             narrow, rows = tensor.data, torch.unique(rows)
             self._kept.append((tensor, narrow))
-            tensor.data = torch.empty_like(narrow, dtype=torch.float32)
+            tensor.data = self._spare.take(narrow)
             tensor.data[rows] = narrow[rows].to(torch.float32)
 
     def put_back(self) -> None:

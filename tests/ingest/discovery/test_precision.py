@@ -107,6 +107,21 @@ def test_a_widened_model_is_put_back_when_its_forward_pass_fails() -> None:
     assert model(clean_ids()).logits.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_every_pass_of_a_widened_model_uses_the_memory_of_the_first(family: str) -> None:
+    model = bridge(family, torch.bfloat16).original_model
+    embedding = model.get_input_embeddings()
+    embedding = getattr(embedding, "original_component", embedding)
+    wide: list[torch.Tensor] = []  # held, so that no other tensor gets their memory
+    handle = embedding.register_forward_hook(lambda *_: wide.append(embedding.weight.data))
+    with torch.no_grad(), widened(model):
+        for _ in range(3):
+            model(clean_ids())
+    handle.remove()
+    assert {each.dtype for each in wide} == {torch.float32}
+    assert len({each.data_ptr() for each in wide}) == 1
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
 @pytest.mark.parametrize("place", ["embedding", "block"])
 def test_a_widened_model_is_put_back_after_ctrl_c(family: str, place: str) -> None:
