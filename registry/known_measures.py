@@ -7,7 +7,7 @@ nothing is known about them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,11 @@ def find_measure(name: str) -> Measure | None:
 
     An exact name has priority over a pattern, and our names over those of other packages.
     """
-    return _ours(name) or _found(name, all_measures())
+    ours = _ours(name)
+    if ours is not None:
+        return ours
+    known = all_measures()
+    return known.get(name) or _by_pattern(name, known.values())
 
 
 def title_of(name: str) -> str:
@@ -102,7 +106,6 @@ def _outside(
     evaluations: Iterable[Evaluation], outcomes: Iterable[Outcome]
 ) -> Iterator[tuple[Measure, float]]:
     known: dict[str, Measure | None] = {}
-    everything: dict[str, Measure] | None = None
     named = [(one.measure, one.value) for one in evaluations]
     named += [
         (one.metric, value)
@@ -112,10 +115,7 @@ def _outside(
     ]
     for name, value in named:
         if name not in known:
-            if (measure := _ours(name)) is None:
-                everything = all_measures() if everything is None else everything
-                measure = _found(name, everything)
-            known[name] = measure
+            known[name] = find_measure(name)
         measure = known[name]
         if measure is not None and not measure.holds(value):
             yield measure, value
@@ -125,10 +125,6 @@ def _outside(
 def _ours(name: str) -> Measure | None:
     """Our measure of a name; results of thousands of files have the same names."""
     return _OURS.get(name) or _by_pattern(name, _OUR_PATTERNS)
-
-
-def _found(name: str, known: Mapping[str, Measure]) -> Measure | None:
-    return known.get(name) or _by_pattern(name, known.values())
 
 
 def _by_pattern(name: str, among: Iterable[Measure]) -> Measure | None:

@@ -27,8 +27,8 @@ def parts_of(found: PairComparison) -> Parts:
         "overlap": _overlaps(found.comparison),
         "by chance": _nulls(found),
         "conclusion": _conclusion(found),
-        "effects": _effects(found.comparison),
-        "effects of components": _component_effects(found.comparison.component_effects),
+        "effects": _effects(found.comparison, "connections"),
+        "effects of components": _effects(found.comparison.component_effects, "components"),
         "ceiling": Rows.of_records(found.ceilings, _CEILING),
         "transfer": Rows.of_records(found.transfers, _TRANSFER),
         "differences": _differences(found.comparison),
@@ -92,21 +92,12 @@ def _conclusion(found: PairComparison) -> Mapping[str, Any]:
     }
 
 
-def _component_effects(agreement: Agreement) -> Mapping[str, Any]:
+def _effects(found: Agreement | Comparison, parts: str) -> Mapping[str, Any]:
     return {
-        "rank correlation": agreement.rank_correlation,
-        "signed shared components": agreement.n_signed,
-        "with the same sign": agreement.n_same_sign,
-        "sign agreement": agreement.sign_agreement,
-    }
-
-
-def _effects(comparison: Comparison) -> Mapping[str, Any]:
-    return {
-        "rank correlation": comparison.rank_correlation,
-        "signed shared connections": comparison.n_signed,
-        "with the same sign": comparison.n_same_sign,
-        "sign agreement": comparison.sign_agreement,
+        "rank correlation": found.rank_correlation,
+        f"signed shared {parts}": found.n_signed,
+        "with the same sign": found.n_same_sign,
+        "sign agreement": found.sign_agreement,
     }
 
 

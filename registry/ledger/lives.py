@@ -13,12 +13,12 @@ from sqlalchemy import Connection, RowMapping, func, select, update
 from registry.ledger import tables
 from registry.ledger.base import ChangeKind, Life, Stage
 from registry.ledger.changes import append_changes
+from registry.ledger.looking_up import chunks
 from registry.processes import Process
 from registry.records import RunStatus
 
 __all__ = ["beat", "interrupt", "keep_stages", "lives", "note_silence", "settle"]
 
-_KEYS_A_STATEMENT = 500
 _RUNNING = tables.runs.c.status == RunStatus.RUNNING.value
 
 
@@ -68,9 +68,8 @@ def lives(connection: Connection, runs: Iterable[str] | None = None) -> dict[str
     if runs is None:
         rows = list(connection.execute(select(table).where(_RUNNING)).mappings())
     else:
-        rows, wanted = [], list(dict.fromkeys(runs))
-        for start in range(0, len(wanted), _KEYS_A_STATEMENT):
-            some = wanted[start : start + _KEYS_A_STATEMENT]
+        rows = []
+        for some in chunks(runs):
             rows += connection.execute(select(table).where(table.c.id.in_(some))).mappings()
     return {row["id"]: _life(row, now) for row in rows}
 
