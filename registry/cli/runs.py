@@ -230,7 +230,11 @@ def _wait(registry: Registry, key: str) -> None:
         shown = stages
         if not is_running:
             return
-        time.sleep(_LOOK_SECONDS)
+        _until_next_look()
+
+
+def _until_next_look() -> None:
+    time.sleep(_LOOK_SECONDS)
 
 
 def _not_shown(stages: Sequence[Stage], shown: Sequence[Stage]) -> Sequence[Stage]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,6 +57,7 @@ from registry.records import (
 from tests import examples
 from tests.conformance.ledger_examples import RUN
 from tests.longest import longest_records
+from tests.patience import answers_within
 
 Reopen = Callable[..., GraphStore]
 FOREVER = """
@@ -397,10 +397,8 @@ class GraphContract:
     def test_a_query_is_stopped_at_its_limit_and_the_store_stays_usable(
         self, graph: GraphStore
     ) -> None:
-        began = time.monotonic()
-        with pytest.raises(QueryTimeout, match="time limit"):
+        with answers_within(20), pytest.raises(QueryTimeout, match="time limit"):
             graph.read(FOREVER, timeout_seconds=0.5)
-        assert time.monotonic() - began < 30
         assert graph.read("RETURN 1 AS one").values == ((1,),)
 
     def test_what_no_engine_bears_is_refused_and_the_store_stays_usable(

@@ -145,7 +145,7 @@ def test_the_right_to_project_is_freed_when_its_holder_is_killed(
             pytest.fail("two processes were projecting at once")
         holder.kill()
         holder.wait()
-        with ledger.projecting(timeout_seconds=10):
+        with ledger.projecting(timeout_seconds=60):
             pass
 
 
@@ -212,7 +212,7 @@ def test_the_right_to_project_that_is_lost_with_its_connection_is_noticed(
         with engine.connect() as connection:
             assert connection.execute(text(end_others)).scalar_one() > 0
         engine.dispose()
-        with other.projecting(timeout_seconds=5) as taken_over:
+        with other.projecting(timeout_seconds=60) as taken_over:
             assert taken_over is not None
         with pytest.raises(LedgerError):
             held()

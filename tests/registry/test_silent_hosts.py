@@ -19,6 +19,7 @@ from registry.files.artifacts import ArtifactStore
 from registry.files.file_systems import _Caller
 from registry.ledger import engine
 from registry.ledger.sql import migrate_ledger, open_ledger
+from tests.patience import answers_within
 
 PATIENCE_SECONDS = 0.5
 ENOUGH_SECONDS = 15.0
@@ -82,11 +83,12 @@ def ftp_server() -> Iterator[Callable[[str], FtpServer]]:
         server.close()
 
 
-@contextlib.contextmanager
-def quickly() -> Iterator[None]:
+def _refused(what: Callable[[ArtifactStore, Path], Any], store: ArtifactStore, path: Path) -> float:
+    """The seconds until it is refused."""
     started = time.monotonic()
-    yield
-    assert time.monotonic() - started < ENOUGH_SECONDS
+    with pytest.raises(StorageError, match="no answer from ftp://"):
+        what(store, path)
+    return time.monotonic() - started
 
 
 def open_store(url: str) -> ArtifactStore:
@@ -115,7 +117,7 @@ def test_an_artifact_store_that_says_nothing_is_given_up(
     path = tmp_path / "file"
     path.write_bytes(b"data")
     url = f"{protocol}://ada:S3cret@{silent}/files"
-    with quickly(), pytest.raises(StorageError) as caught:
+    with answers_within(ENOUGH_SECONDS), pytest.raises(StorageError) as caught:
         ATTEMPTS[what](open_store(url), path)
     text = str(caught.value)
     assert f"no answer from {protocol}://{silent}/files for 0.5 s" in text
@@ -131,15 +133,13 @@ def test_one_that_falls_silent_later_is_given_up_and_not_asked_again(
     path = tmp_path / "file"
     path.write_bytes(b"data")
     store = open_store(f"ftp://{ftp_server('TYPE').address}/files")
-    with quickly(), pytest.raises(StorageError, match="no answer from ftp://"):
+    with answers_within(ENOUGH_SECONDS), pytest.raises(StorageError, match="no answer from ftp://"):
         ATTEMPTS[what](store, path)
     for again in ATTEMPTS.values():
-        started = time.monotonic()
-        with pytest.raises(StorageError, match="no answer from ftp://"):
-            again(store, path)
-        assert time.monotonic() - started < PATIENCE_SECONDS
+        # The quickest of a few, as a busy machine may stop for a while at any of them.
+        assert min(_refused(again, store, path) for _ in range(3)) < PATIENCE_SECONDS
     # Another store of the same place does not inherit the connection that hangs.
-    with quickly(), pytest.raises(StorageError, match="no answer from ftp://"):
+    with answers_within(ENOUGH_SECONDS), pytest.raises(StorageError, match="no answer from ftp://"):
         open_store(store._url).exists("0" * 64)
 
 
@@ -191,7 +191,7 @@ def test_a_store_that_is_let_go_ends_its_thread() -> None:
 
 @pytest.mark.parametrize("ask", [open_ledger, migrate_ledger])
 def test_a_postgresql_that_says_nothing_is_given_up(ask: Callable[[str], Any], silent: str) -> None:
-    with quickly(), pytest.raises(LedgerError) as caught:
+    with answers_within(ENOUGH_SECONDS), pytest.raises(LedgerError) as caught:
         ask(f"postgresql://me:S3cret@{silent}/db?connect_timeout=2")
     text = str(caught.value)
     assert text.startswith(f"postgresql+psycopg://me:***@{silent}/db: ")
@@ -204,7 +204,7 @@ def test_the_limit_holds_without_being_asked_for(
 ) -> None:
     monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
     monkeypatch.setattr(engine, "CONNECT_SECONDS", 2)
-    with quickly(), pytest.raises(LedgerError, match="timeout"):
+    with answers_within(ENOUGH_SECONDS), pytest.raises(LedgerError, match="timeout"):
         open_ledger(f"postgresql://me@{silent}/db")
 
 
@@ -216,5 +216,5 @@ def test_the_user_s_own_limit_goes_before_ours(
     monkeypatch.setattr(engine, "CONNECT_SECONDS", 300)
     if variable:
         monkeypatch.setenv("PGCONNECT_TIMEOUT", variable)
-    with quickly(), pytest.raises(LedgerError, match="timeout"):
+    with answers_within(ENOUGH_SECONDS), pytest.raises(LedgerError, match="timeout"):
         open_ledger(f"postgresql://me@{silent}/db{in_url}")

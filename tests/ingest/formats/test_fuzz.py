@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import resource
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -28,6 +27,7 @@ from registry.errors import CircuitsError
 from tests.few import every_nth, n_examples
 from tests.ingest.formats.mutations import damaged, nested_documents
 from tests.ingest.formats.seeds import SAID, Seed, real_seeds, seeds
+from tests.patience import soon
 
 FORMATS = sorted(formats())
 EXAMPLES = n_examples(12)
@@ -67,15 +67,15 @@ def imported(registry: Registry, path: Path, format: str) -> FileReport:
 def bounded(what: object) -> Iterator[None]:
     """Fail if what is done takes long or much memory; far more memory than that is not given."""
     _forget_peak()
-    held, began = _resident("VmRSS"), time.process_time()
+    held = _resident("VmRSS")
     limits = resource.getrlimit(resource.RLIMIT_AS)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_resident("VmSize") + BACKSTOP_BYTES, limits[1]))
     try:
-        yield
+        with soon(SECONDS, what):
+            yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-    assert time.process_time() - began < SECONDS, f"{what} took too long"
     assert _resident("VmHWM") - held < BYTES, f"{what} took too much memory"
 
 

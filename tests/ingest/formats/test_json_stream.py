@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ingest.formats.base import Limits
 from ingest.formats.json_stream import read_object
 from ingest.formats.reading import read_json
 from registry.errors import BadInput
+from tests.patience import soon
 
 texts = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
     ['"', "}", "]", "\\", "{},{", "}],[{", "ä\n", '":{"']
@@ -155,9 +155,8 @@ def test_one_value_that_takes_very_much_memory_is_refused(
 def test_a_list_of_any_length_is_soon_passed_over(tmp_path: Path, item: str) -> None:
     n_items = 4_000_000 // (len(item) + 1)
     path = written(tmp_path, '{"others": [' + f"{item}," * n_items + item + '], "whole": 3}')
-    began = time.process_time()
-    assert Taken(path).whole == [3]
-    assert time.process_time() - began < 10
+    with soon():
+        assert Taken(path).whole == [3]
 
 
 def test_a_mark_of_the_byte_order_is_no_text(tmp_path: Path) -> None:

@@ -447,7 +447,7 @@ class TestProgress:
         with show_progress() as progress:
             for number in range(40):
                 progress.stage(f"stage {number:02}")(1, 2)
-            drawn_before = time.monotonic() + 10
+            drawn_before = time.monotonic() + 60
             while "stage 39" not in terminal.getvalue():
                 assert time.monotonic() < drawn_before
                 time.sleep(0.05)

@@ -6,7 +6,6 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -31,6 +30,7 @@ from ingest.models.names import BuiltIn, find_built_in
 from registry.errors import BadInput, NotFound, StorageError, UnsupportedModel
 from tests.ingest import loopback_hub, tiny_models
 from tests.ingest.discovery.families import FAMILIES, build
+from tests.patience import answers_within
 
 IOI = "When Mary and John went to the store, John gave a drink to"
 
@@ -485,10 +485,9 @@ class TestHub:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _point_client_at("http://127.0.0.1:9", tmp_path, monkeypatch)
-        started = time.monotonic()
-        with pytest.raises(NotFound, match=r"hub cannot be reached.*built in: smollm2-135m"):
+        unreachable = r"hub cannot be reached.*built in: smollm2-135m"
+        with answers_within(8), pytest.raises(NotFound, match=unreachable):
             models.load("owner/tiny")
-        assert time.monotonic() - started < 8
 
     def test_out_of_reach_it_uses_what_was_downloaded(
         self, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -23,6 +23,7 @@ from registry.graph.base import Statement
 from registry.graph.open import open_graph
 from registry.records import Edit
 from tests import examples
+from tests.patience import answers_within
 from tests.registry.cli.conftest import IOI, IOI_TOO, Cli
 
 FAULTS = [
@@ -388,7 +389,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(filled: Path) -> None:
     for _ in range(10):  # a library that is being loaded may swallow one
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=6)
+            process.wait(timeout=20)
             break
     _, complaints = process.communicate(timeout=60)
     assert complaints == "interrupted\n"
@@ -406,12 +407,9 @@ def test_ctrl_c_that_comes_while_a_library_is_loaded_is_ctrl_c() -> None:
 
 
 def test_a_statement_is_stopped_at_its_time_limit(cli: Cli, filled: Path) -> None:
-    started = time.monotonic()
-    answer = cli(
-        *("cypher", "UNWIND range(1, 100000) AS a UNWIND range(1, 100000) AS b RETURN count(*)"),
-        *("--timeout", "0.5"),
-    )
-    assert time.monotonic() - started < 30
+    text = "UNWIND range(1, 100000) AS a UNWIND range(1, 100000) AS b RETURN count(*)"
+    with answers_within(20):
+        answer = cli("cypher", text, "--timeout", "0.5")
     assert_one_line(answer.err)
     assert answer.code == 1
 

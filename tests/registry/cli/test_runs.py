@@ -7,11 +7,10 @@ import io
 import json
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +56,20 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
         opened.record(Batch(runs=[run(4)], processes={run(4).id: ELSEWHERE}))
         opened.ledger.beat(run(4).id, [Stage("scoring", NOON, 3, 8)])
         yield opened
+
+
+BetweenLooks = Callable[..., None]
+
+
+@pytest.fixture
+def between_looks(monkeypatch: pytest.MonkeyPatch) -> BetweenLooks:
+    """Have one thing happen after each look at a run that is followed, instead of a wait."""
+
+    def arrange(*changes: Callable[[], object]) -> None:
+        left = iter(changes)
+        monkeypatch.setattr("registry.cli.runs._until_next_look", lambda: next(left)())
+
+    return arrange
 
 
 def listed(cli: Cli, *arguments: str) -> list[int]:
@@ -143,47 +156,33 @@ def test_the_doctor_names_runs_that_had_died_and_those_that_are_silent(
     [(RunStatus.FINISHED, 0), (RunStatus.FAILED, 1), (RunStatus.INTERRUPTED, 3)],
 )
 def test_following_ends_as_the_run_does(
-    cli: Cli, registry: Registry, tmp_path: Path, status: RunStatus, code: int
+    cli: Cli, registry: Registry, between_looks: BetweenLooks, status: RunStatus, code: int
 ) -> None:
-    def work() -> None:
-        with Registry.open(tmp_path / ".circuits") as elsewhere:
-            time.sleep(0.5)
-            elsewhere.ledger.beat(
-                run(4).id, [Stage("scoring", NOON), Stage("storing", NOON.replace(hour=13))]
-            )
-            time.sleep(1.5)
-            elsewhere.record(ended(4, status))
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    stages = [Stage("scoring", NOON), Stage("storing", NOON.replace(hour=13))]
+    between_looks(
+        lambda: registry.ledger.beat(run(4).id, stages),
+        lambda: registry.record(ended(4, status)),
+    )
     answer = cli("runs", "4444", "--follow", "--json")
-    thread.join()
     assert answer.code == code
     assert answer.err == "2026-01-31T12:00:00+00:00 scoring\n2026-01-31T13:00:00+00:00 storing\n"
     assert json.loads(answer.out)["run"]["status"] == status
 
 
 def test_following_shows_each_stage_once_if_the_clock_is_set_back_or_the_first_are_gone(
-    cli: Cli, registry: Registry, tmp_path: Path
+    cli: Cli, registry: Registry, between_looks: BetweenLooks
 ) -> None:
     first, later, back = (
         Stage(title, NOON + timedelta(hours=hours))
         for title, hours in (("first", 0), ("later", 2), ("set back", 1))
     )
     looks = [[first, later], [first, replace(later, done=1, total=2), back], [back, first, back]]
-
-    def work() -> None:
-        with Registry.open(tmp_path / ".circuits") as elsewhere:
-            for stages in looks:
-                elsewhere.ledger.beat(run(4).id, stages)
-                time.sleep(1.5)
-            elsewhere.record(ended(4, RunStatus.FINISHED))
-
     registry.ledger.keep_stages(run(4).id, ())
-    thread = threading.Thread(target=work)
-    thread.start()
+    between_looks(
+        *(partial(registry.ledger.beat, run(4).id, stages) for stages in looks),
+        lambda: registry.record(ended(4, RunStatus.FINISHED)),
+    )
     answer = cli("runs", "4444", "--follow", "--json")
-    thread.join()
     titles = [line.split(maxsplit=1)[1] for line in answer.err.splitlines()]
     assert titles == ["first", "later", "set back", "first", "set back"]
 

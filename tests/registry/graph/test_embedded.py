@@ -31,6 +31,7 @@ from registry.errors import (
 from registry.graph.base import Statement
 from registry.graph.embedded import EmbeddedGraph
 from registry.graph.open import open_graph, set_embedded_aside
+from tests.patience import answers_within
 
 pytestmark = pytest.mark.seconds
 
@@ -293,10 +294,8 @@ def test_what_takes_the_engine_beyond_its_limit_ends_with_its_process(
 ) -> None:
     with EmbeddedGraph(path, writing=False) as reader:
         assert count(reader) == 0
-        began = time.monotonic()
-        with pytest.raises((QueryTimeout, QueryTooLarge)) as caught:
+        with answers_within(8), pytest.raises((QueryTimeout, QueryTooLarge)) as caught:
             reader.read(text, timeout_seconds=1, memory_bytes=500_000_000)
-        assert time.monotonic() - began < 8
         assert "\n" not in str(caught.value)
         assert count(reader) == 0
 
@@ -413,10 +412,9 @@ def test_an_address_of_another_form_is_refused_without_its_password(url: str, wh
 
 
 def test_a_server_that_is_down_is_known_within_seconds() -> None:
-    began = time.monotonic()
-    with pytest.raises(GraphUnavailable, match="does not answer") as caught:
-        open_graph("bolt://127.0.0.1:1", user="a", password=SecretStr("b-secret"), writing=False)
-    assert time.monotonic() - began < 10
+    nobody = "bolt://127.0.0.1:1"
+    with answers_within(10), pytest.raises(GraphUnavailable, match="does not answer") as caught:
+        open_graph(nobody, user="a", password=SecretStr("b-secret"), writing=False)
     assert "\n" not in str(caught.value)
     assert "secret" not in repr(caught.value)
 

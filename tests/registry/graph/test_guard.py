@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 
 import pytest
 
 from registry.errors import QueryFailed
 from registry.graph.guard import guarded
+from tests.patience import soon
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,6 @@ HOSTILE = (
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[7:20])
 def test_reading_a_statement_takes_time_in_proportion_to_it(text: str) -> None:
-    began = time.process_time()
-    with contextlib.suppress(QueryFailed):
-        guarded(text)
     # Before, 64 kB of a.b+a.b+... took ten seconds; now all of this takes well under one.
-    assert time.process_time() - began < 4
+    with soon(4), contextlib.suppress(QueryFailed):
+        guarded(text)

@@ -31,6 +31,7 @@ from registry.graph.base import GraphStore, Statement
 from registry.graph.neo4j import _OPEN_SECONDS
 from tests import examples
 from tests.few import every_nth, left_to_make_slow
+from tests.patience import answers_within
 from tests.servers import unavailable
 from tests.servers.neo4j import CannotStart, Neo4jProcess, Neo4jServer
 from tests.servers.shipped import shipped_server, shipped_settings
@@ -39,8 +40,6 @@ pytestmark = [pytest.mark.neo4j, pytest.mark.seconds]
 
 _ALIVE_SECONDS = 120.0
 _NO_ANSWER = r"(does not answer|has not answered)"
-_SLACK_SECONDS = 6.0
-"""A second of grace, and a loaded machine."""
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +71,11 @@ def test_a_frozen_server_holds_a_reader_no_longer_than_its_limit(
 ) -> None:
     with server.open(writing=False) as store:
         with frozen(shipped):
-            began = time.monotonic()
-            with pytest.raises(QueryTimeout, match="time limit"):
+            with answers_within(3), pytest.raises(QueryTimeout, match="time limit"):
                 store.read("RETURN 1 AS one", timeout_seconds=2)
-            assert time.monotonic() - began < 2 + _SLACK_SECONDS
             # Its connection is gone; a new one is made within the limit of the next call.
-            with pytest.raises((QueryTimeout, GraphUnavailable)):
+            with answers_within(3), pytest.raises((QueryTimeout, GraphUnavailable)):
                 store.read("RETURN 1 AS one", timeout_seconds=2)
-            assert time.monotonic() - began < 2 * (2 + _SLACK_SECONDS)
         assert store.read("RETURN 1 AS one", timeout_seconds=_ALIVE_SECONDS).values == ((1,),)
 
 
@@ -93,11 +89,9 @@ def test_a_frozen_server_holds_nobody_who_connects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("registry.graph.neo4j._OPEN_SECONDS", open_seconds)
-    with frozen(shipped):
-        began = time.monotonic()
-        with pytest.raises(GraphUnavailable, match=_NO_ANSWER):
-            server.open(writing=False)
-        assert time.monotonic() - began < open_seconds + _SLACK_SECONDS
+    silent = pytest.raises(GraphUnavailable, match=_NO_ANSWER)
+    with frozen(shipped), answers_within(open_seconds + 1), silent:
+        server.open(writing=False)
 
 
 def test_a_frozen_server_holds_no_open_registry(
@@ -111,11 +105,9 @@ def test_a_frozen_server_holds_no_open_registry(
         registry.record(examples.GPT2, *examples.TASKS, examples.circuit(1))
         asked = "MATCH (c:Circuit) RETURN count(c) AS n"
         assert registry.cypher(asked).values == ((1,),)
-        with frozen(shipped):
-            began = time.monotonic()
-            with pytest.raises((QueryTimeout, GraphUnavailable)):
-                registry.cypher(asked, timeout_seconds=2)
-            assert time.monotonic() - began < 2 + _SLACK_SECONDS
+        late = (QueryTimeout, GraphUnavailable)
+        with frozen(shipped), answers_within(3), pytest.raises(late):
+            registry.cypher(asked, timeout_seconds=2)
         assert registry.cypher(asked).values == ((1,),)
 
 
@@ -136,11 +128,9 @@ def test_a_frozen_server_holds_no_projector(
     monkeypatch.setattr("registry.graph.process._ASK_ELSEWHERE_SECONDS", 2.0)
     monkeypatch.setattr("registry.graph.neo4j._OPEN_SECONDS", 4.0)
     with server.open() as store:
-        with frozen(shipped):
-            began = time.monotonic()
-            with pytest.raises(GraphUnavailable, match=_NO_ANSWER):
-                ask(store)
-            assert time.monotonic() - began < 6 + 2 * _SLACK_SECONDS
+        silent = pytest.raises(GraphUnavailable, match=_NO_ANSWER)
+        with frozen(shipped), answers_within(8), silent:
+            ask(store)
         store.write([Statement("MERGE (n:Frozen {id: 'y'})")])
         store.write([Statement("MATCH (n:Frozen) DETACH DELETE n")])
 
@@ -173,11 +163,9 @@ ENDLESS = [
 )
 def test_no_query_goes_on_past_its_limit_or_is_repeated(server: Neo4jServer, text: str) -> None:
     with server.open(writing=False) as store:
-        began = time.monotonic()
         # Planned in time, some are answered, or found to count more than there are numbers for.
-        with contextlib.suppress(QueryTimeout, QueryFailed):
+        with answers_within(3), contextlib.suppress(QueryTimeout, QueryFailed):
             store.read(text, timeout_seconds=2)
-        assert time.monotonic() - began < 2 + _SLACK_SECONDS
         assert store.read("RETURN 1 AS one", timeout_seconds=_ALIVE_SECONDS).values == ((1,),)
 
 

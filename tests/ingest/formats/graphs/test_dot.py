@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.formats.graphs.dot import DotGraph, read_dot
 from registry.errors import BadInput
+from tests.patience import soon
 
 
 def read(text: str, *, max_edges: int = 1_000) -> DotGraph:
@@ -118,10 +118,8 @@ def test_there_is_a_limit_of_edges_and_nodes_even_where_they_repeat() -> None:
     ],
 )
 def test_nonsense_is_refused_in_time(text: str) -> None:
-    started = time.perf_counter()
-    with pytest.raises(BadInput):
+    with soon(), pytest.raises(BadInput):
         read(text, max_edges=10**6)
-    assert time.perf_counter() - started < 10
 
 
 @given(text=st.text(alphabet='digraph{}[]<>=-"\\;, \n/*#+:a1.', max_size=60))

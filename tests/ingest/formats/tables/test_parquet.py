@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pyarrow import parquet
 from ingest.formats.base import Context, Imported, Limits, Said, UnknownFormat, recognised
 from ingest.formats.tables.parquet import FORMAT
 from registry.errors import BadInput, MissingExtra
+from tests.patience import soon
 
 GPT2 = Said(model="gpt2", task="ioi")
 ROWS = {
@@ -153,10 +153,9 @@ def test_a_million_rows_of_one_edge_are_refused_at_the_second(tmp_path: Path) ->
     table = pyarrow.table({"source": ["m0"] * n, "target": ["m1"] * n, "effect": [1.0] * n})
     path = tmp_path / "edges.parquet"
     parquet.write_table(table, path)
-    began = time.process_time()
-    with pytest.raises(BadInput, match=r"edges.parquet, row 2: the edge m0 -> m1 appears twice"):
+    twice = r"edges.parquet, row 2: the edge m0 -> m1 appears twice"
+    with soon(), pytest.raises(BadInput, match=twice):
         FORMAT.read(path, Context(Said(model="gpt2", task="ioi")))
-    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("names", [("a0.h1", "A0.1"), ("embed", "embed")])
