@@ -7,7 +7,7 @@ nothing is known about them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,10 @@ NOT_REGISTERED = "not registered"
 
 _OURS = {measure.name: measure for measure in MEASURES}
 _OUR_PATTERNS = tuple(measure for measure in MEASURES if "*" in measure.name)
+
+
+Find = Callable[[str], Measure | None]
+"""Finds the measure of a name, as :func:`find_measure`."""
 
 
 def all_measures() -> dict[str, Measure]:
@@ -86,11 +90,19 @@ def refuse_values(evaluations: Iterable[Evaluation], outcomes: Iterable[Outcome]
 
 
 def notes_on_values(
-    evaluations: Iterable[Evaluation], outcomes: Iterable[Outcome] = ()
+    evaluations: Iterable[Evaluation],
+    outcomes: Iterable[Outcome] = (),
+    find: Find = find_measure,
 ) -> list[str]:
-    """A note for each measure with values outside its range, such as percentages."""
+    """A note for each measure with values outside its range, such as percentages.
+
+    Args:
+        evaluations: Values of circuits.
+        outcomes: Values of edits.
+        find: :func:`find_measure`, or one that remembers what it found.
+    """
     found: dict[str, tuple[Measure, list[float]]] = {}
-    for measure, value in _outside(evaluations, outcomes):
+    for measure, value in _outside(evaluations, outcomes, find):
         found.setdefault(measure.name, (measure, []))[1].append(value)
     return [
         f"{name} of {values[0]:g}{_and_more(len(values))} is outside its range, {measure.range}"
@@ -103,7 +115,7 @@ def _and_more(n_values: int) -> str:
 
 
 def _outside(
-    evaluations: Iterable[Evaluation], outcomes: Iterable[Outcome]
+    evaluations: Iterable[Evaluation], outcomes: Iterable[Outcome], find: Find = find_measure
 ) -> Iterator[tuple[Measure, float]]:
     known: dict[str, Measure | None] = {}
     named = [(one.measure, one.value) for one in evaluations]
@@ -115,7 +127,7 @@ def _outside(
     ]
     for name, value in named:
         if name not in known:
-            known[name] = find_measure(name)
+            known[name] = find(name)
         measure = known[name]
         if measure is not None and not measure.holds(value):
             yield measure, value

@@ -77,8 +77,10 @@ def import_files(
     """
     files = list(find_files(paths))
     looked_at = [one for one in files if one.passed_over is None]
+    among = plugins.usable(FORMATS_GROUP)
     chosen = {
-        one.path: format or _recognised(one.path, named=one.folder is None) for one in looked_at
+        one.path: format or _recognised(one.path, among, named=one.folder is None)
+        for one in looked_at
     }
     context = Context(limits=limits or Limits())
     if stage is not None:
@@ -183,10 +185,12 @@ class _Reader:
         return FileReport(path, FileOutcome.REFUSED, format.name, notes=notes)
 
 
-def _recognised(path: Path, *, named: bool) -> Format | CircuitsError | None:
+def _recognised(
+    path: Path, among: Mapping[plugins.Plugin, Format], *, named: bool
+) -> Format | CircuitsError | None:
     """Return a file's format, or why it cannot be read; None if it can be skipped in a folder."""
     try:
-        return recognised(path)
+        return recognised(path, among)
     except UnknownFormat as error:
         return error if named else None
     except CircuitsError as error:

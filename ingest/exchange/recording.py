@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -29,7 +30,7 @@ from registry.errors import (
     StorageError,
 )
 from registry.files.attachments import named_apart
-from registry.known_measures import notes_on_values
+from registry.known_measures import Find, find_measure, notes_on_values
 from registry.ledger.base import Batch, NewCircuit, Recorded
 from registry.ledger.merging import merge_models
 from registry.models.known_models import common_model, unlike_common
@@ -149,6 +150,8 @@ class Recorder:
     def __init__(self, registry: Registry, labels: CircuitLabels | None, *, dry_run: bool) -> None:
         self._registry = registry
         self._labels = labels or CircuitLabels()
+        # Thousands of files have results of the same few names.
+        self._find: Find = lru_cache(maxsize=1024)(find_measure)
         self._dry_run = dry_run
         self._copies = StoredCopies(registry)
         self._waiting: list[ReadFile | FileReport] = []
@@ -206,7 +209,8 @@ class Recorder:
             if self._dry_run:
                 digests = [_digest(file.path) for file in files]
                 return [
-                    _report(file, FileOutcome.READABLE) for file in self._checked(files, digests)
+                    _report(file, FileOutcome.READABLE, self._find)
+                    for file in self._checked(files, digests)
                 ]
             stored = self._begin_to_store().addresses()
             digests = [stored[file.path] for file in files]
@@ -216,7 +220,7 @@ class Recorder:
                 batch = _batch_of_all(apart, stored)
                 recorded = self._registry.record_at(revision, batch)
                 if recorded is not None:
-                    return _reports(apart, recorded)
+                    return _reports(apart, recorded, self._find)
         except (CircuitsError, ValidationError) as error:
             _stop_without_space(error)
             return map(self._alone, files)
@@ -256,7 +260,7 @@ class Recorder:
             revision = registry.ledger.revision()
             (checked,) = self._checked([file], digests)
             if self._dry_run:
-                return _report(checked, FileOutcome.READABLE, notes)
+                return _report(checked, FileOutcome.READABLE, self._find, notes)
             batch = self._batch(checked)
             recorded = registry.record_at(revision, batch) if digests else registry.record(batch)
             if recorded is not None:
@@ -266,7 +270,7 @@ class Recorder:
         if 0 < len(recorded.circuits) < len(circuits):
             known = len(circuits) - len(recorded.circuits)
             notes.append(f"{known} of {len(circuits)} circuits were already stored")
-        return _report(checked, outcome, notes)
+        return _report(checked, outcome, self._find, notes)
 
     def _told_apart(self, files: Sequence[ReadFile], digests: Sequence[str]) -> list[ReadFile]:
         others = [
@@ -354,7 +358,9 @@ def _stop_without_space(error: Exception) -> None:
         raise error
 
 
-def _report(file: ReadFile, outcome: FileOutcome, notes: Sequence[str] = ()) -> FileReport:
+def _report(
+    file: ReadFile, outcome: FileOutcome, find: Find, notes: Sequence[str] = ()
+) -> FileReport:
     circuits, whole = _circuits(file.found), file.found.batch or file.found
     return FileReport(
         file.path,
@@ -365,17 +371,17 @@ def _report(file: ReadFile, outcome: FileOutcome, notes: Sequence[str] = ()) -> 
         sum(len(circuit.edges) for circuit in circuits),
         len(whole.evaluations),
         len(whole.edits),
-        (*file.found.notes, *notes_on_values(whole.evaluations, whole.outcomes), *notes),
+        (*file.found.notes, *notes_on_values(whole.evaluations, whole.outcomes, find), *notes),
     )
 
 
-def _reports(files: Sequence[ReadFile], recorded: Recorded) -> Iterator[FileReport]:
+def _reports(files: Sequence[ReadFile], recorded: Recorded, find: Find) -> Iterator[FileReport]:
     """Report on files that were recorded together; a new record counts for its first file."""
     new = {*recorded.edits, *recorded.outcomes}
     for file in files:
         found = file.found
         ids = {edit.id for edit in found.edits} | {outcome.id for outcome in found.outcomes}
-        yield _report(file, FileOutcome.STORED if ids & new else FileOutcome.KNOWN)
+        yield _report(file, FileOutcome.STORED if ids & new else FileOutcome.KNOWN, find)
         new -= ids
 
 

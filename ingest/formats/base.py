@@ -8,7 +8,7 @@ file into records. In addition it opens only the files of the same folder that b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -252,8 +252,12 @@ class NoRecords(BadInput):
     """A file of a known kind has nothing to record; in a folder it is skipped."""
 
 
-def recognised(path: Path) -> Format:
+def recognised(path: Path, among: Mapping[plugins.Plugin, Format] | None = None) -> Format:
     """Return the most likely format of a file.
+
+    Args:
+        path: The file.
+        among: The formats to choose from; by default all registered ones. Give them for many files.
 
     Raises:
         UnknownFormat: No format recognises it.
@@ -264,10 +268,9 @@ def recognised(path: Path) -> Format:
             head = file.read(1 << 16)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
-    sure = {
-        one: _sureness(one, format, path, head)
-        for one, format in plugins.usable(FORMATS_GROUP).items()
-    }
+    if among is None:
+        among = plugins.usable(FORMATS_GROUP)
+    sure = {one: _sureness(one, format, path, head) for one, format in among.items()}
     surest = min(sure, key=lambda one: (-sure[one], one.name), default=None)
     if surest is None or sure[surest] <= 0:
         hint = ""
@@ -276,7 +279,7 @@ def recognised(path: Path) -> Format:
         raise UnknownFormat(
             f"no format recognises {path.name}{hint}; see 'circuits import --formats'"
         )
-    found: Format = surest.load()
+    found: Format = among[surest]
     return found
 
 

@@ -79,6 +79,9 @@ def _pairs(value: Any, place: str, odd: OddScores) -> list[tuple[float, float]]:
         where = f"{place}[{at}]"
         if not isinstance(one, dict) or not one.keys() >= set(_ANSWERS):
             raise BadInput(f"{where} is no object with target_new and target_true")
+        if _are_plain(one):
+            found.append((one["target_new"], one["target_true"]))
+            continue
         new, true = (
             odd.taken(as_number(one[answer], f"{where}: {answer}"), f"{where}: {answer}")
             for answer in _ANSWERS
@@ -91,6 +94,12 @@ def _pairs(value: Any, place: str, odd: OddScores) -> list[tuple[float, float]]:
             )
         found.append((new, true))
     return found
+
+
+def _are_plain(pair: Mapping[str, Any]) -> bool:
+    """Whether both are finite, and not negative: nothing else is to be looked at."""
+    new, true = pair["target_new"], pair["target_true"]
+    return type(new) is type(true) is float and 0 <= new < math.inf and 0 <= true < math.inf
 
 
 def _mean(values: list[float], place: str) -> Figure:

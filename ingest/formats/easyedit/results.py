@@ -30,9 +30,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +117,13 @@ class EasyEditResults:
         records = _records(read_json_or_lines(path, context.limits, odd=True), path.name)
         check_count(len(records), "records", path.name, context.limits)
         setup = _setup(path, context)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         edits: dict[str, Edit] = {}
         outcomes: list[Outcome] = []
         notes = ReadingNotes(path.name, len(records))
         for index, record in enumerate(records):
             place = f"{path.name}, record {index}"
             try:
-                identity = f"record {index} of file {digest[:12]}"
-                edit = _edit(finite(record, place), setup, place, identity)
+                edit = _edit(record, setup, place, partial(_identity, path, index))
                 if edit.id in edits:
                     request = {**edit.request, "record": index}
                     edit = edit.model_copy(update={"request": request})
@@ -262,13 +260,20 @@ def _bare(data: Any) -> Any:
     return records
 
 
-def _edit(record: Mapping[str, Any], setup: _Setup, place: str, identity: str) -> Edit:
-    said = member(record, "requested_rewrite", place)
+def _identity(path: Path, index: int) -> str:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"record {index} of file {digest[:12]}"
+
+
+def _edit(
+    record: Mapping[str, Any], setup: _Setup, place: str, identity: Callable[[], str]
+) -> Edit:
+    case, rewrite = (finite(record.get(key), place) for key in ("case_id", "requested_rewrite"))
+    said = member({"requested_rewrite": rewrite}, "requested_rewrite", place)
     notes = list(setup.uncertain)
     if not said:
         # Edits of unknown content are distinguished by their place, for any file name.
-        notes.append(f"the requested change is not in the file ({identity})")
-    case = record.get("case_id")
+        notes.append(f"the requested change is not in the file ({identity()})")
     if case is not None and not isinstance(case, int | str):
         raise BadInput(f"{place}: case_id is {type(case).__name__}, no number or text")
     about = {"case_id": case, "num_edits": n_together(record)}
