@@ -19,13 +19,16 @@ _FOUND, _BY_CHANCE = "#0b6e75", "#aab4bf"
 def figure_of_reuse(found: Reuse) -> Figure:
     """Plot how many components and connections are used by one task, two, ..., and by chance.
 
+    Circuits without edges have no connections, and no plot of them.
+
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    figure = empty_figure(9, 3.6)
     spread = found.spread()
     numbers = [row["n_tasks"] for row in spread]
-    for axes, of in zip(figure.subplots(1, 2), ("components", "connections"), strict=True):
+    plotted = ["components", *(["connections"] if found.connections else [])]
+    figure = empty_figure(4.5 * len(plotted), 3.6)
+    for axes, of in zip(figure.subplots(1, len(plotted), squeeze=False)[0], plotted, strict=True):
         axes.bar(
             [n - 0.2 for n in numbers],
             [row[of] for row in spread],

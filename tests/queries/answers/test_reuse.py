@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from statistics import fmean
 
 import numpy
@@ -309,6 +310,15 @@ def test_circuits_without_edges_count_among_components_alone(small: Registry) ->
     assert (head.n_tasks, head.roles) == (3, ("name mover",))
     edge = next(part for part in found.connections if part.name == "gpt2/a9.h6->logits")
     assert (edge.n_tasks, edge.generality) == (2, 1)
+
+
+def test_circuits_without_edges_have_no_plot_of_connections(tmp_path: Path) -> None:
+    other = NODES_ONLY.model_copy(update={"task": "ioi"})
+    with Registry.init(tmp_path / "registry") as registry:
+        small_registry.fill(registry)
+        registry.record(other)
+        (axes,) = reuse(registry, circuits=[NODES_ONLY.id, other.id], draws=5).plot().axes
+    assert axes.get_ylabel() == "components"
 
 
 def test_a_component_at_several_positions_counts_once(small: Registry) -> None:
