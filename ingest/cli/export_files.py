@@ -274,7 +274,15 @@ def _export_attachments(
 ) -> None:
     """Write attached files into a folder; with several owners, into a subfolder for each."""
     rows = attachments_to_folder(registry, owners, folder, force=force)
-    show_rows(rows, format, empty="no files are attached")
+    refused = sum(row[-1] is not None for row in rows.values)
+    columns = rows.columns if refused else rows.columns[:-1]
+    show_rows(rows, format, columns=columns, empty="no files are attached")
+    if refused:
+        notice(
+            f"{refused} of {len(rows.values)} files are damaged or lost; 'circuits doctor' lists"
+            " damage"
+        )
+        raise typer.Exit(1)
 
 
 # -- bundles ---------------------------------------------------------------------------------------

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from registry import plugins
-from registry.errors import ArtifactNotFound, BadInput, CircuitsError, StorageError
+from registry.errors import (
+    ArtifactCorrupt,
+    ArtifactNotFound,
+    BadInput,
+    CircuitsError,
+    StorageError,
+)
 from registry.files.whole_files import whole_file
 from registry.rows import Rows
 
@@ -147,9 +153,11 @@ def attachments_to_folder(
         force: Overwrite existing files.
 
     Returns:
-        Columns ``owner_kind owner file size_bytes``.
+        Columns ``owner_kind owner file size_bytes refused``; ``refused`` is None, or the reason why
+        an attached file cannot be written: its content is damaged or lost.
 
     Raises:
+        ArtifactCorrupt, ArtifactNotFound: The content of the only file is damaged or lost.
         BadInput, StorageError: A file exists already, or cannot be written.
     """
     of_each = [
@@ -159,11 +167,17 @@ def attachments_to_folder(
     ]
     paths = [place / one.name for _, place, one in of_each]
     refuse_existing(paths, force=force, instead="name another folder")
-    rows = tuple(
-        (kind.value, key, str(one.save(place, overwrite=force)), one.size_bytes)
-        for (kind, key), place, one in of_each
-    )
-    return Rows(("owner_kind", "owner", "file", "size_bytes"), rows)
+    rows: list[tuple[str, str, str | None, int | None, str | None]] = []
+    for (kind, key), place, one in of_each:
+        try:
+            path = one.save(place, overwrite=force)
+        except (ArtifactCorrupt, ArtifactNotFound) as error:
+            if len(of_each) == 1:
+                raise
+            rows.append((kind.value, key, None, None, f"{one.name}: {error}"))
+        else:
+            rows.append((kind.value, key, str(path), one.size_bytes, None))
+    return Rows(("owner_kind", "owner", "file", "size_bytes", "refused"), tuple(rows))
 
 
 def _folder_name(registry: Registry, owner: Owner) -> str:

@@ -353,6 +353,7 @@ class TestAttachments:
                 "owner": IOI.id,
                 "file": f"new/plots/{name}",
                 "size_bytes": size,
+                "refused": None,
             }
             for name, size in (("plot.svg", 15), ("größe.csv", 18))
         ]
@@ -408,6 +409,23 @@ class TestAttachments:
         assert code == 2
         assert "größe.csv exists already" in err
         assert written(tmp_path) == []
+
+    def test_the_others_are_written_if_one_is_damaged(
+        self, run: Export, home: Path, tmp_path: Path
+    ) -> None:
+        with Registry.open(home) as registry:
+            first, _ = registry.attachments(IOI.id)
+            (damaged,) = (home / "artifacts").rglob(f"*{first.sha256[4:]}*")
+        damaged.chmod(0o600)
+        damaged.write_bytes(b"x" * first.size_bytes)
+        code, out, err = run(IOI.id, "--attachments", "out", "--format", "json")
+        assert code == 1
+        assert "1 of 2 files are damaged or lost" in err
+        assert [row["file"] for row in json.loads(out)] == [None, "out/größe.csv"]
+        assert json.loads(out)[0]["refused"].startswith("plot.svg: ")
+        assert written(tmp_path) == ["out/größe.csv"]
+        damaged.unlink()
+        assert "plot.svg" in run(IOI.id, "--attachments", "out", "--force")[1].decode()
 
     def test_a_circuit_without_any_says_so(self, run: Export, tmp_path: Path) -> None:
         code, out, err = run(EMPTY.id, "--attachments", "out")
