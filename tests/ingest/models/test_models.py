@@ -614,7 +614,7 @@ class TestBuiltIn:
         assert (record.n_layers, record.n_heads, record.n_kv_heads) == (30, 9, 3)
 
     @pytest.mark.model
-    @pytest.mark.seconds
+    @pytest.mark.slow("the BOS of small models of each kind, and a GGUF file on SmolLM2")
     def test_gemma3_finds_mary_with_bos(self) -> None:
         installed("gemma3")
         bridge = models.load("gemma3", device="cpu")

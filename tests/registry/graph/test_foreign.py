@@ -33,7 +33,7 @@ pytestmark = pytest.mark.seconds
 
 _SUCCESS, _RECORD = 0x70, 0x71
 _HEAD = message(_SUCCESS, {"fields": ["n"]})
-_LIMIT_SECONDS = 1.5
+_LIMIT_SECONDS = 0.75
 _AT_MOST_SECONDS = _LIMIT_SECONDS + 1
 """The limit, and a second of grace."""
 _SILENT_SECONDS = _AT_MOST_SECONDS + SLACK_SECONDS + 5
