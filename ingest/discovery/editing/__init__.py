@@ -1,0 +1,1 @@
+"""Knowledge edits: which weights to change, by how much, and what the change does."""
