@@ -49,7 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kill-seconds", type=float, default=2.5)
     parser.add_argument("--server-kill-seconds", type=float, default=40.0)
-    parser.add_argument("--at-least", type=int, default=0, help="records to acknowledge, at least")
+    parser.add_argument(
+        "--at-least",
+        type=int,
+        default=0,
+        help="records to acknowledge, at least; a server is then killed too",
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     plan = Plan(

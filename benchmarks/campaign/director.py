@@ -53,7 +53,7 @@ def direct(plan: Plan, back_end: BackEnd, say: Say) -> Tally:
     while (
         number == 0
         or plan.seconds - clock.seconds > plan.round_seconds / 2
-        or total.acknowledged.total() < plan.at_least
+        or not _has_enough(total, plan, back_end.servers)
     ):
         number += 1
         left = plan.seconds - clock.seconds
@@ -72,6 +72,11 @@ def direct(plan: Plan, back_end: BackEnd, say: Say) -> Tally:
         total += round_.tally
         say(f"round {number} ended after {clock.seconds:.0f} s: {total.line()}")
     return total
+
+
+def _has_enough(total: Tally, plan: Plan, servers: Mapping[str, Server]) -> bool:
+    was_killed = not servers or any(total.kills[name] for name in servers)
+    return total.acknowledged.total() >= plan.at_least and (was_killed or not plan.at_least)
 
 
 class _Clock:

@@ -42,8 +42,9 @@ class Plan:
     Attributes:
         back_end: ``local`` or ``servers``.
         seconds: Maximum total time, including the checks between rounds.
-        at_least: More rounds are run after this time until so many records are acknowledged. On a
-            busy machine writers may be killed before they write.
+        at_least: More rounds are run after this time until so many records are acknowledged, and
+            a server was killed if there are servers. On a busy machine writers may be killed before
+            they write.
         seed: Seed of the kills. The state of the processes at a kill also depends on the machine.
         kill_seconds: Mean time between kills of our processes.
         server_kill_seconds: Mean time between kills of servers.

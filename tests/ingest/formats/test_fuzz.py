@@ -32,7 +32,7 @@ from tests.patience import soon
 FORMATS = sorted(formats())
 EXAMPLES = n_examples(12)
 MODELS = itertools.count()
-SECONDS, BYTES = 20, 400 * 2**20
+BYTES = 400 * 2**20
 BACKSTOP_BYTES = 8 * 2**30
 READ_NOTHING = {"pickle"}
 EMPTY_CIRCUITS = {("edge-pruning", b"[]")}
@@ -72,7 +72,7 @@ def bounded(what: object) -> Iterator[None]:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_resident("VmSize") + BACKSTOP_BYTES, limits[1]))
     try:
-        with soon(SECONDS, what):
+        with soon(what=what):
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
