@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from ingest.tasks.base import Encode, PromptPair, TaskSpec, single_tokens
 
-__all__ = ["CAPITALS"]
+__all__ = ["CAPITALS", "COUNTRIES"]
 
-_CAPITALS = (
+COUNTRIES = (
     ("France", "Paris"), ("Germany", "Berlin"), ("Italy", "Rome"), ("Spain", "Madrid"),
     ("England", "London"), ("Japan", "Tokyo"), ("China", "Beijing"), ("Russia", "Moscow"),
     ("Egypt", "Cairo"), ("Ireland", "Dublin"), ("Greece", "Athens"), ("Austria", "Vienna"),
@@ -41,8 +41,8 @@ _TEMPLATES = (
 
 
 def _draw(choose: random.Random, encode: Encode) -> Iterator[PromptPair]:
-    cities = set(single_tokens([city for _, city in _CAPITALS], encode, at_least=4))
-    known = [entry for entry in _CAPITALS if entry[1] in cities]
+    cities = set(single_tokens([city for _, city in COUNTRIES], encode, at_least=4))
+    known = [entry for entry in COUNTRIES if entry[1] in cities]
     while True:
         (country, city), (other, other_city) = choose.sample(known, 2)
         template = choose.choice(_TEMPLATES)
