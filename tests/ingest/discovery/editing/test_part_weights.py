@@ -14,9 +14,12 @@ from ingest.discovery.model.weights import named_weights
 from ingest.discovery.model.weights_in_place import changed_weights
 from ingest.models import wrap
 from registry.errors import BadInput
+from tests.few import every_nth
 from tests.ingest import tiny_models
+from tests.ingest.discovery import families
 
 FAMILIES = sorted(tiny_models.ALL)
+ALL_FAMILIES = every_nth(sorted(families.FAMILIES), 4, "a quarter of the families", first=1)
 TOKENS = tiny_models.token_ids()
 LAYER, HEAD = 1, 2
 
@@ -72,6 +75,26 @@ def test_a_projection_without_its_head_s_weights_is_zero_for_that_head(
     assert bool(whole[:, :, head].any())
     others = [other for other in range(n) if other != head]
     assert torch.equal(found[:, :, others], whole[:, :, others])
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_in_every_family_projections_lack_the_head_whose_weights_are_removed(family: str) -> None:
+    model = wrap(families.build(families.FAMILIES[family]))
+    anatomy = read_anatomy(model)
+    n_heads = anatomy.space.n_heads
+    last = n_heads - 1
+    grouped, n_kv = anatomy.space.grouped, anatomy.space.n_kv_heads
+    for port in "qkv":
+        n = n_heads if port == "q" else n_kv
+        part = f"a0.kv{n_kv - 1}" if grouped and port != "q" else f"a0.h{last}"
+        hook = f"blocks.0.attn.{port}.hook_out"
+        whole, found = (
+            by_head(seen(model, hook, one), n)
+            for one in ({}, weights_of_parts(model, anatomy, [part]))
+        )
+        assert not bool(found[:, :, n - 1].any())
+        assert bool(whole[:, :, n - 1].any())
+        assert torch.equal(found[:, :, : n - 1], whole[:, :, : n - 1])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
