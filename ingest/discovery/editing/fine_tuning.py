@@ -2,7 +2,7 @@
 
 Ge, Rudzicz and Zhu edit circuits by plain gradient descent with a small bound on the change of each
 weight ("Understanding Language Model Circuits through Knowledge Editing"; constants as in the
-authors' code). Zhu et al. 2020 (arXiv 2012.00363, section 3) define the bound. The paper can be
+authors' code). The bound is that of Zhu et al. 2020 (arXiv 2012.00363). The paper can be
 read in two ways, and a caller chooses one of them. In the whole model, only the weights of the
 masks change. Or the circuit alone is the model: the caller sets the other weights to zero with
 ``changed_weights(model, masked=...)`` and calls this function inside that block with the same
