@@ -21,6 +21,8 @@ from ingest.models import wrap
 from registry.errors import BadInput
 from tests.ingest import tiny_models
 
+pytestmark = pytest.mark.seconds
+
 FAMILIES = sorted(tiny_models.ALL)
 ANSWERS = (Answer((3, 4, 5), (6, 7)), Answer((8, 3, 4), (9, 2)), Answer((2, 4), (5,)))
 FREE = FineTuning(learning_rate=0.01, steps=4, clamp=None)
@@ -236,9 +238,8 @@ def test_steps_end_before_the_divergence_on_neutral_text_exceeds_its_budget() ->
         with changed_weights(model, added=change.added):
             moved.append(divergence(before, neutral_logits(model, NEUTRAL)))
     assert moved == sorted(moved)
-    options = FineTuning(
-        learning_rate=0.01, steps=6, clamp=None, kl_budget=(moved[2] + moved[3]) / 2
-    )
+    budget = (moved[2] + moved[3]) / 2
+    options = FineTuning(learning_rate=0.01, steps=6, clamp=None, kl_budget=budget)
     found = fine_tuning_change(model, ANSWERS, masks=None, options=options, neutral=NEUTRAL)
     assert (found.n_steps, found.stopped) == (3, "kl budget")
     assert found.divergence == pytest.approx(moved[2], abs=1e-6)
@@ -250,24 +251,17 @@ def test_steps_end_before_the_divergence_on_neutral_text_exceeds_its_budget() ->
 # -- the model stays as it is ----------------------------------------------------------------------
 
 
-class _Looked(Exception):
-    """Raised after a step."""
-
-
-def ends_after_a_step(error: type[BaseException], seen: list[Bits], model: Any) -> Any:
+def ends_after_two_steps(error: type[BaseException], seen: list[Bits], model: Any) -> Any:
     def progress(done: int, total: int) -> None:
-        seen.append({name: one.detach().clone() for name, one in own_weights(model).items()})
+        own = model.original_model.named_parameters()
+        seen.append({name: one.detach().clone() for name, one in own})
         if done == 2:
             raise error
 
     return progress
 
 
-def own_weights(model: Any) -> dict[str, Tensor]:
-    return dict(model.original_model.named_parameters())
-
-
-@pytest.mark.parametrize("error", [_Looked, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_outside_the_masks_keep_every_bit_and_all_are_restored(
     family: str, error: type[BaseException]
@@ -284,7 +278,7 @@ def test_weights_outside_the_masks_keep_every_bit_and_all_are_restored(
     with pytest.raises(error):
         fine_tuning_change(
             model, ANSWERS, masks=masks, options=FREE,
-            progress=ends_after_a_step(error, seen, model),
+            progress=ends_after_two_steps(error, seen, model),
         )  # fmt: skip
     assert len(seen) == 2
     for name in names:
@@ -300,7 +294,8 @@ def test_flags_of_gradients_and_kept_gradients_stay() -> None:
     model = model_of("gpt2")
     weights = named_weights(model)
     weights[TIED].requires_grad_(False)
-    weights["transformer.ln_f.weight"].grad = torch.full((16,), 7.0, dtype=torch.float64)
+    norm = weights["transformer.ln_f.weight"]
+    norm.grad = torch.full_like(norm, 7.0)
     model.original_model.train()
     before, kept = bits(model), state(model)
     with torch.no_grad():
@@ -308,10 +303,7 @@ def test_flags_of_gradients_and_kept_gradients_stay() -> None:
     assert TIED in found.added
     assert state(model) == kept
     assert same_bits(bits(model), before)
-    assert named_weights(model)["transformer.ln_f.weight"].grad is not None
-    assert torch.equal(
-        weights["transformer.ln_f.weight"].grad, torch.full((16,), 7.0, dtype=torch.float64)
-    )
+    assert torch.equal(norm.grad, torch.full_like(norm, 7.0))
     assert_same(found, plain_steps("gpt2", FREE, None)[0])  # without dropout
 
 
