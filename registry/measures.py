@@ -504,6 +504,13 @@ def _by_how_much(name: str, definition: str) -> Measure:
     )  # fmt: skip
 
 
+def _probability(name: str, definition: str, direction: Direction) -> Measure:
+    return Measure(
+        name=name, of="edit", definition=f"{definition}: geometric mean over its tokens",
+        source=_HERE, direction=direction, lowest=0, highest=1,
+    )  # fmt: skip
+
+
 _OF_EDITS = (
     _share("efficacy", "Share of the edited prompts that give the new answer", _ROME),
     _share("paraphrase", "Share of the paraphrased prompts that give the new answer", _ROME),
@@ -553,6 +560,18 @@ _OF_EDITS = (
         "Negative log-likelihood of an answer, mean over its tokens",
         Direction.NEITHER,
     ),
+    _probability(
+        "neighborhood_target_new_probability",
+        "Probability of the new answer on prompts about similar subjects",
+        Direction.LOWER,
+    ),
+    _probability(
+        "neighborhood_target_true_probability",
+        "Probability of the true answer on prompts about similar subjects",
+        Direction.HIGHER,
+    ),
+    _probability("*_target_new_probability", "Probability of the new answer", Direction.HIGHER),
+    _probability("*_target_true_probability", "Probability of the true answer", Direction.NEITHER),
     _share(
         "rewrite_acc", "Share of the new answer's tokens that the edited prompt gives", _EASYEDIT
     ),
@@ -560,6 +579,42 @@ _OF_EDITS = (
         "rephrase_acc",
         "Share of the new answer's tokens that a paraphrased prompt gives",
         _EASYEDIT,
+    ),
+    _share(
+        "neighborhood_acc",
+        "Share of the true answer's tokens that a prompt about a similar subject gives",
+        _HERE,
+    ),
+    _share(
+        "rewrite_sequence_match",
+        "Share of the edited prompts that give all tokens of the new answer",
+        _HERE,
+    ),
+    _share(
+        "rephrase_sequence_match",
+        "Share of the paraphrased prompts that give all tokens of the new answer",
+        _HERE,
+    ),
+    Measure(
+        name="neutral_kl_divergence",
+        of="edit",
+        definition="Kullback-Leibler divergence D(unedited model || edited model) of the next "
+        "token's probabilities on unrelated text",
+        source=_HERE,
+        direction=Direction.LOWER,
+        unit="nats per token",
+        lowest=0,
+        title="KL divergence on neutral text",
+    ),
+    Measure(
+        name="neutral_perplexity_ratio",
+        of="edit",
+        definition="Perplexity of unrelated text in the edited model over that in the unedited one",
+        source=_HERE,
+        direction=Direction.LOWER,
+        lowest=0,
+        normalised="1 is the unedited model",
+        title="perplexity ratio on neutral text",
     ),
     _share(
         "locality/*",

@@ -19,7 +19,7 @@ from ingest.discovery.model.batches import PromptBatch, PromptPairs, each_batch
 from registry.errors import BadInput
 from registry.progress import OnProgress
 
-__all__ = ["Answer", "AnswerScores", "score_answers"]
+__all__ = ["Answer", "AnswerScores", "check_answers", "logits_of", "read_rows", "score_answers"]
 
 _AT_ONCE = 16
 
@@ -89,27 +89,38 @@ def score_answers(
         BadInput: There are no answers, a prompt or an answer has no tokens, or the logits of one
             are not finite.
     """
-    if not answers:
-        raise BadInput("there are no answers to score")
-    for at, one in enumerate(answers):
-        if not one.prompt or not one.tokens:
-            what = "answer" if one.prompt else "prompt"
-            raise BadInput(f"{what} {at} (counted from 0) has no tokens")
+    check_answers(answers)
     nll = torch.zeros(len(answers), dtype=torch.float64)
     matched = torch.zeros(len(answers), dtype=torch.long)
 
     def score(batch: PromptBatch) -> None:
         with torch.no_grad():
-            logits = _logits(model, batch.clean)
+            logits = logits_of(model, batch.clean)
         for row, at in enumerate(batch.index.tolist()):
             nll[at], matched[at] = _scored(logits[row], answers[at], at)
 
     device = next(iter(model.parameters())).device
-    each_batch(_given(answers), device, score, size=batch_size, start=_AT_ONCE, progress=progress)
+    each_batch(
+        read_rows(answers), device, score, size=batch_size, start=_AT_ONCE, progress=progress
+    )
     return AnswerScores(nll, torch.tensor([len(one.tokens) for one in answers]), matched)
 
 
-def _given(answers: Sequence[Answer]) -> PromptPairs:
+def check_answers(answers: Sequence[Answer]) -> None:
+    """Refuse answers that cannot be scored.
+
+    Raises:
+        BadInput: There are no answers, or a prompt or an answer has no tokens.
+    """
+    if not answers:
+        raise BadInput("there are no answers; give at least one")
+    for at, one in enumerate(answers):
+        if not one.prompt or not one.tokens:
+            what = "answer" if one.prompt else "prompt"
+            raise BadInput(f"{what} {at} (counted from 0) has no tokens")
+
+
+def read_rows(answers: Sequence[Answer]) -> PromptPairs:
     """Return what the model reads: each prompt with its answer, without the last token."""
     rows = [(*one.prompt, *one.tokens[:-1]) for one in answers]
     longest = max(map(len, rows))
@@ -117,8 +128,13 @@ def _given(answers: Sequence[Answer]) -> PromptPairs:
     return PromptPairs(ids, None, (0,) * len(rows), tuple(map(len, rows)))
 
 
-def _logits(model: Any, ids: Tensor) -> Tensor:
-    """Return logits ``[batch, pos, d_vocab]`` in float32 or wider."""
+def logits_of(model: Any, ids: Tensor) -> Tensor:
+    """Return logits ``[batch, pos, d_vocab]`` of token ids ``[batch, pos]``, float32 or wider.
+
+    Args:
+        model: A TransformerLens ``TransformerBridge``, or a model of transformers.
+        ids: Without padding.
+    """
     found = model(ids)
     logits: Tensor = getattr(found, "logits", found)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ingest.discovery.model.anatomy import Anatomy, frozen
 from ingest.discovery.model.faults import told_by_part
+from ingest.discovery.model.interrupts import without_interrupts
 from ingest.discovery.model.widened import widened
 from registry.errors import UnsupportedModel
 
@@ -82,11 +83,22 @@ def unwrapped(model: Any) -> Iterator[nn.Module]:
     plain = cast(nn.Module, model.original_model)
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     try:
-        _put_own_parts(plain, replaced)
-        yield plain
+        try:
+            _put_own_parts(plain, replaced)
+            yield plain
+        finally:
+            _put_back(replaced)
     finally:
-        for parent, name, part in reversed(replaced):
+        _put_back(replaced)  # needed if Ctrl-C came at the beginning of the other call
+
+
+def _put_back(replaced: list[tuple[nn.Module, str, nn.Module]]) -> None:
+    """Put the bridge's parts back, last one first; parts that are back are forgotten."""
+    with without_interrupts():
+        while replaced:
+            parent, name, part = replaced[-1]
             parent._modules[name] = part
+            replaced.pop()
 
 
 def _put_own_parts(parent: nn.Module, replaced: list[tuple[nn.Module, str, nn.Module]]) -> None:

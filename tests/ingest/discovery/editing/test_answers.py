@@ -7,26 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from ingest.discovery.editing.answers import Answer, score_answers
 from ingest.models import wrap
 from registry.errors import BadInput
 from tests.ingest import tiny_models
-
-A, B, C, D = range(4)
-
-
-class Table(nn.Module):
-    """A model whose next-token probabilities depend on the last token alone."""
-
-    def __init__(self, *rows: tuple[float, float, float, float]) -> None:
-        super().__init__()
-        self.log = nn.Parameter(torch.tensor(rows, dtype=torch.float64).log())
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.log[ids]
-
+from tests.ingest.discovery.editing.table_model import A, B, C, D, Table
 
 TABLE = Table(
     (0.1, 0.4, 0.3, 0.2),  # after A: B is most likely
