@@ -185,6 +185,8 @@ class _Text:
                 found: list[Any] = DECODER.decode(f"[{text}]")
             except (ValueError, RecursionError):
                 continue
+            if not found:  # spaces alone before a comma are no item
+                continue
             self._check_names(found, text)
             self._at = cut
             return found

@@ -163,6 +163,16 @@ def test_a_mark_of_the_byte_order_is_no_text(tmp_path: Path) -> None:
     assert Taken(written(tmp_path, b"\xef\xbb\xbf" + b'{"whole": 3}')).whole == [3]
 
 
+@pytest.mark.parametrize("piece", range(1, 12))
+@pytest.mark.parametrize("items", ["{}, ,{}", "{} , , {}", " ,{}", "{}, ", "1,  ,2", "[1], \n,[2]"])
+def test_an_item_that_is_missing_between_commas_is_refused(
+    tmp_path: Path, items: str, piece: int
+) -> None:
+    path = written(tmp_path, f'{{"others": [{items}], "whole": 3}}')
+    with pytest.raises(BadInput, match="is no JSON"):
+        Taken(path, piece)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         Taken(tmp_path / "graph.json")

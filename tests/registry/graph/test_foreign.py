@@ -42,7 +42,7 @@ _SILENT_SECONDS = _AT_MOST_SECONDS + SLACK_SECONDS + 5
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with answers_within(60):
+    with answers_within(n_examples(60)):
         yield
 
 
