@@ -16,11 +16,13 @@ from typing import Literal
 
 __all__ = [
     "CMD",
+    "COMPARED",
     "COMPLETENESS",
     "CPR",
     "EDGE_OVERLAP",
     "EXACT_EFFECT_RANK_CORRELATION",
     "FAITHFULNESS",
+    "LIKELIHOOD",
     "LOGIT_DIFFERENCE",
     "MEASURES",
     "PERCENT_OF_METRIC",
@@ -479,6 +481,11 @@ _OF_PARTS = (
 )
 
 # -- changes by an edit ----------------------------------------------------------------------------
+
+LIKELIHOOD = "teacher-forced-mean-token-nll"
+"""Protocol of likelihoods of answers: nats per token, mean over prompts."""
+COMPARED = "computed-from-nll"
+"""Protocol of measures that are computed from the likelihoods of both answers to each prompt."""
 
 
 def _share(name: str, definition: str, source: str, *, lower: bool = False) -> Measure:

@@ -77,7 +77,7 @@ def import_files(
     """
     files = list(find_files(paths))
     looked_at = [one for one in files if one.passed_over is None]
-    among = plugins.usable(FORMATS_GROUP)
+    among = plugins.usable(FORMATS_GROUP) if format is None else {}
     chosen = {
         one.path: format or _recognised(one.path, among, named=one.folder is None)
         for one in looked_at

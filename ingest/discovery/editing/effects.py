@@ -18,10 +18,9 @@ from torch import Tensor
 from ingest.discovery.editing.answers import Answer, AnswerScores, score_answers
 from ingest.discovery.editing.neutral import Neutral, divergence, perplexity_ratio
 from registry.errors import BadInput
+from registry.measures import COMPARED, LIKELIHOOD
 
 __all__ = [
-    "COMPARED",
-    "LIKELIHOOD",
     "NEUTRAL",
     "PROBABILITY",
     "SEQUENCE_ARGMAX",
@@ -34,10 +33,6 @@ __all__ = [
     "neutral_effects",
 ]
 
-LIKELIHOOD = "teacher-forced-mean-token-nll"
-"""Protocol: nats per token of an answer, mean over prompts."""
-COMPARED = "computed-from-nll"
-"""Protocol: computed from the likelihoods of both answers to each prompt."""
 PROBABILITY = "teacher-forced-token-geometric-mean"
 """Protocol: ``e ** -nll``, which is the geometric mean of the tokens' probabilities."""
 TOKEN_ARGMAX = "teacher-forced-token-argmax"

@@ -29,6 +29,7 @@ from ingest.discovery.editing.projections import (
     down_projection,
     read_at,
 )
+from ingest.discovery.model.anatomy import frozen
 from registry.errors import BadInput
 
 __all__ = ["Rewrite", "RomeChange", "RomeOptions", "rank_one_change", "rome_change"]
@@ -181,14 +182,8 @@ def _searched_value(
 ) -> tuple[Tensor, tuple[float, ...]]:
     """Search the value with which the model says the target: ``[d_model]``, and the losses."""
     search = _Search(model, place, rewrite, value, options)
-    weights = [one for one in model.original_model.parameters() if one.requires_grad]
-    for one in weights:
-        one.requires_grad_(False)
-    try:
+    with frozen(model):
         losses = search.run()
-    finally:
-        for one in weights:
-            one.requires_grad_(True)
     return value + search.change.detach().double(), tuple(losses)
 
 

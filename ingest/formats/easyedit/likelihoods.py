@@ -21,13 +21,10 @@ from typing import Any
 from ingest.formats.easyedit.figures import Figure
 from ingest.formats.reading import OddScores, as_number
 from registry.errors import BadInput
+from registry.measures import COMPARED, LIKELIHOOD
 
-__all__ = ["COMPARED", "LIKELIHOOD", "LIKELIHOODS", "likelihoods"]
+__all__ = ["LIKELIHOODS", "likelihoods"]
 
-LIKELIHOOD = "teacher-forced-mean-token-nll"
-"""Protocol of the likelihoods: nats per token of an answer, mean over prompts."""
-COMPARED = "computed-from-nll"
-"""Protocol of the measures that are computed from them."""
 LIKELIHOODS: Mapping[str, int] = {
     "rewrite_prompts_probs": 1,
     "paraphrase_prompts_probs": 1,

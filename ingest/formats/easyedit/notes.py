@@ -11,7 +11,8 @@ from typing import Any
 
 from ingest.formats.base import Said
 from ingest.formats.easyedit.figures import Figure, LeftOut
-from ingest.formats.easyedit.likelihoods import LIKELIHOOD, LIKELIHOODS
+from ingest.formats.easyedit.likelihoods import LIKELIHOODS
+from registry.measures import LIKELIHOOD
 from registry.texts.words import listed
 
 __all__ = ["COMPUTED", "ReadingNotes", "n_together"]

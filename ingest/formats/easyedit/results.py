@@ -32,7 +32,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +120,12 @@ class EasyEditResults:
         edits: dict[str, Edit] = {}
         outcomes: list[Outcome] = []
         notes = ReadingNotes(path.name, len(records))
+        # Needed for records without a request alone, and then once for all of them.
+        digest = cache(lambda: hashlib.sha256(path.read_bytes()).hexdigest())
         for index, record in enumerate(records):
             place = f"{path.name}, record {index}"
             try:
-                edit = _edit(record, setup, place, partial(_identity, path, index))
+                edit = _edit(record, setup, place, index, digest)
                 if edit.id in edits:
                     request = {**edit.request, "record": index}
                     edit = edit.model_copy(update={"request": request})
@@ -260,20 +262,16 @@ def _bare(data: Any) -> Any:
     return records
 
 
-def _identity(path: Path, index: int) -> str:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"record {index} of file {digest[:12]}"
-
-
 def _edit(
-    record: Mapping[str, Any], setup: _Setup, place: str, identity: Callable[[], str]
+    record: Mapping[str, Any], setup: _Setup, place: str, index: int, digest: Callable[[], str]
 ) -> Edit:
-    case, rewrite = (finite(record.get(key), place) for key in ("case_id", "requested_rewrite"))
-    said = member({"requested_rewrite": rewrite}, "requested_rewrite", place)
+    said = finite(member(record, "requested_rewrite", place), place)
+    case = finite(record.get("case_id"), place)
     notes = list(setup.uncertain)
     if not said:
         # Edits of unknown content are distinguished by their place, for any file name.
-        notes.append(f"the requested change is not in the file ({identity()})")
+        identity = f"record {index} of file {digest()[:12]}"
+        notes.append(f"the requested change is not in the file ({identity})")
     if case is not None and not isinstance(case, int | str):
         raise BadInput(f"{place}: case_id is {type(case).__name__}, no number or text")
     about = {"case_id": case, "num_edits": n_together(record)}

@@ -8,8 +8,6 @@ from dataclasses import replace
 import pytest
 
 from ingest.discovery.editing.effects import (
-    COMPARED,
-    LIKELIHOOD,
     NEUTRAL,
     PROBABILITY,
     SEQUENCE_ARGMAX,
@@ -27,6 +25,7 @@ from ingest.formats.reading import OddScores
 from ingest.models import wrap
 from registry.errors import BadInput
 from registry.known_measures import find_measure
+from registry.measures import COMPARED, LIKELIHOOD
 from tests.ingest import tiny_models
 from tests.ingest.discovery.editing.table_model import A, B, C, D, Table
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ingest.exchange.importing import FileOutcome as Became
 from ingest.exchange.importing import import_files
+from ingest.formats.base import Context, Said
 from ingest.formats.easyedit.results import FORMAT
 from registry import Registry
 from registry.cli.main import main
@@ -379,3 +380,22 @@ class TestGraph:
         assert main(["--home", home, "edits", "attach", "--file", str(path)]) == 0
         assert registry.edits() == [edit]
         assert registry.outcomes(edit.id) == outcomes
+
+
+def test_a_file_is_hashed_once_however_many_of_its_records_lack_their_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ROME_results.json"
+    path.write_text(json.dumps([{"post": {"rewrite_acc": at / 50}} for at in range(50)]))
+    read: list[Path] = []
+    whole = Path.read_bytes
+
+    def counted(file: Path) -> bytes:
+        read.append(file)
+        return whole(file)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    found = FORMAT.read(path, Context(Said(model="gpt2", method="ROME")))
+    assert len(found.edits) == 50
+    assert "record 49 of file" in str(found.edits[49].note)
+    assert read == [path]
